@@ -1,0 +1,304 @@
+"""`llm-assets`: the chain from the command line. Thin: every command calls a function that tests call too."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_assets.store.home import data_root, prepare_environment
+
+if TYPE_CHECKING:
+    from llm_assets.components.llm_chain.spec import Settings
+    from llm_assets.store.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
+
+Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
+Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."),
+]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+@app.command()
+def run(
+    chain: Chain,
+    preset: Preset = "",
+    set_: Set = None,
+    select: Annotated[list[str] | None, typer.Option("--select", metavar="LINK", help="Materialize only this link; repeatable.")] = None,
+) -> None:
+    """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
+    import uuid
+
+    import dagster as dg
+    from rich.console import Console
+
+    from llm_assets.components.llm_chain.runs import run_chain
+    from llm_assets.store.progress import ProgressFile
+    from llm_assets.terminal.bars import progress_bars
+
+    spec = _spec(chain, preset)
+    overrides = _overrides(spec, set_ or [])
+    links = _known_links(select or [])
+    run_id, console = str(uuid.uuid4()), Console(stderr=True)
+    _quiet_dagster()
+    with dg.DagsterInstance.get() as instance, progress_bars(ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl"), console):
+        report = run_chain(instance, spec, run_id, links, overrides)
+    if report.cancelled:
+        typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
+        raise typer.Exit(130)
+    if not report.succeeded:
+        for failure in report.failures:
+            typer.secho(f"failed: {failure}", err=True, fg="red")
+        typer.secho(f"run {run_id} failed; its log is in the Dagster UI (llm-assets up)", err=True, fg="red")
+        raise typer.Exit(1)
+    typer.echo(f"run {run_id} succeeded")
+
+
+@app.command()
+def plan(chain: Chain, preset: Preset = "", set_: Set = None) -> None:
+    """Print which links would be reused and which made, why, and what that costs; starts nothing."""
+    from rich.console import Console
+
+    from llm_assets.audit.plan import plan as make_plan
+    from llm_assets.terminal.tables import plan_table
+
+    spec = _spec(chain, preset)
+    overrides = _overrides(spec, set_ or [])
+    Console().print(plan_table(chain, make_plan(_store(spec), _sections(spec, overrides), spec.seed)))
+
+
+@app.command()
+def scorecard(chain: Chain, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+    """Print the newest scorecard: every model beside the baselines, on the same test set."""
+    from llm_assets.terminal.tables import scorecard_table
+
+    record = _newest_scorecard(_spec(chain))
+    if as_json:
+        typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(scorecard_table(record))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback serves your network.")] = "127.0.0.1", port: Port = 8000
+) -> None:
+    """Run the gateway: it serves the release that each chain's endpoint asset names."""
+    from llm_assets.serving.gateway import serve as serve_gateway
+
+    serve_gateway(host, port, prepare_environment())
+
+
+@app.command()
+def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
+    """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
+    from llm_assets.serving.services import default_services
+    from llm_assets.serving.supervisor import ServiceError, supervise
+
+    home = prepare_environment()
+    try:
+        supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
+    except ServiceError as error:
+        _fail(str(error))
+
+
+@app.command()
+def ask(
+    chain: Chain,
+    texts: Annotated[list[str], typer.Argument(help="Sentences to classify.")],
+    port: Annotated[int, typer.Option(help="Port of a free or running gateway.")] = 8000,
+) -> None:
+    """Ask the gateway; one is started for the question where none is running, and ended after it."""
+    from llm_assets.serving.client import classify
+
+    prepare_environment()
+    for text, label, share, release in classify(chain, texts, port):
+        typer.echo(f"{label:<10} {share:6.1%}  {text}   ({release})")
+
+
+@app.command()
+def gc(
+    keep_days: Annotated[float, typer.Option(min=0, help="Keep what was made in the last so many days.")] = 7.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it the list is only printed.")] = False,
+) -> None:
+    """Delete artifacts that no champion or previous release, no chain's settings and no recent run stands on."""
+    from llm_assets.audit.plan import current_fingerprints
+    from llm_assets.audit.retention import collect, find_garbage
+    from llm_assets.definitions import chains
+    from llm_assets.terminal.tables import megabytes
+
+    prepare_environment()
+    by_root: dict[str, list[Settings]] = {}
+    for spec in chains().values():
+        by_root.setdefault(spec.store, []).append(spec)
+    for specs in by_root.values():
+        store = _store(specs[0])
+        current = {spec.name: current_fingerprints(store, _sections(spec, {}), spec.seed) for spec in specs}
+        garbage = find_garbage(store, current, keep_days)
+        for manifest in garbage.artifacts:
+            typer.echo(f"{manifest.link} {manifest.fingerprint}  {megabytes(manifest.size)}")
+        for path in garbage.work:
+            typer.echo(f"abandoned work {path.name}")
+        typer.echo(f"{store.root}: {len(garbage.kept)} artifacts kept, {len(garbage.artifacts)} to delete ({megabytes(garbage.size)})")
+        if yes:
+            collect(store, garbage)
+    if not yes:
+        typer.echo("nothing was deleted; --yes deletes")
+
+
+@app.command()
+def verify(discard: Annotated[bool, typer.Option("--discard", help="Move damaged artifacts out of the store, to data/quarantine/.")] = False) -> None:
+    """Compare every artifact's files with the hashes in its manifest; exits 1 when one is damaged."""
+    from llm_assets.audit.integrity import damaged_artifacts, quarantine
+    from llm_assets.definitions import chains
+
+    prepare_environment()
+    found = 0
+    for root in {spec.store for spec in chains().values()}:
+        from llm_assets.store.store import Store
+
+        store = Store(data_root(), root or None)
+        for damage in damaged_artifacts(store):
+            found += 1
+            typer.secho(f"damaged: {damage.reason}", err=True, fg="red")
+            if discard:
+                typer.echo(f"moved to {quarantine(store, damage)}")
+    typer.echo(f"{found} damaged artifacts" if found else "every artifact has the bytes its manifest records")
+    if found and not discard:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a run needs: versions, processors, memory, disk, ports, and that the chains' YAML files load."""
+    from llm_assets.terminal.doctor import examine
+
+    prepare_environment()
+    findings = examine(data_root())
+    for finding in findings:
+        typer.secho(f"{'ok     ' if finding.fine else 'problem'} {finding.text}", fg=None if finding.fine else "red")
+    if not all(finding.fine for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: errors that name a remedy are printed as they are, anything else with its traceback."""
+    from pydantic import ValidationError
+
+    from llm_assets.store.manifest import ArtifactError
+    from llm_assets.store.verdict import RefusedError
+
+    try:
+        app()
+    except (ArtifactError, RefusedError, LookupError, ValidationError, OSError) as error:
+        if os.environ.get("LLM_ASSETS_DEBUG"):
+            raise
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    typer.secho(message, err=True, fg="red")
+    raise SystemExit(1)
+
+
+def _spec(chain: str, preset: str = "") -> Settings:
+    """A chain's spec. Exits with the known names for an unknown one, and with file and line for a faulty YAML."""
+    prepare_environment()
+    if preset:
+        os.environ["LLM_ASSETS_PRESET"] = preset
+    from dagster import DagsterError
+
+    from llm_assets.components.llm_chain.component import ChainSpecError
+    from llm_assets.definitions import chains
+
+    try:
+        known = chains()
+    except (ChainSpecError, DagsterError) as error:
+        _fail(str(error))
+    if chain not in known:
+        _fail(f"no chain {chain!r}; there are: {', '.join(known)}")
+    return known[chain]
+
+
+def _store(spec: Settings) -> Store:
+    from llm_assets.store.store import Store
+
+    return Store(data_root(), spec.store or None)
+
+
+def _known_links(names: list[str]) -> list[str]:
+    from llm_assets.links.chain import LINKS
+
+    if unknown := [name for name in names if name not in LINKS]:
+        _fail(f"no link {unknown[0]!r}; the chain's links are: {', '.join(LINKS)}")
+    return names
+
+
+def _overrides(spec: Settings, assignments: list[str]) -> dict[str, dict[str, Any]]:
+    """``--set`` arguments as nested mappings a link; the values are YAML."""
+    import yaml
+
+    from llm_assets.components.llm_chain.spec import merge
+
+    overrides: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        path, separator, value = assignment.partition("=")
+        keys = path.split(".")
+        if not separator or len(keys) < 2:
+            _fail(f"--set {assignment}: write LINK.KEY=VALUE, such as finetuned_model.epochs=2")
+        _known_links(keys[:1])
+        change: Any = yaml.safe_load(value)
+        for key in reversed(keys[1:]):
+            change = {key: change}
+        overrides[keys[0]] = merge(overrides.get(keys[0], {}), change)
+    _sections(spec, overrides)
+    return overrides
+
+
+def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Every section with its overrides; exits naming the section, the key and what it allows when one does not fit."""
+    from pydantic import ValidationError
+
+    from llm_assets.components.llm_chain.spec import merge
+    from llm_assets.links.chain import LINKS
+
+    sections = {}
+    for name, link in LINKS.items():
+        try:
+            sections[name] = link.config.model_validate(merge(getattr(spec, name).model_dump(mode="json"), overrides.get(name, {})))
+        except ValidationError as error:
+            first = error.errors()[0]
+            _fail(f"{'.'.join((name, *map(str, first['loc'])))}: {first['msg']}; keys of {name}: {', '.join(link.config.model_fields)}")
+    return sections
+
+
+def _newest_scorecard(spec: Settings) -> dict[str, Any]:
+    from llm_assets.serving.releases import champion
+
+    store = _store(spec)
+    entry = store.journal(spec.name, "scorecard").newest(lambda entry: not entry["trial"])
+    if entry is None:
+        raise LookupError(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
+    release = champion(store.journal(spec.name, "release"))
+    return {"chain": spec.name, "release": release["release"] if release else None, **entry["record"]}
+
+
+def _quiet_dagster() -> None:
+    """Dagster's event log goes to its instance; the terminal shows bars."""
+    import logging
+
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, a job, a schedule and a sensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from pydantic import BaseModel
+
+from llm_assets.components.llm_chain.assets import chain_assets, resource_key
+from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
+from llm_assets.components.llm_chain.resources import ChainResource
+from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
+
+
+class ChainSpecError(ValueError):
+    """A chain's YAML says something impossible; the message names file and line."""
+
+
+class LlmChain(dg.Component):
+    """An LLM value chain from raw text to a served model, described by one YAML file.
+
+    Each link of the chain has a section; `presets` holds named overlays, chosen by `preset` or LLM_ASSETS_PRESET.
+    """
+
+    def __init__(self, spec: Settings) -> None:
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of `attributes`."""
+        return ChainSpec
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> LlmChain:
+        """Lay the preset over the sections and name the chain after its folder where the YAML gives no name."""
+        assert attributes is not None
+        values = {**attributes.model_dump(exclude_unset=True, mode="json")}
+        values["name"] = values.get("name") or context.path.name
+        try:
+            return cls(with_preset(values))
+        except PresetError as error:
+            raise ChainSpecError(f"{_place(context.path / 'defs.yaml', error.keys)}: {error}") from None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Everything Dagster shows of this chain."""
+        return chain_definitions(self.spec)
+
+
+def chain_definitions(spec: Settings) -> dg.Definitions:
+    """The definitions of one chain; they need nothing from the project they are merged into."""
+    job = chain_job(spec)
+    return dg.Definitions(
+        assets=chain_assets(spec),
+        jobs=[job],
+        schedules=[nightly(spec, job)],
+        sensors=[new_documents(spec, job)],
+        resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
+        metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
+    )
+
+
+def _place(path: Path, keys: tuple[str, ...]) -> str:
+    """``file:line`` of the deepest of the keys that the YAML holds below ``attributes``."""
+    node: Any = yaml.compose(path.read_text(encoding="utf-8")) if path.exists() else None
+    line = 0
+    for key in ("attributes", *keys):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((name, value) for name, value in pairs if name.value == key), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return f"{path}:{line}"

@@ -1,0 +1,26 @@
+"""Training processes under a Dagster step: the same launcher as everywhere, with Pipes opened for the worker's log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from llm_assets.links.link import Launch
+from llm_assets.store.progress import Progress
+
+
+def pipes_launch(context: dg.AssetExecutionContext) -> Launch:
+    """A ``launch`` whose rank-0 worker reports loss, speed and time left into the run's event log as it goes."""
+
+    def launch(job: Path, processes: int, progress: Progress) -> None:
+        from llm_assets.training.launch import launch as launch_workers
+
+        with dg.open_pipes_session(
+            context=context.op_execution_context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            launch_workers(job, processes, progress, environment=session.get_bootstrap_env_vars())
+
+    return launch

@@ -1,0 +1,85 @@
+"""What an asset shows in the UI: counts, pictures, cost, path, MLflow link and verdicts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from llm_assets.audit.current import ENTRY, FINGERPRINT, TRIAL
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.fingerprint import flatten
+from llm_assets.store.verdict import Verdict
+from llm_assets.tracking.tracker import Sent
+
+Metadata = dict[str, Any]
+
+
+def artifact_metadata(artifact: Artifact, reused: bool, trial: bool, sent: Sent) -> Metadata:
+    """Metadata of a made link's materialization."""
+    manifest = artifact.manifest
+    metadata: Metadata = {
+        **_figures(artifact.metrics),
+        FINGERPRINT: artifact.fingerprint,
+        "path": dg.MetadataValue.path(artifact.directory),
+        "size_bytes": manifest.size,
+        "reused": reused,
+        TRIAL: trial,
+        "licenses": ", ".join(manifest.licenses) or "none stated",
+        **_cost(manifest.model_dump()),
+        **_pictures(artifact.directory / "plots"),
+    }
+    if sent.url:
+        metadata["mlflow_run"] = dg.MetadataValue.url(sent.url)
+    if sent.warning:
+        metadata["mlflow_warning"] = sent.warning
+    return metadata
+
+
+def act_metadata(entry: Mapping[str, Any], directory: Path, trial: bool) -> Metadata:
+    """Metadata of an act's materialization."""
+    report = directory / "scorecard.md"
+    return {
+        **_figures(entry["record"]),
+        ENTRY: entry["at"],
+        "path": dg.MetadataValue.path(directory),
+        TRIAL: trial,
+        **_cost(entry),
+        **({"report": dg.MetadataValue.md(report.read_text(encoding="utf-8"))} if report.exists() else {}),
+        **_pictures(directory / "plots"),
+    }
+
+
+def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]]) -> list[dg.AssetCheckResult]:
+    """Verdicts as Dagster's check results; one that does not block is a warning."""
+    parsed = [Verdict.model_validate(verdict) if isinstance(verdict, Mapping) else verdict for verdict in verdicts]
+    return [
+        dg.AssetCheckResult(
+            check_name=verdict.check,
+            passed=verdict.passed,
+            severity=dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN,
+            description=verdict.description,
+            metadata=_figures(verdict.values),
+        )
+        for verdict in parsed
+    ]
+
+
+def _figures(values: Mapping[str, Any]) -> Metadata:
+    """Numbers and short texts as they are, dotted where nested."""
+    return {key.replace(" ", "_"): value for key, value in flatten(dict(values)).items() if isinstance(value, (int, float, str, bool))}
+
+
+def _cost(values: Mapping[str, Any]) -> Metadata:
+    return {f"cost_{name}": values[name] for name in ("seconds", "core_seconds", "peak_memory_bytes")}
+
+
+def _pictures(folder: Path) -> Metadata:
+    """Every picture of a folder, inline, since the UI opens no local files."""
+    return {
+        f"plot_{path.stem}": dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})")
+        for path in sorted(folder.glob("*.png"))
+    }

@@ -1,0 +1,24 @@
+"""The two things every step reaches for: the artifact store and MLflow."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from llm_assets.store.home import prepare_environment
+from llm_assets.store.store import Store
+from llm_assets.tracking.tracker import Tracker
+
+
+class ChainResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Opens the store and the tracker that a chain's YAML names, below the data root."""
+
+    store_root: str = ""
+    mlflow_uri: str = ""
+
+    def store(self) -> Store:
+        """The artifact store."""
+        return Store(prepare_environment(), self.store_root or None)
+
+    def tracker(self) -> Tracker:
+        """MLflow, or the user's tracking server."""
+        return Tracker(prepare_environment(), self.mlflow_uri or None)

@@ -1,0 +1,134 @@
+"""Materializing a chain from the command line as the UI would: a run of the code location, in the same instance."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.execution.api import execute_run
+from dagster._core.origin import JobPythonOrigin
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from llm_assets.components.llm_chain.spec import Settings, merge
+from llm_assets.components.llm_chain.trial import op_name
+
+MODULE = "llm_assets.definitions"
+LOCATION = "llm_assets"  # the name in workspace.yaml and in pyproject.toml's [tool.dg.project]
+REPOSITORY = "__repository__"  # what Dagster calls the one repository of a Definitions object
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class RunReport:
+    """How a run ended."""
+
+    run_id: str
+    succeeded: bool
+    cancelled: bool = False
+    failures: list[str] = field(default_factory=list)  # "link: message" and "link: check NAME failed: why"
+
+
+def run_chain(
+    instance: dg.DagsterInstance, spec: Settings, run_id: str, select: Sequence[str] = (), overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunReport:
+    """Materialize a chain, or the links of ``select``, in this process; ``overrides`` maps link to changed keys.
+
+    The run carries the code location's origin, so the UI lists, re-executes and terminates it like its own:
+    its status is polled, and CANCELING or CANCELED interrupts this process.
+    """
+    repository = ReconstructableRepository.for_module(MODULE, "defs", working_directory=os.getcwd())
+    job = repository.get_reconstructable_job(spec.name)
+    keys = frozenset(dg.AssetKey([spec.name, link]) for link in select)
+    if keys:
+        job = job.get_subset(asset_selection=keys)
+    run = instance.create_run_for_job(
+        job_def=job.get_definition(),
+        run_id=run_id,
+        run_config=run_config(spec, overrides or {}),
+        asset_selection=keys or None,
+        tags={"llm_assets/preset": spec.preset or "none"},
+        remote_job_origin=_remote_origin(spec.name),
+        job_code_origin=JobPythonOrigin(job_name=spec.name, repository_origin=repository.get_python_origin()),
+    )
+    with _interrupted_by_cancel(instance, run_id):
+        try:
+            result = execute_run(job, run, instance, raise_on_error=False)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            _settle_cancel(instance, run_id)
+            return RunReport(run_id, succeeded=False, cancelled=True)
+    cancelled = _settle_cancel(instance, run_id)
+    return RunReport(run_id, result.success and not cancelled, cancelled, [] if cancelled else _failures(result.all_events))
+
+
+def run_config(spec: Settings, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Dagster run config for changed keys, nested ones laid over the section's values."""
+    ops = {}
+    for link, changes in overrides.items():
+        values = getattr(spec, link).model_dump(mode="json")
+        merged = merge(values, changes)
+        ops[op_name(spec.name, link)] = {"config": {key: merged[key] for key in changes}}
+    return {"ops": ops} if ops else {}
+
+
+def _remote_origin(job: str) -> RemoteJobOrigin:
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, working_directory=os.getcwd())
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name=LOCATION)
+    return RemoteJobOrigin(repository_origin=RemoteRepositoryOrigin(code_location_origin=location, repository_name=REPOSITORY), job_name=job)
+
+
+@contextmanager
+def _interrupted_by_cancel(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Interrupt this process when the run is cancelled elsewhere: the UI cannot signal a process it did not start."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(POLL_SECONDS):
+            run = instance.get_run_by_id(run_id)
+            if run and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _settle_cancel(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run was cancelled; one left in CANCELING or STARTED by an interrupt is reported as cancelled."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
+        return False
+    if run.status != dg.DagsterRunStatus.CANCELED:
+        instance.report_run_canceled(run)
+    return True
+
+
+def _failures(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    failures = []
+    for event in events:
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+                failures.append(f"{evaluation.asset_key.path[-1]}: check {evaluation.check_name} failed: {evaluation.description}")
+        elif event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error
+            while cause is not None and cause.cause is not None:
+                cause = cause.cause
+            link = str(event.step_key).split("__")[-1]
+            if cause is not None and cause.cls_name != "DagsterAssetCheckFailedError":
+                failures.append(f"{link}: {cause.message.strip()}")
+    return failures

@@ -1,0 +1,90 @@
+"""What a chain's YAML may say. Each link's section is defined beside its link; this adds what concerns the whole chain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from llm_assets.links.chain import CHAIN
+from llm_assets.links.link import Section
+
+PRESET_VARIABLE = "LLM_ASSETS_PRESET"
+
+
+class Settings(BaseModel):
+    """The keys of a chain's YAML that concern all its links."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field("", pattern=r"^[a-z][a-z0-9_]*$|^$", description="Name of the chain and first part of its asset keys; default: the folder's name")
+    preset: str = Field("", description="Which of `presets` to lay over the sections; LLM_ASSETS_PRESET in the environment wins; default: none")
+    seed: int = Field(17, ge=0, description="Seed of everything random; part of every recipe")
+    executor: Literal["in_process", "processes"] = Field(
+        "in_process", description="Where links run: in the run's own process, or each in a process forked from a preloaded server"
+    )
+    automation: bool = Field(False, description="Whether the schedule and the sensor start switched on")
+    schedule: str = Field("0 2 * * *", description="When the schedule materializes the chain: five cron fields, UTC")
+    inbox_seconds: int = Field(60, ge=10, description="Seconds between two looks at data/inbox/<chain>/ for new documents")
+    store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
+    mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
+    presets: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overlays by name: sections with the keys to change")
+
+
+def _section(config: type[Section]) -> Any:
+    """A section may be left out where all its keys have defaults."""
+    required = any(field.is_required() for field in config.model_fields.values())
+    return (config, ...) if required else (config, Field(default_factory=config))
+
+
+ChainSpec: type[Settings] = create_model(
+    "ChainSpec",
+    __base__=Settings,
+    __doc__="The whole YAML of a chain: the settings and one section a link.",
+    **{link.name: _section(link.config) for link in CHAIN},
+)
+
+
+class PresetError(ValueError):
+    """A preset is unknown or does not fit; ``keys`` is the path in the YAML where it stands."""
+
+    def __init__(self, message: str, keys: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+def with_preset(values: Mapping[str, Any]) -> Settings:
+    """The spec with its preset laid over the sections.
+
+    Mappings merge key by key, anything else (lists too) is replaced. Raises ``PresetError`` naming the preset's
+    key for an unknown preset or one that makes the spec invalid.
+    """
+    presets = values.get("presets", {})
+    name = os.environ.get(PRESET_VARIABLE) or values.get("preset", "")
+    if name and name not in presets:
+        raise PresetError(f"unknown preset {name!r}; this chain has {', '.join(presets) or 'none'}", ("preset",))
+    for preset, overlay in presets.items():
+        _validate_overlay(values, preset, overlay)
+    merged = merge(values, presets[name]) if name else dict(values)
+    return ChainSpec.model_validate({**merged, "preset": name})
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """``overlay`` laid over ``base``, key by key through nested mappings."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def _validate_overlay(values: Mapping[str, Any], preset: str, overlay: Mapping[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    try:
+        ChainSpec.model_validate(merge(values, overlay))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        raise PresetError(f"{'.'.join(path)}: {first['msg']}", ("presets", preset, *path)) from error

@@ -1,0 +1,72 @@
+"""What a document is: its columns, its identity, and the key under which two spellings of one text meet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from llm_assets.corpus.normalise import normalise
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DOC_ID_LENGTH = 20  # hexadecimal digits: 80 bits, a collision among 10^9 texts has a chance of 10^-6
+COLUMNS = ("doc_id", "id", "text", "language", "source", "license", "member", "line", "label", "metadata")
+REJECT_COLUMNS = ("doc_id", "source", "member", "line", "rule", "start", "end", "evidence")
+EVIDENCE_LENGTH = 80  # characters of masked text a rejected document may show
+
+_PUNCTUATION = re.compile(r"[\W_]+")
+
+
+def document_schema() -> pa.Schema:
+    """The Arrow schema of ``documents.parquet``; ``metadata`` is a JSON object in a string, ``line`` counts from 1."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int64() if name == "line" else pa.string()) for name in COLUMNS])
+
+
+def reject_schema() -> pa.Schema:
+    """The Arrow schema of ``rejects.parquet``; ``start`` and ``end`` are character positions in the normalised text."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int64() if name in ("line", "start", "end") else pa.string()) for name in REJECT_COLUMNS])
+
+
+def doc_id(text: str) -> str:
+    """The identity of a raw text: the first 20 hexadecimal digits of its SHA-256, so equal text has one doc_id.
+
+    A lone surrogate, which JSON can carry and UTF-8 cannot, is hashed as it stands.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DOC_ID_LENGTH]
+
+
+def text_key(text: str) -> str:
+    """What is left of a text without punctuation, spaces and case: texts that differ in no more count as duplicates."""
+    return _PUNCTUATION.sub("", normalise(text).casefold())
+
+
+def domains(metadata: Iterable[str]) -> list[str | None]:
+    """The ``domain`` that each metadata string names, or None."""
+    known: dict[str, str | None] = {}
+    return [known[value] if value in known else known.setdefault(value, json.loads(value).get("domain")) for value in metadata]
+
+
+def rejects(documents: pa.Table, rule: str, evidence: Iterable[str]) -> pa.Table:
+    """A row of ``rejects.parquet`` for each document: which rule dropped it, and evidence of at most 80 characters."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {name: documents[name] for name in ("doc_id", "source", "member", "line")}
+    return pa.table(
+        {
+            **columns,
+            "rule": pa.array([rule] * len(documents), pa.string()),
+            "start": pa.array([0] * len(documents), pa.int64()),
+            "end": pc.cast(pc.utf8_length(documents["text"]), pa.int64()),
+            "evidence": pa.array([text[:EVIDENCE_LENGTH] for text in evidence], pa.string()),
+        },
+        schema=reject_schema(),
+    )

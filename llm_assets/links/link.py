@@ -1,0 +1,111 @@
+"""What a link is: a function from artifacts and a config to an artifact, and what is declared beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.journal import Journal
+from llm_assets.store.progress import Progress, silent
+from llm_assets.store.verdict import Verdict
+
+Stage = Literal["corpus", "model", "service"]
+Entry = Mapping[str, Any]  # what an act wrote into its journal
+Input = Artifact | Entry  # what a link reads: a made artifact, or the newest entry of an act
+
+
+class Section(BaseModel):
+    """A link's section of the chain's YAML; also its Dagster run config. An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Launch(Protocol):
+    """Starts training processes for a job file, reports their progress and returns when all have ended well.
+
+    Raises ``WorkerFailedError`` with the end of the worker's log otherwise; leaves no process behind either way.
+    """
+
+    def __call__(self, job: Path, processes: int, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a made link works with besides its config and inputs."""
+
+    directory: Path  # the artifact's files go here
+    scratch: Path  # kept when the run is killed: checkpoints to resume from
+    seed: int
+    cache: Path  # the user's cache of downloaded archives
+    launch: Launch
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a made link returns; its files stand in ``bench.directory``."""
+
+    metrics: Mapping[str, Any]
+    licenses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Office:
+    """What an act works with besides its config and inputs: acts always run, are idempotent and append to a journal."""
+
+    chain: str
+    home: Path  # the data root
+    journal: Journal
+    directory: Path  # for the files this act writes, made anew for each
+    run_id: str | None = None
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What an act returns: a record for its journal, and a data version that changes only when the outcome does."""
+
+    record: Mapping[str, Any]
+    data_version: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check bound to the version it judges.
+
+    ``judge(outcome, inputs)`` gets the artifact (or an act's record), and the link's inputs by name.
+    """
+
+    name: str
+    description: str
+    judge: Callable[[Any, Mapping[str, Any]], Verdict]
+    blocking: bool = True
+
+
+@dataclass(frozen=True)
+class Link:
+    """The declaration of one link."""
+
+    name: str
+    version: int  # raised by hand when the same recipe would now make something else
+    make: Callable[..., Made | Acted]  # (bench or office, config, **inputs)
+    config: type[Section]
+    inputs: tuple[str, ...]
+    stage: Stage
+    role: str  # the team that answers for it
+    kinds: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+    act: bool = False
+    trained: bool = False  # data version is the fingerprint, not the content
+    observe: Callable[[Any], Mapping[str, Any]] | None = None  # what a source shows before it is read: size, hash, revision
+    libraries: tuple[str, ...] = ()  # whose versions go into the manifest
+
+    @property
+    def description(self) -> str:
+        """The function's docstring, which is the asset's description in the UI."""
+        return (self.make.__doc__ or "").strip()

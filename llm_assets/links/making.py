@@ -1,0 +1,147 @@
+"""Running one link: its recipe, its artifact made or found, its checks judged once for each version."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_assets.links.link import Acted, Bench, Entry, Input, Launch, Link, Made, Office, Section
+from llm_assets.links.meter import Meter
+from llm_assets.links.sources import code_hash, git_state
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.fingerprint import Recipe
+from llm_assets.store.home import cache_root
+from llm_assets.store.journal import now
+from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files, library_versions
+from llm_assets.store.progress import Progress, silent
+from llm_assets.store.store import Store
+from llm_assets.store.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a made link gave."""
+
+    artifact: Artifact
+    reused: bool
+    verdicts: list[Verdict]
+
+
+def recipe_of(link: Link, config: Section, inputs: Mapping[str, Input], seed: int) -> Recipe:
+    """The recipe of a made link with these inputs; a source is observed now. Acts among the inputs do not count:
+    which machine computed something, and how fast, is no reason to make it again.
+    """
+    return Recipe(
+        link=link.name,
+        version=link.version,
+        config=config.model_dump(mode="json"),
+        inputs={name: value.data_version for name, value in inputs.items() if isinstance(value, Artifact)},
+        seed=seed,
+        observed=link.observe(config) if link.observe else {},
+    )
+
+
+def make(
+    store: Store,
+    link: Link,
+    config: Section,
+    inputs: Mapping[str, Input],
+    *,
+    seed: int,
+    launch: Launch,
+    progress: Progress = silent,
+    run_id: str | None = None,
+) -> Outcome:
+    """Make a link's artifact or find it, then judge it unless its verdicts stand already.
+
+    Raises ``ArtifactError`` when an input's bytes are not what its manifest says: hashes are compared whenever
+    something is made from them.
+    """
+    recipe = recipe_of(link, config, inputs, seed)
+    artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
+
+    def build(directory: Path, scratch: Path) -> Manifest:
+        for artifact in artifacts.values():
+            artifact.verify()
+        bench = Bench(directory, scratch, seed, cache_root(), launch, progress)
+        started = now()
+        with Meter() as meter:
+            made = link.make(bench, config, **inputs)
+            assert isinstance(made, Made)
+        return _manifest(link, recipe, artifacts, made, directory, started, meter, run_id)
+
+    artifact, reused = store.make(recipe, build)
+    verdicts = store.verdicts(link.name, artifact.fingerprint)
+    if verdicts is None:
+        verdicts = judge(link, artifact, inputs)
+        store.judge(artifact, verdicts)
+    return Outcome(artifact, reused, verdicts)
+
+
+def act(
+    store: Store, link: Link, config: Section, inputs: Mapping[str, Input], *, chain: str, run_id: str | None, trial: bool, progress: Progress = silent
+) -> tuple[Entry, Path]:
+    """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files."""
+    directory = store.home / "acts" / chain / link.name / (run_id or "unbound")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    journal = store.journal(chain, link.name)
+    office = Office(chain, store.home, journal, directory, run_id, progress)
+    with Meter() as meter:
+        acted = link.make(office, config, **inputs)
+        assert isinstance(acted, Acted)
+    verdicts = judge(link, acted.record, inputs)
+    entry = journal.append(
+        {
+            "run_id": run_id,
+            "trial": trial,
+            "data_version": acted.data_version,
+            "inputs": {name: value.fingerprint for name, value in inputs.items() if isinstance(value, Artifact)},
+            "seconds": round(meter.seconds, 3),
+            "core_seconds": round(meter.core_seconds, 3),
+            "peak_memory_bytes": meter.peak_memory_bytes,
+            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+            "record": dict(acted.record),
+        }
+    )
+    return entry, directory
+
+
+def judge(link: Link, outcome: Artifact | Mapping[str, Any], inputs: Mapping[str, Input]) -> list[Verdict]:
+    """Every check's verdict on an outcome, with the check's own name and severity."""
+    return [
+        check.judge(outcome, inputs).model_copy(update={"check": check.name, "blocking": check.blocking}) for check in link.checks
+    ]
+
+
+def _manifest(
+    link: Link, recipe: Recipe, inputs: Mapping[str, Artifact], made: Made, directory: Path, started: str, meter: Meter, run_id: str | None
+) -> Manifest:
+    files = describe_files(directory)
+    inherited = {licence for artifact in inputs.values() for licence in artifact.manifest.licenses}
+    return Manifest(
+        link=link.name,
+        fingerprint=recipe.fingerprint,
+        data_version=recipe.fingerprint if link.trained else content_digest(files),
+        recipe={"link": recipe.link, "version": recipe.version, "config": dict(recipe.config), "inputs": dict(recipe.inputs),
+                "seed": recipe.seed, "observed": dict(recipe.observed)},
+        inputs={
+            name: InputEntry(link=artifact.link, fingerprint=artifact.fingerprint, data_version=artifact.data_version)
+            for name, artifact in inputs.items()
+        },
+        files=files,
+        licenses=sorted(inherited | set(made.licenses)),
+        metrics=dict(made.metrics),
+        libraries={"python": platform.python_version(), **library_versions(("llm-assets", *link.libraries))},
+        code={"hash": code_hash(link.make.__module__), **git_state()},
+        dagster_run_id=run_id,
+        host=platform.node(),
+        started=started,
+        seconds=round(meter.seconds, 3),
+        core_seconds=round(meter.core_seconds, 3),
+        peak_memory_bytes=meter.peak_memory_bytes,
+    )

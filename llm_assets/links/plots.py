@@ -1,0 +1,45 @@
+"""Pictures a link puts into its artifact's ``plots/`` folder; the asset shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+FIGURE_SIZE = (6.4, 3.2)  # inches; 640 x 320 pixels at 100 dots an inch
+
+
+def histogram(directory: Path, name: str, values: Sequence[float], title: str, unit: str, bins: int = 40) -> None:
+    """Draw the distribution of ``values`` as ``plots/<name>.png``."""
+    _draw(directory, name, title, lambda axes: axes.hist(values, bins=bins), unit, "count")
+
+
+def bars(directory: Path, name: str, values: Mapping[str, float], title: str, unit: str) -> None:
+    """Draw one horizontal bar a key, in the mapping's order, as ``plots/<name>.png``."""
+    _draw(directory, name, title, lambda axes: axes.barh(list(values), list(values.values())), unit, "")
+
+
+def curves(directory: Path, name: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x: str, y: str) -> None:
+    """Draw one line a key, each given as (x values, y values), as ``plots/<name>.png``."""
+
+    def draw(axes) -> None:  # type: ignore[no-untyped-def]  # matplotlib is imported late
+        for label, (abscissa, ordinate) in series.items():
+            axes.plot(abscissa, ordinate, label=label)
+        axes.legend()
+
+    _draw(directory, name, title, draw, x, y)
+
+
+def _draw(directory: Path, name: str, title: str, draw, x: str, y: str) -> None:  # type: ignore[no-untyped-def]
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=FIGURE_SIZE, dpi=100, layout="tight")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    folder = directory / "plots"
+    folder.mkdir(exist_ok=True)
+    figure.savefig(folder / f"{name}.png")

@@ -1,0 +1,61 @@
+"""The services of ``llm-assets up``: Dagster's UI and daemon, MLflow's UI and the gateway."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from llm_assets.serving.supervisor import Service
+from llm_assets.store.home import project_root
+
+HOST = "127.0.0.1"
+
+
+def gateway_service(home: Path, port: int = 8000, host: str = HOST) -> Service:
+    """The gateway over a data root."""
+    return Service(
+        name="gateway",
+        command=[sys.executable, "-m", "llm_assets.serving", "--host", host, "--port", str(port), "--home", str(home)],
+        port=port,
+        port_option="--gateway-port",
+        ready_url=f"http://{host}:{port}/healthz",
+        url=f"http://{host}:{port}",
+        host=host,
+    )
+
+
+def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 5000, gateway_port: int = 8000) -> list[Service]:
+    """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root."""
+    project = project_root()
+    mlflow = home / "mlflow"
+    mlflow.mkdir(parents=True, exist_ok=True)
+    return [
+        Service(
+            name="dagster",
+            command=[_tool("dagster-webserver"), "-h", HOST, "-p", str(dagster_port), "-w", "workspace.yaml"],
+            port=dagster_port,
+            port_option="--dagster-port",
+            ready_url=f"http://{HOST}:{dagster_port}/server_info",
+            url=f"http://{HOST}:{dagster_port}",
+            directory=project,
+        ),
+        Service(name="daemon", command=[_tool("dagster-daemon"), "run", "-w", "workspace.yaml"], directory=project),
+        Service(
+            name="mlflow",
+            command=[
+                *(_tool("mlflow"), "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{mlflow / 'mlflow.db'}", "--artifacts-destination", str(mlflow / "artifacts")),
+            ],
+            port=mlflow_port,
+            port_option="--mlflow-port",
+            environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # its job runners take 1.9 GB and do nothing here
+            ready_url=f"http://{HOST}:{mlflow_port}/health",
+            url=f"http://{HOST}:{mlflow_port}",
+        ),
+        gateway_service(home, gateway_port),
+    ]
+
+
+def _tool(name: str) -> str:
+    """A command of the environment this Python runs in, whether or not that is activated."""
+    return str(Path(sys.executable).parent / name)

@@ -1,0 +1,1 @@
+"""Ground floor: immutable artifacts named by the fingerprint of their recipe, journals, locks and the data root."""

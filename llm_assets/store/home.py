@@ -1,0 +1,61 @@
+"""Where everything a run produces stands: the data root, and the environment that makes every tool agree on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+# Each library asked to keep quiet; the names are theirs.
+TELEMETRY_OFF: Mapping[str, str] = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above ``start`` (default: the working directory) that holds a ``dagster.yaml``.
+
+    Falls back to the checkout this package stands in, then to the working directory.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dagster.yaml").is_file():
+            return folder
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "dagster.yaml").is_file() else here
+
+
+def data_root() -> Path:
+    """The folder for artifacts, work, journals, Dagster and MLflow: ``LLM_ASSETS_HOME``, else ``data/`` in the project."""
+    configured = os.environ.get("LLM_ASSETS_HOME")
+    return Path(configured).expanduser().resolve() if configured else project_root() / "data"
+
+
+def cache_root() -> Path:
+    """The user's cache for downloaded archives: ``LLM_ASSETS_CACHE``, else ``$XDG_CACHE_HOME/llm_assets``."""
+    configured = os.environ.get("LLM_ASSETS_CACHE")
+    if configured:
+        return Path(configured).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "llm_assets"
+
+
+def prepare_environment() -> Path:
+    """Set what Dagster and the libraries read from the environment, where the user has not; returns the data root.
+
+    The same variables as the repo's ``.env`` gives ``dg dev``, so a run from the command line and one from the UI
+    meet in one instance.
+    """
+    home = data_root()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("LLM_ASSETS_HOME", str(home))
+    os.environ.setdefault("LLM_ASSETS_DAGSTER", str(Path(os.environ["LLM_ASSETS_HOME"]) / "dagster"))
+    os.environ.setdefault("DAGSTER_HOME", str(project_root()))
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["LLM_ASSETS_DAGSTER"]).mkdir(parents=True, exist_ok=True)
+    return home

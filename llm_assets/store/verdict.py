@@ -1,0 +1,29 @@
+"""Verdicts: what a check said of one artifact. They stand beside the manifest and the store enforces them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERDICTS = "verdicts.json"
+
+
+class Verdict(BaseModel):
+    """One check's judgement of one version."""
+
+    model_config = ConfigDict(extra="forbid")
+    check: str
+    passed: bool
+    blocking: bool = True
+    description: str = Field(description="what was found, in a sentence with the figures")
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+class RefusedError(RuntimeError):
+    """An input whose blocking check failed was asked for."""
+
+
+def failed(verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts that forbid building on what they judge."""
+    return [verdict for verdict in verdicts if verdict.blocking and not verdict.passed]

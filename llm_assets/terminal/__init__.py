@@ -1,0 +1,1 @@
+"""What the command line draws: progress bars, the plan, the scorecard."""

@@ -1,0 +1,53 @@
+"""Tables on the terminal: what a run would do, and the scorecard beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from llm_assets.audit.plan import Step
+
+STATE_STYLE = {"reuse": "green", "make": "yellow", "maybe": "cyan", "act": "dim"}
+
+
+def plan_table(chain: str, steps: Sequence[Step]) -> Table:
+    """One row a link, with time and size as its newest artifact recorded them."""
+    table = Table(title=f"Plan of {chain}")
+    for name, justify in (("link", "left"), ("", "left"), ("why", "left"), ("time", "right"), ("size", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for step in steps:
+        seconds = f"{step.seconds:,.1f} s" if step.seconds is not None and step.state != "reuse" else ""
+        table.add_row(step.link, f"[{STATE_STYLE[step.state]}]{step.state}", step.why, seconds, megabytes(step.size) if step.size else "")
+    known = sum(step.seconds or 0 for step in steps if step.state in ("make", "maybe"))
+    unknown = [step.link for step in steps if step.state in ("make", "maybe") and step.seconds is None]
+    table.caption = f"about {known:,.0f} s" + (f", and {', '.join(unknown)} of unknown cost" if unknown else "")
+    return table
+
+
+def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
+    """One row a model, baselines first."""
+    split = scorecard["split"]
+    table = Table(
+        title=f"Scorecard of {scorecard['chain']}",
+        caption=f"release {scorecard['release'] or 'none yet'}; {split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test examples",
+    )
+    table.add_column("model")
+    for name in ("test accuracy", "test macro F1", "size", "p50", "p99"):
+        table.add_column(name, justify="right")
+    for model in scorecard["models"]:
+        table.add_row(
+            model["name"], f"{model['test_accuracy']:.4f}", f"{model['test_macro_f1']:.4f}", megabytes(model["bytes"]),
+            _milliseconds(model.get("p50_ms")), _milliseconds(model.get("p99_ms")),
+        )
+    return table
+
+
+def megabytes(size: float) -> str:
+    """Bytes as megabytes of 10^6."""
+    return f"{size / 1e6:,.2f} MB"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ms"

@@ -1,0 +1,160 @@
+"""Telling MLflow: one run a made artifact, in batches, and never at the cost of the chain when no server answers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_assets.store.files import write_atomic
+from llm_assets.tracking.record import RunRecord
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+METRIC_BATCH = 1000  # metrics a request, MLflow's limit; one request a metric costs 20 ms
+BATCH = 100  # parameters or inputs a request, MLflow's limit
+REGISTRY_ALIASES = ("candidate", "champion", "previous")
+# Unreachable: two retries of five seconds, then the record waits on the disk.
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Where a record arrived, or why it waits."""
+
+    run_id: str | None
+    url: str | None
+    warning: str | None = None
+
+
+class Tracker:
+    """MLflow for one data root. ``uri`` is a tracking URI; by default the database below the data root."""
+
+    def __init__(self, home: Path, uri: str | None = None, ui: str = "http://127.0.0.1:5000") -> None:
+        self.folder = home / "mlflow"
+        self.uri = uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.ui = self.uri if self.is_remote else ui
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server of the user's is told, which then gets a copy of each trained model."""
+        return self.uri.startswith(("http://", "https://"))
+
+    @property
+    def _place(self) -> str:
+        return _without_secrets(self.uri)
+
+    @property
+    def pending(self) -> Path:
+        """Records that wait for the server."""
+        return self.folder / "pending"
+
+    def send(self, record: RunRecord) -> Sent:
+        """Send a record, after those still waiting; on failure keep it for later and say so in ``warning``."""
+        try:
+            self.flush()
+            return self._send(record)
+        except Exception as error:
+            write_atomic(self.pending / f"{record.fingerprint}.json", record.model_dump_json())
+            return Sent(None, None, f"MLflow at {self._place} did not take the record ({_reason(error)}); it is sent with the next one")
+
+    def flush(self) -> int:
+        """Send what waits, oldest first; returns how many. Raises what the client raises when a server does not answer."""
+        waiting = sorted(self.pending.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in waiting:
+            self._send(RunRecord.model_validate_json(path.read_text(encoding="utf-8")))
+            path.unlink()
+        return len(waiting)
+
+    def mirror_release(self, chain: str, release: str, directory: str, fingerprint: str, aliases: Mapping[str, str]) -> str | None:
+        """Register a release's model and set the registry's aliases; ``aliases`` maps alias to release name.
+
+        The release journal stays the truth: returns a warning instead of raising when the registry does not answer.
+        """
+        try:
+            client = self._client()
+            if not client.search_registered_models(filter_string=f"name = '{chain}'"):
+                client.create_registered_model(chain)
+            versions = {version.tags.get("release"): version for version in client.search_model_versions(f"name = '{chain}'")}
+            if release not in versions:
+                run = self._find_run(client, chain, fingerprint)
+                versions[release] = client.create_model_version(
+                    chain, source=directory, run_id=run, tags={"release": release, "llm_assets.fingerprint": fingerprint}
+                )
+            for alias in REGISTRY_ALIASES:
+                named = versions.get(aliases.get(alias))
+                if named is not None:
+                    client.set_registered_model_alias(chain, alias, named.version)
+        except Exception as error:
+            return f"MLflow's registry at {self._place} was not updated ({_reason(error)})"
+        return None
+
+    def _client(self) -> MlflowClient:
+        for name, value in IMPATIENCE.items():
+            os.environ.setdefault(name, value)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _experiment(self, client: MlflowClient, chain: str) -> str:
+        found = client.get_experiment_by_name(chain)
+        if found:
+            return str(found.experiment_id)
+        location = None if self.is_remote else (self.folder / "artifacts" / chain).as_uri()
+        return str(client.create_experiment(chain, artifact_location=location))
+
+    def _find_run(self, client: MlflowClient, chain: str, fingerprint: str) -> str | None:
+        runs = client.search_runs([self._experiment(client, chain)], f"tags.`llm_assets.fingerprint` = '{fingerprint}' and tags.`llm_assets.complete` = 'true'", max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def _send(self, record: RunRecord) -> Sent:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        client = self._client()
+        experiment = self._experiment(client, record.chain)
+        run_id = self._find_run(client, record.chain, record.fingerprint) or self._write_run(client, experiment, record)
+        return Sent(run_id, f"{self.ui}/#/experiments/{experiment}/runs/{run_id}")
+
+    def _write_run(self, client: MlflowClient, experiment: str, record: RunRecord) -> str:
+        """Write a whole run; one cut off half-way lacks the tag ``llm_assets.complete`` and is written anew next time."""
+        from mlflow.entities import Metric, Param
+
+        run_id = str(client.create_run(experiment, start_time=record.started_ms, tags=record.tags).info.run_id)
+        metrics = [Metric(name, value, record.ended_ms, 0) for name, value in record.metrics.items()]
+        metrics += [Metric(name, value, record.ended_ms, step) for step, name, value in record.curve]
+        for metric_batch in _batches(metrics, METRIC_BATCH):
+            client.log_batch(run_id, metrics=metric_batch)
+        for param_batch in _batches([Param(name[:250], value[:6000]) for name, value in record.params.items()], BATCH):
+            client.log_batch(run_id, params=param_batch)
+        for input_batch in _batches(_dataset_inputs(record), BATCH):
+            client.log_inputs(run_id, input_batch)
+        if self.is_remote and record.trained:
+            client.log_artifacts(run_id, record.directory, "model")
+        client.set_tag(run_id, "llm_assets.complete", "true")
+        client.set_terminated(run_id, "FINISHED", end_time=record.ended_ms)
+        return run_id
+
+
+def _dataset_inputs(record: RunRecord) -> list[Any]:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    context = [InputTag("mlflow.data.context", "input")]
+    return [DatasetInput(Dataset(name, digest[:36], "llm_assets", source), context) for name, digest, source in record.inputs]
+
+
+def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {_without_secrets(str(error))[:160]}"
+
+
+def _without_secrets(text: str) -> str:
+    """A URI or message without the user and password a URL may carry."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)

@@ -1,0 +1,238 @@
+"""The one training worker, for every objective.
+
+``python -m torch.distributed.run --standalone --nproc-per-node 2 -m llm_assets.training.worker JOB.json``
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from llm_assets.training import watch
+
+watch.attach()  # before the imports below, which take 10 s in which the launcher may die
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever is named was fetched before
+
+import deepspeed.ops  # noqa: E402
+import numpy  # noqa: E402
+import pyarrow  # noqa: E402
+import pyarrow.parquet  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.data import Dataset, SequentialSampler  # noqa: E402
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed  # noqa: E402
+
+from llm_assets.store.files import write_json  # noqa: E402
+from llm_assets.training import checkpoints  # noqa: E402
+from llm_assets.training.batches import Blocks, CollateBlocks, CollateTexts, Texts, read_layout, read_texts, sample_order  # noqa: E402
+from llm_assets.training.callbacks import AgreedCheckpoints, BestEvaluation, Reports  # noqa: E402
+from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Classification, Masked, TrainingJob  # noqa: E402
+from llm_assets.training.models import classifier, masked_model  # noqa: E402
+from llm_assets.training.zero import deepspeed_config  # noqa: E402
+
+# DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+LOGGED_POINTS = 200  # of a loss curve
+CURVE = {  # log key -> column
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "gradient_norm",
+    "tokens_per_second": "tokens_per_second",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+}
+
+
+class Worker(Trainer):
+    """transformers' Trainer with samples in a given order, a token count, and the best evaluation kept."""
+
+    def __init__(self, *, best: BestEvaluation | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.best = best
+        self.padding = self.model.config.pad_token_id
+        self.tokens = 0  # seen by this rank since the last log
+        self.tokens_in_all = 0
+        self.clock = time.monotonic()
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)  # the dataset is already in the job's order
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
+        self.tokens += int((inputs["input_ids"] != self.padding).sum())
+        loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            now = time.monotonic()
+            logs["tokens_per_second"] = round(self.tokens * self.args.world_size / max(1e-6, now - self.clock), 1)
+            self.tokens_in_all += self.tokens * self.args.world_size
+            self.tokens, self.clock = 0, now
+        super().log(logs, start_time)
+
+    def evaluate(self, *rest: Any, **named: Any) -> dict[str, float]:
+        started = time.monotonic()
+        metrics: dict[str, float] = super().evaluate(*rest, **named)
+        self.clock += time.monotonic() - started  # evaluation is no training time
+        if self.best is not None and self.best.is_beaten_by(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step):
+            self.save_weights(self.best.scratch / f"best-{self.state.global_step}")
+            if self.is_world_process_zero():
+                self.best.keep(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step)
+        self.accelerator.wait_for_everyone()
+        return metrics
+
+    def save_weights(self, folder: Path) -> None:
+        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them."""
+        weights = self.accelerator.get_state_dict(self.deepspeed)
+        if self.is_world_process_zero():
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=weights)
+
+
+def main(path: Path) -> int:
+    """Train one job; the exit code says whether it ended (0) or was preempted after a checkpoint (75)."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    job = TrainingJob.read(path)
+    started = time.monotonic()
+    arguments = training_arguments(job)
+    set_seed(job.seed)
+    worker = masked_worker(job, job.objective, arguments) if isinstance(job.objective, Masked) else classification_worker(job, job.objective, arguments)
+    agreed = AgreedCheckpoints(job)
+    worker.add_callback(agreed)
+    worker.add_callback(Reports(job))
+    checkpoint = checkpoints.newest(job.scratch)
+    worker.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if agreed.preempted:
+        return PREEMPTED_EXIT
+    if worker.state.log_history[-1].get("eval_loss") is None and not _evaluated_last(worker):
+        worker.evaluate()
+    finish(worker, job, {"resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
+    return 0
+
+
+def training_arguments(job: TrainingJob) -> TrainingArguments:
+    """transformers' arguments; creating them also starts the process group, gloo on CPUs and NCCL on CUDA."""
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(job.scratch),
+        max_steps=job.steps,
+        per_device_train_batch_size=job.micro_batch,
+        per_device_eval_batch_size=4 * job.micro_batch,
+        gradient_accumulation_steps=job.accumulation,
+        learning_rate=job.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=int(job.warmup * job.steps),
+        weight_decay=job.weight_decay,
+        max_grad_norm=job.max_gradient_norm,
+        eval_strategy="steps",
+        eval_steps=job.evaluate_every,
+        logging_steps=max(1, job.steps // LOGGED_POINTS),
+        logging_first_step=True,
+        save_strategy="no",  # AgreedCheckpoints decides
+        save_total_limit=2,  # one being written, one whole
+        prediction_loss_only=isinstance(job.objective, Masked),
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        report_to=[],
+        disable_tqdm=True,
+        seed=job.seed,
+        bf16=cuda,
+        use_cpu=not cuda,
+        ddp_backend="nccl" if cuda else "gloo",
+        deepspeed=deepspeed_config(job, cuda),
+    )
+
+
+def masked_worker(job: TrainingJob, objective: Masked, arguments: TrainingArguments) -> Worker:
+    """A worker for masked-language modelling."""
+    tokenizer = load_tokenizer(job.tokenizer)
+    layout = read_layout(objective.tokens)
+    model = masked_model(job.shape, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
+    order = sample_order(layout["train_blocks"], job.steps, global_batch(job, arguments), job.seed)
+    validation = numpy.arange(layout["train_blocks"], layout["blocks"])
+    return Worker(
+        best=None,
+        model=model,
+        args=arguments,
+        train_dataset=Blocks(objective, tokenizer, order, job.seed),
+        eval_dataset=Blocks(objective, tokenizer, validation, job.seed + 1),
+        data_collator=CollateBlocks(tokenizer.pad_token_id),
+    )
+
+
+def classification_worker(job: TrainingJob, objective: Classification, arguments: TrainingArguments) -> Worker:
+    """A worker for sequence classification."""
+    assert job.start_from is not None
+    tokenizer = load_tokenizer(job.tokenizer)
+    cache = job.scratch / "datasets"
+    ids, labels = read_texts(objective.train, objective, tokenizer, None, cache)
+    order = sample_order(len(ids), job.steps, global_batch(job, arguments), job.seed, [len(tokens) for tokens in ids])
+    return Worker(
+        best=BestEvaluation(job.scratch),
+        model=classifier(job.start_from, objective),
+        args=arguments,
+        train_dataset=Texts(ids, labels, order),
+        eval_dataset=Texts(*read_texts(objective.evaluation, objective, tokenizer, "validation", cache)),
+        data_collator=CollateTexts(tokenizer.pad_token_id),
+        compute_metrics=lambda result: {"accuracy": float((result.predictions.argmax(-1) == result.label_ids).mean())},
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder."""
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def global_batch(job: TrainingJob, arguments: TrainingArguments) -> int:
+    """Sequences in one update, over all processes."""
+    return job.micro_batch * job.accumulation * arguments.world_size
+
+
+def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
+    """Write the weights, the curve and the summary; all ranks call this, since gathering weights takes all of them."""
+    worker.save_weights(job.output)
+    if not worker.is_world_process_zero():
+        return
+    if worker.best is not None:
+        figures["best"] = worker.best.read()
+        shutil.copytree(worker.best.folder, job.output, dirs_exist_ok=True)
+    history = worker.state.log_history
+    rows = [row for row in history if "loss" in row or "eval_loss" in row]
+    table = {"step": [row["step"] for row in rows]} | {column: [row.get(key) for row in rows] for key, column in CURVE.items()}
+    pyarrow.parquet.write_table(pyarrow.table(table), job.output / "curve.parquet")
+    model = worker.accelerator.unwrap_model(worker.model)
+    write_json(
+        job.scratch / SUMMARY,
+        {
+            **figures,
+            "steps": worker.state.global_step,
+            "tokens": worker.tokens_in_all,
+            "parameters": sum(map(_elements, model.parameters())),
+            "body_parameters": sum(_elements(parameter) for name, parameter in model.named_parameters() if ".layers." in name),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * worker.args.world_size,
+            "world_size": worker.args.world_size,
+        },
+    )
+
+
+def _elements(parameter: torch.nn.Parameter) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves each rank a part
+
+
+def _evaluated_last(worker: Worker) -> bool:
+    return any(row.get("step") == worker.state.global_step and "eval_loss" in row for row in worker.state.log_history)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
+    sys.exit(code)

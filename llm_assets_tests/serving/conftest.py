@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from llm_assets.serving.state import gateway_state
+
+SECONDS = 30  # how long anything may take to come about
+
+
+def eventually(condition: Callable[[], object], seconds: float = SECONDS) -> object:
+    """The first true value of ``condition``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+@contextlib.contextmanager
+def gateway(home: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    """A gateway in a process of its own on a free port, and a client of it."""
+    command = [sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(home)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        state = eventually(lambda: process.poll() is not None or gateway_state(home))
+        assert isinstance(state, dict), f"the gateway ended with {process.poll()}"
+        with httpx.Client(base_url=state["url"], trust_env=False, timeout=10) as client:
+            eventually(lambda: answers(client, "/readyz"))
+            yield client, process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Each test ends what it starts."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before and alive(process.pid)]
+    assert not left

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_assets.serving.gateway import BODY_LIMIT, INPUT_LIMIT, create_app
+from llm_assets.serving.state import gateway_state
+from llm_assets_tests.serving.conftest import eventually, gateway
+from llm_assets_tests.serving.tiny import LABELS, deploy
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    deploy(home, 1)
+    return home
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(home), raise_server_exceptions=False) as client:
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        yield client
+
+
+def test_the_answer_has_the_shape_of_vllms_classify(client: TestClient) -> None:
+    answer = client.post("/v1/classify", json={"model": "tiny", "input": ["good", "bad bad"]}).json()
+    assert answer["id"].startswith("classify-") and answer["object"] == "list" and answer["model"] == "tiny"
+    assert [(entry["index"], entry["label"], entry["num_classes"]) for entry in answer["data"]] == [(0, "positive", 2), (1, "negative", 2)]
+    assert all(sum(entry["probs"]) == pytest.approx(1) for entry in answer["data"])
+    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0, "prompt_tokens_details": None}
+    assert answer["release"] == "tiny-1"
+
+
+def test_one_text_needs_no_list(client: TestClient) -> None:
+    answer = client.post("/v1/classify", json={"model": "tiny", "input": "我 喜欢", "user": "passed over"}).json()
+    assert [entry["label"] for entry in answer["data"]] == ["positive"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"model": "other", "input": "good"}, 404, "the models here: tiny"),
+        ({"model": "tiny", "input": ""}, 400, "empty text at index 0"),
+        ({"model": "tiny", "input": ["good", " \n"]}, 400, "empty text at index 1"),
+        ({"model": "tiny", "input": []}, 400, "at least one text"),
+        ({"model": "tiny", "input": ["good"] * (INPUT_LIMIT + 1)}, 400, f"the limit is {INPUT_LIMIT}"),
+        ({"model": "tiny", "input": 7}, 400, "input"),
+        ({"model": "tiny", "input": "\ud800"}, 400, "input"),
+        ({"input": "good"}, 400, "model"),
+        ([], 400, "the body"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, body: object, status: int, words: str) -> None:
+    response = client.post("/v1/classify", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["code"] == status
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"{", "application/json"), (b"good", "text/plain"), (b"\xff\xfe", "application/json"), (b"", "application/json")]
+)
+def test_what_is_not_json_is_refused(client: TestClient, content: bytes, kind: str) -> None:
+    response = client.post("/v1/classify", content=content, headers={"Content-Type": kind})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"]
+
+
+def test_a_long_body_is_refused_declared_or_not(client: TestClient) -> None:
+    body = json.dumps({"model": "tiny", "input": "x" * BODY_LIMIT}).encode()
+    headers = {"Content-Type": "application/json"}
+    for content in (body, iter([body[: BODY_LIMIT // 2], body[BODY_LIMIT // 2 :]])):
+        response = client.post("/v1/classify", content=content, headers=headers)
+        assert response.status_code == 413
+        assert str(BODY_LIMIT) in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/v1/classify", 405)])
+def test_other_paths_answer_in_the_same_shape(client: TestClient, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status and response.json()["error"]["code"] == status
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=anything | st.fixed_dictionaries({"model": st.just("tiny") | st.text(), "input": anything}))
+def test_no_body_makes_the_gateway_fail(client: TestClient, body: object) -> None:
+    response = client.post("/v1/classify", json=body)
+    assert response.status_code in (200, 400, 404)
+    assert ("data" in response.json()) == (response.status_code == 200)
+
+
+def test_the_log_holds_each_answer_and_no_text(client: TestClient, home: Path) -> None:
+    text = "a secret that is good"
+    answer = client.post("/v1/classify", json={"model": "tiny", "input": text}).json()
+    content = "".join(path.read_text() for path in (home / "serving" / "log" / "tiny").iterdir())
+    line = next(line for line in map(json.loads, content.splitlines()) if line["id"] == answer["id"])
+    assert line["release"] == "tiny-1" and line["labels"] == ["positive"] and line["probs"] == [answer["data"][0]["probs"]]
+    assert line["texts"] == [{"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}]
+    assert line["milliseconds"] > 0
+    assert "secret" not in content
+
+
+def test_what_cannot_be_recorded_is_not_answered(tmp_path: Path) -> None:
+    deploy(tmp_path, 1)
+    (tmp_path / "serving" / "log").write_text("a file where the folder should be")
+    with TestClient(create_app(tmp_path)) as client:
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        response = client.post("/v1/classify", json={"model": "tiny", "input": "good"})
+    assert response.status_code == 503 and "recorded" in response.json()["error"]["message"]
+
+
+def test_a_chain_without_a_release_that_loads_is_not_ready(tmp_path: Path) -> None:
+    (deploy(tmp_path, 1).directory / "model.onnx").unlink()
+    with TestClient(create_app(tmp_path)) as client:
+        eventually(lambda: client.get("/readyz").json()["chains"])
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        response = client.post("/v1/classify", json={"model": "tiny", "input": "good"})
+        assert response.status_code == 503 and "model.onnx is missing" in response.json()["error"]["message"]
+
+
+def test_models_and_page(client: TestClient) -> None:
+    models = client.get("/v1/models").json()["data"]
+    assert [(model["id"], model["release"], model["labels"]) for model in models] == [("tiny", "tiny-1", LABELS)]
+    page = client.get("/").text
+    assert "http://" not in page and "https://" not in page and "分类" in page
+
+
+def test_releases_swap_under_load_without_a_failed_request(tmp_path: Path) -> None:
+    deploy(tmp_path, 1)
+    seen: list[tuple[str, str]] = []
+    failures: list[object] = []
+    done = threading.Event()
+
+    def ask(url: str) -> None:
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            while not done.is_set():
+                response = client.post("/v1/classify", json={"model": "tiny", "input": ["good", "good good"]})
+                if response.status_code == 200:
+                    seen.append((response.json()["release"], response.json()["data"][0]["label"]))
+                else:
+                    failures.append(response.text)
+
+    with gateway(tmp_path) as (client, process):
+        threads = [threading.Thread(target=ask, args=(str(client.base_url),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            eventually(lambda: len(seen) > 20)
+            deploy(tmp_path, 2, sign=-1)
+            eventually(lambda: seen[-1][0] == "tiny-2")
+            (deploy(tmp_path, 3).directory / "model.onnx").unlink()
+            error = eventually(lambda: client.get("/readyz").json()["chains"]["tiny"]["error"])
+            assert "tiny-3" in str(error) and client.get("/readyz").status_code == 200
+            count = len(seen)
+            eventually(lambda: len(seen) > count + 20)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert not failures
+    assert set(seen) == {("tiny-1", "positive"), ("tiny-2", "negative")}
+    assert seen[-1][0] == "tiny-2"
+
+
+def test_a_killed_gateway_resumes_and_one_data_root_has_one(tmp_path: Path) -> None:
+    deploy(tmp_path, 1)
+    with gateway(tmp_path) as (client, process):
+        state = gateway_state(tmp_path)
+        assert state and state["pid"] == process.pid and state["chains"]["tiny"]["live"] == "tiny-1"
+        second = subprocess.run([sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(tmp_path)], capture_output=True, text=True)
+        assert second.returncode == 1 and str(process.pid) in second.stderr and "already" in second.stderr
+        third = subprocess.run(
+            [sys.executable, "-m", "llm_assets.serving", "--port", str(state["port"]), "--home", str(tmp_path / "b")], capture_output=True, text=True
+        )
+        assert third.returncode == 1 and str(state["port"]) in third.stderr and f"process {process.pid}" in third.stderr
+    assert gateway_state(tmp_path) is None
+    with gateway(tmp_path) as (client, process):
+        assert client.post("/v1/classify", json={"model": "tiny", "input": "good"}).json()["release"] == "tiny-1"
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+    assert not (tmp_path / "serving" / "gateway.json").exists()
