@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_assets.components.llm_chain.component import LlmChain
     from llm_assets.store.artifact import Artifact
 
-__all__ = ["__version__", "open"]
+__all__ = ["LlmChain", "__version__", "open"]
 __version__ = "0.1.0"
 
 
@@ -19,3 +20,16 @@ def open(chain: str, link: str) -> Artifact:
     from llm_assets.audit.current import current_artifact
 
     return current_artifact(chain, link)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    """``LlmChain``, the type a chain's YAML names, imported when asked for: a training worker needs no Dagster."""
+    if name != "LlmChain":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llm_assets.components.llm_chain.component import LlmChain
+
+    return LlmChain

@@ -47,7 +47,6 @@ def run(
     overrides = _overrides(spec, set_ or [])
     links = _known_links(select or [])
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
-    _quiet_dagster()
     with dg.DagsterInstance.get() as instance, progress_bars(ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl"), console):
         report = run_chain(instance, spec, run_id, links, overrides)
     if report.cancelled:
@@ -102,13 +101,10 @@ def serve(
 def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
     from llm_assets.serving.services import default_services
-    from llm_assets.serving.supervisor import ServiceError, supervise
+    from llm_assets.serving.supervisor import supervise
 
     home = prepare_environment()
-    try:
-        supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
-    except ServiceError as error:
-        _fail(str(error))
+    supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
 
 
 @app.command()
@@ -120,9 +116,8 @@ def ask(
     """Ask the gateway; one is started for the question where none is running, and ended after it."""
     from llm_assets.serving.client import classify
 
-    prepare_environment()
-    for text, label, share, release in classify(chain, texts, port):
-        typer.echo(f"{label:<10} {share:6.1%}  {text}   ({release})")
+    for answer in classify(prepare_environment(), chain, texts, port):
+        typer.echo(f"{answer.label:<10} {answer.probability:6.1%}  {answer.text}   ({answer.release})")
 
 
 @app.command()
@@ -192,14 +187,15 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: errors that name a remedy are printed as they are, anything else with its traceback."""
-    from pydantic import ValidationError
-
+    from llm_assets.serving.client import GatewayRefusedError
+    from llm_assets.serving.ports import PortError
+    from llm_assets.serving.supervisor import ServiceError
     from llm_assets.store.manifest import ArtifactError
     from llm_assets.store.verdict import RefusedError
 
     try:
         app()
-    except (ArtifactError, RefusedError, LookupError, ValidationError, OSError) as error:
+    except (ArtifactError, RefusedError, GatewayRefusedError, PortError, ServiceError, LookupError, OSError) as error:
         if os.environ.get("LLM_ASSETS_DEBUG"):
             raise
         _fail(str(error))
@@ -223,7 +219,7 @@ def _spec(chain: str, preset: str = "") -> Settings:
     try:
         known = chains()
     except (ChainSpecError, DagsterError) as error:
-        _fail(str(error))
+        _fail(str(error.__cause__ or error))
     if chain not in known:
         _fail(f"no chain {chain!r}; there are: {', '.join(known)}")
     return known[chain]
@@ -290,14 +286,6 @@ def _newest_scorecard(spec: Settings) -> dict[str, Any]:
         raise LookupError(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
     release = champion(store.journal(spec.name, "release"))
     return {"chain": spec.name, "release": release["release"] if release else None, **entry["record"]}
-
-
-def _quiet_dagster() -> None:
-    """Dagster's event log goes to its instance; the terminal shows bars."""
-    import logging
-
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

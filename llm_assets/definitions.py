@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -28,4 +29,6 @@ def chains() -> dict[str, Settings]:
 def defs() -> dg.Definitions:
     """Every chain, on the in-process executor: training is a child process anyway."""
     prepare_environment()
-    return dg.Definitions.merge(component_tree().build_defs(), dg.Definitions(executor=dg.in_process_executor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own, on the code references it adds to components
+        return dg.Definitions.merge(component_tree().build_defs(), dg.Definitions(executor=dg.in_process_executor))

@@ -1,5 +1,1 @@
-"""Components that Dagster's `dg` finds here."""
-
-from llm_assets.components.llm_chain.component import LlmChain
-
-__all__ = ["LlmChain"]
+"""Dagster components; `llm_assets.LlmChain` is their public name."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
-
-from llm_assets.corpus.normalise import normalise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,16 +34,13 @@ def reject_schema() -> pa.Schema:
 
 
 def doc_id(text: str) -> str:
-    """The identity of a raw text: the first 20 hexadecimal digits of its SHA-256, so equal text has one doc_id.
-
-    A lone surrogate, which JSON can carry and UTF-8 cannot, is hashed as it stands.
-    """
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DOC_ID_LENGTH]
+    """The identity of a raw text: the first 20 hexadecimal digits of its SHA-256, so equal text has one doc_id."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DOC_ID_LENGTH]
 
 
 def text_key(text: str) -> str:
-    """What is left of a text without punctuation, spaces and case: texts that differ in no more count as duplicates."""
-    return _PUNCTUATION.sub("", normalise(text).casefold())
+    """What is left of a normalised text without punctuation, spaces and case: texts that differ in no more count as duplicates."""
+    return _PUNCTUATION.sub("", text.casefold())
 
 
 def domains(metadata: Iterable[str]) -> list[str | None]:
@@ -54,8 +49,8 @@ def domains(metadata: Iterable[str]) -> list[str | None]:
     return [known[value] if value in known else known.setdefault(value, json.loads(value).get("domain")) for value in metadata]
 
 
-def rejects(documents: pa.Table, rule: str, evidence: Iterable[str]) -> pa.Table:
-    """A row of ``rejects.parquet`` for each document: which rule dropped it, and evidence of at most 80 characters."""
+def rejects(documents: pa.Table, rules: Sequence[str], evidence: Iterable[str]) -> pa.Table:
+    """A row of ``rejects.parquet`` for each document: the rule that dropped it, and evidence cut to 80 characters."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -63,7 +58,7 @@ def rejects(documents: pa.Table, rule: str, evidence: Iterable[str]) -> pa.Table
     return pa.table(
         {
             **columns,
-            "rule": pa.array([rule] * len(documents), pa.string()),
+            "rule": pa.array(rules, pa.string()),
             "start": pa.array([0] * len(documents), pa.int64()),
             "end": pc.cast(pc.utf8_length(documents["text"]), pa.int64()),
             "evidence": pa.array([text[:EVIDENCE_LENGTH] for text in evidence], pa.string()),

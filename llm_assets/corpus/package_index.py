@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from unearth import Link
@@ -60,13 +60,12 @@ class PipSettings:
         from unearth.auth import MultiDomainBasicAuth
         from unearth.fetchers.sync import PyPIClient
 
-        context: Any = True
-        if self.certificate:
-            folder = Path(self.certificate).is_dir()
-            context = ssl.create_default_context(**{"capath" if folder else "cafile": self.certificate})
+        authorities = self.certificate
+        folder = authorities is not None and Path(authorities).is_dir()
+        context = ssl.create_default_context(cafile=None if folder else authorities, capath=authorities if folder else None)
         client = PyPIClient(
             trusted_hosts=self.trusted_hosts,
-            verify=context,
+            verify=context if authorities else True,
             cert=self.client_certificate,
             proxy=self.proxy,
             timeout=self.timeout,
@@ -103,13 +102,14 @@ def links(settings: PipSettings, client: PyPIClient, package: str, version: str)
     """
     import httpx2
     from unearth import PackageFinder
+    from unearth.fetchers import Fetcher
 
     places: list[dict[str, Any]] = [{"index_urls": [url]} for url in settings.index_urls]
     places += [{"find_links": [place]} for place in settings.find_links if "://" in place or Path(place).exists()]
     failure: Exception | None = None
     answered = False
     for place in places:
-        finder = PackageFinder(client, ignore_compatibility=True, **place)
+        finder = PackageFinder(cast(Fetcher, client), ignore_compatibility=True, **place)
         try:
             found = list(finder.find_matches(f"{package}=={version}", allow_yanked=True, allow_prereleases=True))
         except (httpx2.HTTPError, OSError) as error:

@@ -22,8 +22,8 @@ Row = tuple[int, str, str | None, str | None]  # line (from 1), text, label, the
 TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
 
 
-def read(source: Source, cache: Path, progress: Progress = silent) -> pa.Table:
-    """All documents of a source in the document schema, cut to its ``limit``.
+def read(source: Source, cache: Path, limit: int | None = None, progress: Progress = silent) -> pa.Table:
+    """All documents of a source in the document schema, cut to ``limit`` distinct ones.
 
     Raises ``SourceError`` naming the source, the file and the line for what cannot be read.
     """
@@ -31,7 +31,7 @@ def read(source: Source, cache: Path, progress: Progress = silent) -> pa.Table:
 
     pieces = [_documents(source, member, rows) for member, rows in _members(source, cache, progress)]
     table = pa.concat_tables(pieces) if pieces else document_schema().empty_table()
-    return limited(table, source.limit) if source.limit else table
+    return limited(table, limit) if limit else table
 
 
 def limited(documents: pa.Table, limit: int) -> pa.Table:
@@ -86,6 +86,7 @@ def _records(records: Iterator[tuple[int, dict[str, Any]]], columns: Columns) ->
         text = record[columns.text]
         if not isinstance(text, str):
             raise ValueError(f"line {line}: column {columns.text} holds {type(text).__name__}, not text")
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate, which JSON can carry and Arrow cannot, becomes "?"
         yield line, text, _optional(record, columns.label), _optional(record, columns.id)
 
 

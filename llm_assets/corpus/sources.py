@@ -157,7 +157,7 @@ def _globbed(pattern: str) -> Iterator[tuple[str, Path]]:
 def _asset_files(source: AssetSource) -> Iterator[tuple[str, Path]]:
     key = "/".join(source.key)
     if source.path is None:
-        raise SourceError(f"source {source.name}: the asset {key} has no `path` metadata; let it state the file or folder it wrote, and materialize it")
+        raise SourceError(f"source {source.name}: the asset {key} states no `path` in its metadata; add the file or folder it writes")
     root = Path(source.path).expanduser()
     if root.is_file():
         yield root.name, root

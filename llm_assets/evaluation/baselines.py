@@ -6,20 +6,22 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy
 
-MAJORITY = "majority"
-TFIDF = "tfidf_logistic_regression"
-BASELINES = (MAJORITY, TFIDF)
+MAJORITY: Literal["majority"] = "majority"
+TFIDF: Literal["tfidf_logistic_regression"] = "tfidf_logistic_regression"
 
 
 class Classifier(Protocol):
     """Anything that gives texts probabilities."""
 
-    labels: list[str]
+    @property
+    def labels(self) -> list[str]:
+        """The order of the probabilities."""
+        ...
 
     def classify(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities [texts, labels] in the order of ``labels``."""
@@ -108,6 +110,7 @@ class TfidfLogisticRegression:
 
 
 def _vectorizer(**settings: Any) -> Any:
+    import numpy
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, dtype="float32", **settings)
+    return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, dtype=numpy.float32, **settings)

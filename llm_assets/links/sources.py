@@ -64,6 +64,8 @@ def _imports(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE.name}."):
+            names.append(node.value)  # a module run as a process of its own, such as the training worker
     return [name for name in names if name.split(".")[0] == PACKAGE.name]
 
 

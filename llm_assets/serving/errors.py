@@ -58,8 +58,8 @@ def install(app: FastAPI) -> None:
 
 
 def _first_problem(problems: Sequence[Any]) -> tuple[str | None, str]:
-    """The field and the message of the first problem; a union's branches count as their field."""
-    problem = problems[0]
+    """The field and the message of the problem found deepest, which is in the branch of a union that came closest."""
+    problem = max(problems, key=lambda problem: len(problem["loc"]))
     if problem["type"] == "json_invalid":
         return None, f"it is not JSON ({problem['ctx']['error']} at character {problem['loc'][-1]})"
     place = [str(part) for part in problem["loc"] if part != "body"]

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 from filelock import Timeout
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from llm_assets.serving import errors
 from llm_assets.serving.batching import Batcher
@@ -41,11 +41,23 @@ INPUT_LIMIT = 256  # texts a request
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
 
 
+def _is_unicode(text: str) -> str:
+    """JSON can spell half of a character (``\\ud800``), which no encoder takes. Raises ``ValueError`` for one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds a lone surrogate, which is no character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_is_unicode)]
+
+
 class ClassifyRequest(BaseModel):
     """vLLM's classify request; fields of its that are not used here are passed over."""
 
-    model: str = Field(description="the chain that classifies")
-    input: Annotated[str | list[str], Field(description=f"one text, or up to {INPUT_LIMIT}")]
+    model: Text = Field(description="the chain that classifies")
+    input: Annotated[Text | list[Text], Field(description=f"one text, or up to {INPUT_LIMIT}")]
 
     def texts(self) -> list[str]:
         """The inputs as a list. Raises ``ApiError`` for none, too many or an empty one."""

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -95,22 +95,19 @@ class Running:
             _kill_tree(self._process.pid)
             self._process.wait()
         self._reader.join(timeout=1)
-        assert self._process.stdout
-        self._process.stdout.close()
-        if self._log:
-            self._log.close()
 
     def _read(self) -> None:
         assert self._process.stdout
-        for raw in self._process.stdout:
-            line = raw.decode(errors="replace")
-            self._tail.append(line)
-            if self._log:
-                self._log.write(line)
-                self._log.flush()
-            if self._terminal:
-                self._terminal.write(f"{self._prefix}{line}")
-                self._terminal.flush()
+        with self._process.stdout as output, self._log or nullcontext() as log:
+            for raw in output:
+                line = raw.decode(errors="replace")
+                self._tail.append(line)
+                if log:
+                    log.write(line)
+                    log.flush()
+                if self._terminal:
+                    self._terminal.write(f"{self._prefix}{line}")
+                    self._terminal.flush()
 
 
 def check_ports(services: Sequence[Service]) -> None:

@@ -97,6 +97,7 @@ class CollateBlocks:
         self.padding = padding
 
     def __call__(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``labels`` int64 [blocks, context], and ``attention_mask`` where one is padded."""
         batch = {name: torch.stack([item[name] for item in items]) for name in ("input_ids", "labels")}
         real = batch["input_ids"] != self.padding
         return batch if bool(real.all()) else batch | {"attention_mask": real.long()}
@@ -109,6 +110,7 @@ class CollateTexts:
         self.padding = padding
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask`` int64 [texts, longest], ``labels`` int64 [texts]."""
         length = max(len(item["input_ids"]) for item in items)
         ids = torch.full((len(items), length), self.padding)
         for row, item in enumerate(items):
@@ -116,7 +118,9 @@ class CollateTexts:
         return {"input_ids": ids, "attention_mask": (ids != self.padding).long(), "labels": torch.tensor([item["labels"] for item in items])}
 
 
-def read_texts(path: Path, objective: Classification, tokenizer: PreTrainedTokenizerFast, split: str | None, cache: Path) -> tuple[list[list[int]], list[int]]:
+def read_texts(
+    path: Path, objective: Classification, tokenizer: PreTrainedTokenizerFast, split: str | None, cache: Path
+) -> tuple[list[list[int]], list[int]]:
     """Token ids and label numbers of a Parquet table, of one ``split`` where given."""
     from datasets import Dataset as Table
 

@@ -43,6 +43,7 @@ class AgreedCheckpoints(TrainerCallback):
         self._asked = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Agree on whether to save and whether to stop."""
         flags = torch.tensor([self._asked, time.monotonic() >= self._due], dtype=torch.int32, device=args.device)
         distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
         self.preempted, due = (bool(flag) for flag in flags.tolist())
@@ -55,6 +56,7 @@ class AgreedCheckpoints(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Seal the checkpoint once all ranks have written it."""
         distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:
             checkpoints.seal(self.job.scratch / f"{checkpoints.PREFIX}{state.global_step}")
@@ -116,15 +118,18 @@ class Reports(TrainerCallback):
         self._said = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock, and Pipes where Dagster offers it."""
         self._started, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero and DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ:
             self.pipes = open_dagster_pipes()
             self._context = self.pipes.__enter__()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close Pipes."""
         self.pipes.__exit__(None, None, None)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Report a logged step."""
         if not state.is_world_process_zero or not logs or "tokens_per_second" not in logs:
             return
         made = max(1, state.global_step - self._first_step)
@@ -134,6 +139,5 @@ class Reports(TrainerCallback):
             file.write(json.dumps({"step": state.global_step, "total": state.max_steps, **values}) + "\n")
         if self._context is not None and time.monotonic() - self._said >= PIPES_INTERVAL:
             self._said = time.monotonic()
-            self._context.log.info(
-                f"step {state.global_step}/{state.max_steps}, loss {values['loss']:.3f}, {values['tokens_per_second']:.0f} tokens/s, {eta:.0f} s to go"
-            )
+            speed = f"{values['tokens_per_second']:.0f} tokens/s"
+            self._context.log.info(f"step {state.global_step}/{state.max_steps}, loss {values['loss']:.3f}, {speed}, {eta:.0f} s to go")

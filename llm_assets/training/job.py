@@ -76,6 +76,9 @@ class TrainingJob(Part):
         return cls.model_validate_json(path.read_bytes())
 
 
+# Fields that a link's section of the YAML states under the same name.
+HOW = frozenset({"micro_batch", "accumulation", "learning_rate", "warmup", "weight_decay", "max_gradient_norm", "zero_stage", "checkpoint_seconds"})
+
 # What worker and launcher leave beside the job.
 PROGRESS = "progress.jsonl"  # one line a logged step: step, total, loss, tokens_per_second, eta_s
 SUMMARY = "summary.json"  # written by rank 0 after the last step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -109,10 +110,8 @@ class _Workers:
         return WorkerFailedError(f"training ended {how}; its log {self.log} ends:\n{_log_tail(self.log)}")
 
     def _look(self) -> None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             self.seen.update(self.agent.children(recursive=True))
-        except psutil.NoSuchProcess:
-            pass
         for entry in self.registry.iterdir():
             try:
                 process = psutil.Process(int(entry.name))
@@ -176,7 +175,7 @@ def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

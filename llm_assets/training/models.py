@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from llm_assets.training.job import Classification, ModelShape
 
@@ -14,7 +21,9 @@ class VocabularyError(ValueError):
     """A checkpoint has fewer embeddings than the tokenizer has tokens."""
 
 
-def masked_model(shape: ModelShape | None, start_from: Path | None, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int) -> PreTrainedModel:
+def masked_model(
+    shape: ModelShape | None, start_from: Path | None, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int
+) -> PreTrainedModel:
     """A masked-language model: of ``shape`` with random weights, or continued from a folder.
 
     Raises ``VocabularyError`` where the folder's embeddings do not cover the vocabulary.

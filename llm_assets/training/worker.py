@@ -25,7 +25,7 @@ import numpy  # noqa: E402
 import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 import torch  # noqa: E402
-from torch.utils.data import Dataset, SequentialSampler  # noqa: E402
+from torch.utils.data import SequentialSampler  # noqa: E402
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed  # noqa: E402
 
 from llm_assets.store.files import write_json  # noqa: E402
@@ -53,23 +53,25 @@ CURVE = {  # log key -> column
 class Worker(Trainer):
     """transformers' Trainer with samples in a given order, a token count, and the best evaluation kept."""
 
-    def __init__(self, *, best: BestEvaluation | None, **settings: Any) -> None:
+    def __init__(self, *, best: BestEvaluation | None, padding: int, **settings: Any) -> None:
         super().__init__(**settings)
         self.best = best
-        self.padding = self.model.config.pad_token_id
+        self.padding = padding
         self.tokens = 0  # seen by this rank since the last log
         self.tokens_in_all = 0
         self.clock = time.monotonic()
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)  # the dataset is already in the job's order
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]  # the dataset is already in the job's order
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
-        self.tokens += int((inputs["input_ids"] != self.padding).sum())
+        """One forward and backward pass; counts its tokens."""
+        self.tokens += int(inputs["input_ids"].ne(self.padding).sum())
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed since the last log."""
         if "loss" in logs:
             now = time.monotonic()
             logs["tokens_per_second"] = round(self.tokens * self.args.world_size / max(1e-6, now - self.clock), 1)
@@ -78,6 +80,7 @@ class Worker(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, *rest: Any, **named: Any) -> dict[str, float]:
+        """Evaluate, and keep the weights if none before did better."""
         started = time.monotonic()
         metrics: dict[str, float] = super().evaluate(*rest, **named)
         self.clock += time.monotonic() - started  # evaluation is no training time
@@ -103,7 +106,8 @@ def main(path: Path) -> int:
     started = time.monotonic()
     arguments = training_arguments(job)
     set_seed(job.seed)
-    worker = masked_worker(job, job.objective, arguments) if isinstance(job.objective, Masked) else classification_worker(job, job.objective, arguments)
+    build = masked_worker if isinstance(job.objective, Masked) else classification_worker
+    worker = build(job, arguments)
     agreed = AgreedCheckpoints(job)
     worker.add_callback(agreed)
     worker.add_callback(Reports(job))
@@ -111,7 +115,7 @@ def main(path: Path) -> int:
     worker.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if agreed.preempted:
         return PREEMPTED_EXIT
-    if worker.state.log_history[-1].get("eval_loss") is None and not _evaluated_last(worker):
+    if not any(row["step"] == job.steps and "eval_loss" in row for row in worker.state.log_history):
         worker.evaluate()
     finish(worker, job, {"resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
     return 0
@@ -151,8 +155,10 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
     )
 
 
-def masked_worker(job: TrainingJob, objective: Masked, arguments: TrainingArguments) -> Worker:
+def masked_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
     """A worker for masked-language modelling."""
+    objective = job.objective
+    assert isinstance(objective, Masked)
     tokenizer = load_tokenizer(job.tokenizer)
     layout = read_layout(objective.tokens)
     model = masked_model(job.shape, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
@@ -160,6 +166,7 @@ def masked_worker(job: TrainingJob, objective: Masked, arguments: TrainingArgume
     validation = numpy.arange(layout["train_blocks"], layout["blocks"])
     return Worker(
         best=None,
+        padding=tokenizer.pad_token_id,
         model=model,
         args=arguments,
         train_dataset=Blocks(objective, tokenizer, order, job.seed),
@@ -168,22 +175,35 @@ def masked_worker(job: TrainingJob, objective: Masked, arguments: TrainingArgume
     )
 
 
-def classification_worker(job: TrainingJob, objective: Classification, arguments: TrainingArguments) -> Worker:
+def classification_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
     """A worker for sequence classification."""
-    assert job.start_from is not None
+    objective = job.objective
+    assert isinstance(objective, Classification) and job.start_from is not None
     tokenizer = load_tokenizer(job.tokenizer)
     cache = job.scratch / "datasets"
     ids, labels = read_texts(objective.train, objective, tokenizer, None, cache)
     order = sample_order(len(ids), job.steps, global_batch(job, arguments), job.seed, [len(tokens) for tokens in ids])
     return Worker(
         best=BestEvaluation(job.scratch),
+        padding=tokenizer.pad_token_id,
         model=classifier(job.start_from, objective),
         args=arguments,
         train_dataset=Texts(ids, labels, order),
         eval_dataset=Texts(*read_texts(objective.evaluation, objective, tokenizer, "validation", cache)),
         data_collator=CollateTexts(tokenizer.pad_token_id),
+        compute_loss_func=mean_cross_entropy,
         compute_metrics=lambda result: {"accuracy": float((result.predictions.argmax(-1) == result.label_ids).mean())},
     )
+
+
+def mean_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy summed and divided by the texts of the whole update, which the Trainer then multiplies by the processes.
+
+    ModernBERT's own classification loss takes that number and ignores it, so the Trainer's factor would double loss and
+    gradients on two processes.
+    """
+    count = labels.numel() if num_items_in_batch is None else num_items_in_batch
+    return torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / count
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -225,11 +245,7 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves each rank a part
-
-
-def _evaluated_last(worker: Worker) -> bool:
-    return any(row.get("step") == worker.state.global_step and "eval_loss" in row for row in worker.state.log_history)
+    return getattr(parameter, "ds_numel", None) or parameter.numel()  # ZeRO-3 leaves each rank a part
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy
@@ -32,10 +33,13 @@ def write_model(directory: Path, sign: float = 1.0) -> Path:
 
 def write_artifact(home: Path, fingerprint: str, sign: float = 1.0) -> Artifact:
     """A committed quantized_model artifact below a data root."""
-    directory = write_model(home / "artifacts" / "quantized_model" / fingerprint, sign)
+    directory = home / "artifacts" / "quantized_model" / fingerprint
+    shutil.rmtree(directory, ignore_errors=True)
+    write_model(directory, sign)
     manifest = Manifest(
         link="quantized_model", fingerprint=fingerprint, data_version=fingerprint, recipe={}, inputs={}, files=describe_files(directory),
-        licenses=[], metrics={}, libraries={}, code={}, host="test", started="2026-01-01T00:00:00+00:00", seconds=0, core_seconds=0, peak_memory_bytes=0,
+        licenses=[], metrics={}, libraries={}, code={}, host="test", started="2026-01-01T00:00:00+00:00",
+        seconds=0, core_seconds=0, peak_memory_bytes=0,
     )  # fmt: skip
     (directory / MANIFEST).write_text(manifest.model_dump_json())
     return Artifact(directory, manifest)
@@ -69,7 +73,7 @@ def _tokenizer() -> Tokenizer:
 def _network(sign: float) -> onnx.ModelProto:
     """logits [batch, 2] = mean over the unmasked tokens of an embedding [words, 2]."""
     kindness = sign * numpy.array(list(WORDS.values()), dtype=numpy.float32)
-    tensors = {"embedding": numpy.stack([-kindness, kindness], axis=1), "last": numpy.array([2], dtype=numpy.int64), "tokens": numpy.array([1], dtype=numpy.int64)}
+    tensors = {"embedding": numpy.stack([-kindness, kindness], axis=1), "last": numpy.array([2]), "tokens": numpy.array([1])}
     nodes = [
         helper.make_node("Gather", ["embedding", "input_ids"], ["vectors"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),

@@ -1,7 +1,5 @@
 """Each link as a Dagster asset: chooses its inputs, runs the link, reports what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,9 +12,11 @@ from llm_assets.components.llm_chain.resources import ChainResource
 from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.components.llm_chain.trial import overrides, record_trial
+from llm_assets.corpus.sources import AssetSource
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
 from llm_assets.links.making import act, make
+from llm_assets.links.raw_corpus import RawCorpusConfig
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.progress import ProgressFile
 from llm_assets.store.store import Store
@@ -155,7 +155,8 @@ def _mirror_release(context: dg.AssetExecutionContext, resource: ChainResource, 
 
 def _asset_sources(section: Section) -> list[dg.AssetDep]:
     """Upstream assets of the user's that a section names as a source."""
-    return [dg.AssetDep(source.key) for source in getattr(section, "sources", ()) if source.kind == "asset"]
+    sources = section.sources if isinstance(section, RawCorpusConfig) else []
+    return [dg.AssetDep(source.key) for source in sources if isinstance(source, AssetSource)]
 
 
 def _with_asset_sources(context: dg.AssetExecutionContext, section: Section, values: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ MODULE = "llm_assets.definitions"
 LOCATION = "llm_assets"  # the name in workspace.yaml and in pyproject.toml's [tool.dg.project]
 REPOSITORY = "__repository__"  # what Dagster calls the one repository of a Definitions object
 POLL_SECONDS = 1.0
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the event log goes to the instance, the terminal shows bars
 
 
 @dataclass
@@ -76,7 +77,7 @@ def run_config(spec: Settings, overrides: Mapping[str, Mapping[str, Any]]) -> di
         values = getattr(spec, link).model_dump(mode="json")
         merged = merge(values, changes)
         ops[op_name(spec.name, link)] = {"config": {key: merged[key] for key in changes}}
-    return {"ops": ops} if ops else {}
+    return {**QUIET, **({"ops": ops} if ops else {})}
 
 
 def _remote_origin(job: str) -> RemoteJobOrigin:

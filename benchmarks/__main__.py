@@ -1,0 +1,40 @@
+"""`python -m benchmarks NAME [--preset P]`: prints what is compared and the machine, and ends in one JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict
+
+from benchmarks.chain import orchestration, reuse
+from benchmarks.loading import definitions
+from benchmarks.models import finetuned, quantized
+
+BENCHMARKS = {function.__name__: function for function in (definitions, orchestration, reuse, finetuned, quantized)}
+
+
+def main() -> None:
+    """Run one benchmark."""
+    summaries = "\n".join(f"  {name:<14} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"benchmarks:\n{summaries}", formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--preset", default="tiny", help="preset of the chain reviews for benchmarks that run it (default: tiny)")
+    arguments = parser.parse_args()
+    function = BENCHMARKS[arguments.name]
+    print((function.__doc__ or "").strip())
+    print(f"machine: {os.cpu_count()} x {_processor()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
+    print(json.dumps(asdict(function(arguments.preset)), ensure_ascii=False))
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

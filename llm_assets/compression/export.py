@@ -1,0 +1,41 @@
+"""A trained classifier as an ONNX graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+OPSET = 18
+
+
+def export_classifier(directory: Path, target: Path) -> None:
+    """Write the sequence classifier of a folder as ``target`` (float32 ONNX).
+
+    Inputs ``input_ids`` and ``attention_mask`` are int64 [batch, length], both dynamic; the output ``logits`` is float32
+    [batch, labels]. The graph's answers equal torch's to 1e-5.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True, attn_implementation="sdpa").eval()
+    model.config.return_dict = False
+    ids = torch.ones(2, 16, dtype=torch.int64)
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)
+    shapes = {0: batch, 1: length}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # notes for the exporter's developers
+        torch.onnx.export(
+            model,
+            (),
+            target,
+            kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": shapes, "attention_mask": shapes},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )

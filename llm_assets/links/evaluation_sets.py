@@ -1,0 +1,151 @@
+"""The link evaluation_sets: validation and test sets that stay what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from llm_assets.corpus.documents import domains, text_key
+from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
+from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.links.plots import bars, histogram
+from llm_assets.links.screened_corpus import clean_texts
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_json
+from llm_assets.store.verdict import Verdict
+
+COLUMNS = ("doc_id", "text", "label", "domain", "split", "cluster")
+
+
+class EvaluationSetsConfig(Section):
+    """How the sets are drawn."""
+
+    version: int = Field(1, ge=1, description="raised by hand to draw new sets; figures of different versions do not compare")
+    test_share: float = Field(0.10, gt=0, lt=1, description="of the near-duplicate clusters")
+    validation_share: float = Field(0.05, gt=0, lt=1, description="of the near-duplicate clusters")
+    sources: list[str] | None = Field(None, description="sources they are drawn from; once named, a new source leaves the sets as they are")
+    near_duplicates: NearDuplicates = NearDuplicates()
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> EvaluationSetsConfig:
+        if self.test_share + self.validation_share >= 0.9:
+            raise ValueError("test_share + validation_share leave less than a tenth for training; lower them")
+        return self
+
+
+def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Artifact) -> Made:
+    """Draws the validation and test sets, which stay the same until their version is raised by hand.
+
+    Labelled texts that are equal or nearly equal form a cluster (MinHash), so that no variant of a test document is left
+    for training; clusters whose members disagree on the label are left out. The hash of version and cluster decides where a
+    cluster goes, and one document stands for it: no shuffling, and new documents leave the old assignments alone.
+    The sets come from the raw corpus, normalised and masked but not screened: a new cleaning rule must not move them.
+    `members.parquet` lists all documents of the drawn clusters; clean_corpus removes every one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    raw = raw_corpus.table("documents.parquet")
+    raw = raw.filter(pc.is_valid(raw["label"]))
+    if config.sources is not None:
+        raw = raw.filter(pc.is_in(raw["source"], pa.array(config.sources, pa.string())))
+    texts, _ = clean_texts(raw["text"].to_pylist(), bench.progress)
+    keys = [text_key(text) for text in texts]
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, cluster in enumerate(clusters(keys, config.near_duplicates, bench.progress).tolist()):
+        if keys[index]:
+            groups[cluster].append(index)
+
+    doc_ids, labels = raw["doc_id"].to_pylist(), raw["label"].to_pylist()
+    domain = domains(raw["metadata"].to_pylist())
+    rows: list[dict[str, Any]] = []
+    members: set[tuple[str, str]] = set()
+    contradictory = 0
+    for group in groups.values():
+        if len({labels[index] for index in group}) > 1:
+            contradictory += 1
+            continue
+        chosen = min(group, key=lambda index: (keys[index], doc_ids[index], index))
+        cluster = hashlib.sha256(keys[chosen].encode()).hexdigest()[:20]
+        split = assign(cluster, config)
+        if split:
+            row = {"doc_id": doc_ids[chosen], "text": texts[chosen], "label": labels[chosen], "domain": domain[chosen]}
+            rows.append({**row, "split": split, "cluster": cluster})
+            members |= {(doc_ids[index], cluster) for index in group}
+    rows.sort(key=lambda row: row["doc_id"])
+    pairs = [{"doc_id": doc_id, "cluster": cluster} for doc_id, cluster in sorted(members)]
+    for name, records, columns in (("evaluation", rows, COLUMNS), ("members", pairs, ("doc_id", "cluster"))):
+        schema = pa.schema([(column, pa.string()) for column in columns])
+        pq.write_table(pa.Table.from_pylist(records, schema), bench.directory / f"{name}.parquet")
+    write_json(bench.directory / "labels.json", sorted({row["label"] for row in rows}))
+    sizes = Counter(row["split"] for row in rows)
+    balance = Counter(f"{row['split']} {row['label']}" for row in rows)
+    bars(bench.directory, "labels", dict(sorted(balance.items())), "Documents by set and label", "documents")
+    histogram(bench.directory, "lengths", [len(row["text"]) for row in rows], "Length of the evaluation documents", "characters")
+    return Made(
+        metrics={
+            "version": config.version,
+            "test": sizes["test"],
+            "validation": sizes["validation"],
+            "clusters": len(groups),
+            "contradictory_clusters": contradictory,
+            "labels": dict(sorted(balance.items())),
+        }
+    )
+
+
+def assign(cluster: str, config: EvaluationSetsConfig) -> str | None:
+    """The set a cluster belongs to by its hash, or None where it is left for training."""
+    draw = int.from_bytes(hashlib.sha256(f"{config.version}:{cluster}".encode()).digest()[:8]) / 2**64
+    if draw < config.test_share:
+        return "test"
+    return "validation" if draw < config.test_share + config.validation_share else None
+
+
+def _sets_disjoint(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    table = artifact.table("evaluation.parquet", ["doc_id", "text", "cluster"])
+    keys = [text_key(text) for text in table["text"].to_pylist()]
+    columns = {"doc_id": table["doc_id"].to_pylist(), "cluster": table["cluster"].to_pylist(), "text": keys}
+    repeated = {name: len(values) - len(set(values)) for name, values in columns.items()}
+    return Verdict(
+        check="one_document_a_cluster",
+        passed=not any(repeated.values()),
+        description=f"{len(table)} documents; repeated: " + ", ".join(f"{count} by {name}" for name, count in repeated.items()),
+        values=repeated,
+    )
+
+
+def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    table = artifact.table("evaluation.parquet", ["split", "label"])
+    labels = artifact.json("labels.json")
+    counts = Counter(zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True))
+    missing = [f"{split} {label}" for split in ("validation", "test") for label in labels if not counts[split, label]]
+    return Verdict(
+        check="every_label_in_every_set",
+        passed=len(labels) > 1 and not missing,
+        description=f"{len(labels)} labels" + (f"; no document for {', '.join(missing)}" if missing else ", each in both sets")
+        + ("" if len(labels) > 1 else "; a classifier needs at least two"),
+        values={f"{split} {label}": count for (split, label), count in sorted(counts.items())},
+    )
+
+
+LINK = Link(
+    name="evaluation_sets",
+    version=1,
+    make=evaluation_sets,
+    config=EvaluationSetsConfig,
+    inputs=("raw_corpus",),
+    stage="corpus",
+    role="annotation",
+    kinds=("python", "parquet"),
+    checks=(
+        Check("one_document_a_cluster", "No document, text or cluster stands twice in the sets", _sets_disjoint),
+        Check("every_label_in_every_set", "Both sets hold documents of every label, and there are at least two labels", _sets_usable),
+    ),
+    libraries=("pyarrow", "rensa"),
+)

@@ -1,0 +1,185 @@
+"""A ModernBERT encoder pretrained on the chain's own text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from llm_assets.links import plots
+from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import sha256_file
+from llm_assets.store.verdict import Verdict
+from llm_assets.training.job import HOW, SUMMARY, Masked, ModelShape, TrainingJob
+
+EVALUATIONS = 4  # of the validation blocks in one training
+WEIGHTS = ("config.json", "model.safetensors", "model.safetensors.index.json")
+RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
+
+
+class PretrainedCheckpointConfig(Section):
+    """The model's shape, the length of the training and how it is spread over processes."""
+
+    hidden: int = Field(192, ge=8, description="width of the residual stream; divisible by heads")
+    layers: int = Field(3, ge=1, description="transformer layers")
+    heads: int = Field(3, ge=1, description="attention heads")
+    intermediate: int = Field(288, ge=8, description="width of the gated feed-forward layer")
+    steps: int = Field(0, ge=0, description="optimizer updates; 0 takes as many as tokens_budget pays for")
+    tokens_budget: int = Field(1_200_000, ge=1, description="tokens to train on, repeats counted, where steps is 0")
+    micro_batch: int = Field(16, ge=1, description="blocks in one forward pass of one process")
+    accumulation: int = Field(1, ge=1, description="forward passes before an update")
+    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls to 0")
+    weight_decay: float = Field(0.01, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
+    processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from")
+    from_pretrained: str | None = Field(None, description="continue from a folder of weights, or from a model of this name on the hub")
+    revision: str = Field("main", description="revision of that model on the hub")
+    required_drop: float = Field(0.5, ge=0, description="nats a masked token by which the loss must fall below its start and below uniform guessing")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> PretrainedCheckpointConfig:
+        if self.hidden % self.heads or self.hidden // self.heads % 2:
+            raise ValueError(f"hidden ({self.hidden}) must be heads ({self.heads}) times an even number, since rotary positions come in pairs")
+        return self
+
+
+def pretrained_checkpoint(
+    bench: Bench, config: PretrainedCheckpointConfig, tokens: Artifact, tokenizer: Artifact, compute: Mapping[str, Any]
+) -> Made:
+    """Pretrains a small ModernBERT to predict masked tokens, in worker processes under DeepSpeed ZeRO.
+
+    Masks are drawn anew each time a block is seen. A run that was killed goes on from its newest whole checkpoint and ends
+    with the same weights. Metrics state the loss on held-out blocks and the share of the machine's measured speed that
+    training reached.
+    """
+    layout = tokens.json("layout.json")
+    start_from = _resolve(config)
+    batch = config.micro_batch * config.accumulation * config.processes
+    steps = config.steps or max(1, config.tokens_budget // (batch * layout["context"]))
+    job = TrainingJob(
+        objective=Masked(tokens=tokens.directory, mask_probability=config.mask_probability),
+        tokenizer=tokenizer.directory,
+        output=bench.directory,
+        scratch=bench.scratch,
+        shape=None if start_from else ModelShape(hidden=config.hidden, layers=config.layers, heads=config.heads, intermediate=config.intermediate),
+        start_from=start_from,
+        steps=steps,
+        evaluate_every=max(1, steps // EVALUATIONS),
+        seed=bench.seed,
+        **config.model_dump(include=set(HOW)),
+    )
+    bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
+    return Made(_metrics(bench, layout["vocabulary_size"], compute))
+
+
+def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:
+    """What ``from_pretrained`` shows: the hashes of a folder's files, or the commit a revision on the hub names."""
+    if config.from_pretrained is None:
+        return {}
+    folder = Path(config.from_pretrained).expanduser()
+    if folder.is_dir():
+        return {"files": {name: sha256_file(folder / name) for name in WEIGHTS if (folder / name).is_file()}}
+    from huggingface_hub import HfApi
+
+    return {"name": config.from_pretrained, "commit": HfApi().model_info(config.from_pretrained, revision=config.revision).sha}
+
+
+def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
+    """The local folder to continue from; a model of the hub is fetched, its weights as safetensors only."""
+    if config.from_pretrained is None:
+        return None
+    folder = Path(config.from_pretrained).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+
+    commit = observe(config)["commit"]
+    return Path(snapshot_download(config.from_pretrained, revision=commit, allow_patterns=["*.json", "*.safetensors"]))
+
+
+def _metrics(bench: Bench, vocabulary: int, compute: Mapping[str, Any]) -> dict[str, Any]:
+    import pyarrow.parquet
+
+    curve = pyarrow.parquet.read_table(bench.directory / "curve.parquet").to_pylist()
+    train = [row for row in curve if row["loss"] is not None]
+    validation = [row for row in curve if row["validation_loss"] is not None]
+    summary = json.loads((bench.scratch / SUMMARY).read_text())
+    width = max(1, int(RUNNING * len(train)))
+    speed = sorted(row["tokens_per_second"] for row in train)[len(train) // 2]
+    plots.curves(
+        bench.directory,
+        "loss",
+        {
+            "training": ([row["step"] for row in train], [row["loss"] for row in train]),
+            "validation": ([row["step"] for row in validation], [row["validation_loss"] for row in validation]),
+        },
+        "Masked-language loss",
+        "step",
+        "nats a masked token",
+    )
+    flops = 6 * summary["body_parameters"] * speed  # forward and backward of the layers; the head runs on masked tokens only
+    return {
+        "first_loss": train[0]["loss"],
+        "last_loss": sum(row["loss"] for row in train[-width:]) / width,
+        "validation_loss": validation[-1]["validation_loss"],
+        "uniform_loss": math.log(vocabulary),
+        "tokens_per_second": speed,
+        "share_of_matmul_speed": round(flops / 1e9 / compute["matmul_gflops"], 3),
+        **summary,
+    }
+
+
+def _loss_fell(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    metrics = artifact.metrics
+    margin = artifact.manifest.recipe["config"]["required_drop"]
+    return Verdict(
+        check="loss_fell",
+        passed=metrics["last_loss"] < metrics["first_loss"] - margin and metrics["validation_loss"] < metrics["uniform_loss"] - margin,
+        description=(
+            f"training loss {metrics['first_loss']:.3f} -> {metrics['last_loss']:.3f}, validation {metrics['validation_loss']:.3f}; "
+            f"guessing uniformly costs ln(V) = {metrics['uniform_loss']:.3f}, and {margin:.2f} below is asked for"
+        ),
+        values={name: metrics[name] for name in ("first_loss", "last_loss", "validation_loss", "uniform_loss")},
+    )
+
+
+def weights_finite(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    """Whether every weight in ``model.safetensors`` is a finite number."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(artifact.path("model.safetensors"), framework="pt") as file:  # torch, since numpy has no bfloat16
+        bad = [name for name in file.keys() if not torch.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118  # no mapping
+    return Verdict(
+        check="weights_finite",
+        passed=not bad,
+        description=f"not finite: {', '.join(bad)}" if bad else "every weight is a finite number",
+    )
+
+
+LINK = Link(
+    name="pretrained_checkpoint",
+    version=1,
+    make=pretrained_checkpoint,
+    config=PretrainedCheckpointConfig,
+    inputs=("tokens", "tokenizer", "compute"),
+    stage="model",
+    role="model-training",
+    kinds=("torch", "deepspeed", "huggingface"),
+    checks=(
+        Check("loss_fell", "The loss fell below its start and below guessing uniformly.", _loss_fell),
+        Check("weights_finite", "No weight is infinite or not a number.", weights_finite),
+    ),
+    trained=True,
+    observe=observe,
+    libraries=("torch", "transformers", "deepspeed", "safetensors"),
+)

@@ -1,0 +1,56 @@
+"""Asking the gateway from this machine; one is started for the question where none is running."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llm_assets.serving.services import gateway_service
+from llm_assets.serving.state import gateway_state
+from llm_assets.serving.supervisor import start
+
+SECONDS = 60.0  # a fresh gateway may still be loading its releases
+
+
+class GatewayRefusedError(RuntimeError):
+    """The gateway answered with an error; its message says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of one text."""
+
+    text: str
+    label: str
+    probability: float
+    release: str
+
+
+def classify(home: Path, chain: str, texts: Sequence[str], port: int) -> list[Answer]:
+    """Classify texts with a chain's release. Raises ``GatewayRefusedError`` with the gateway's own words."""
+    with _gateway(home, port) as url:
+        body = json.dumps({"model": chain, "input": list(texts)}).encode()
+        request = urllib.request.Request(f"{url}/v1/classify", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise GatewayRefusedError(json.load(error)["error"]["message"]) from error
+    return [Answer(text, item["label"], max(item["probs"]), answer["release"]) for text, item in zip(texts, answer["data"], strict=True)]
+
+
+@contextmanager
+def _gateway(home: Path, port: int) -> Iterator[str]:
+    state = gateway_state(home)
+    if state:
+        yield state["url"]
+        return
+    service = gateway_service(home, port)
+    ready = replace(service, ready_url=f"{service.url}/readyz")  # a question needs the release, not just a process
+    with start(ready, home / "logs" / "gateway.log"):
+        yield str(service.url)

@@ -1,0 +1,193 @@
+"""What a chain's YAML may say, and how its mistakes are answered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm_assets.components.llm_chain.run_config import config_schema
+from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, with_preset
+from llm_assets.components.llm_chain.trial import overrides
+from llm_assets.links.chain import CHAIN
+from llm_assets_tests.running import ROOT
+
+DEFS = ROOT / "llm_assets" / "defs" / "reviews" / "defs.yaml"
+YAML = DEFS.read_text(encoding="utf-8")
+VALUES = yaml.safe_load(YAML)["attributes"] | {"name": "reviews"}
+PROJECT = """
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "elsewhere"
+"""
+DEFINITIONS = """
+from pathlib import Path
+import dagster as dg
+
+@dg.definitions
+def defs():
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
+
+def project(folder: Path, text: str) -> Path:
+    """Somebody else's Dagster project with one chain in it; returns the YAML's path."""
+    (folder / "pyproject.toml").write_text('[project]\nname = "elsewhere"\nversion = "1"\n' + PROJECT)
+    package = folder / "elsewhere"
+    path = package / "defs" / "opinions" / "defs.yaml"
+    path.parent.mkdir(parents=True)
+    for place in (package, package / "defs"):
+        (place / "__init__.py").touch()
+    (package / "definitions.py").write_text(DEFINITIONS)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(folder: Path, script: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
+    code = f"import elsewhere.definitions as d; defs = d.defs()\n{script}"
+    environment = {**os.environ, "PYTHONPATH": str(folder), "LLM_ASSETS_HOME": str(folder / "state"), "LLM_ASSETS_DAGSTER": str(folder / "state" / "dagster"), **extra}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def line_of(text: str, needle: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if needle in line)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("  seed: 17", "  sead: 17", ["sead", "Additional properties"]),
+        ("  seed: 17", "  seed: often", ["seed", "often"]),
+        ("  preset: demo", "  preset: demi", ["unknown preset 'demi'", "tiny, demo, full"]),
+    ],
+)
+def test_a_mistake_is_answered_with_file_line_and_remedy(tmp_path: Path, before: str, after: str, words: list[str]) -> None:
+    assert before in YAML
+    text = YAML.replace(before, after, 1)
+    path = project(tmp_path, text)
+    ended = load(tmp_path)
+    assert ended.returncode != 0
+    assert f"{path}:{line_of(text, after)}" in ended.stderr, ended.stderr[-1500:]
+    for word in words:
+        assert word in ended.stderr, word
+
+
+def test_a_mistake_in_a_preset_names_its_line(tmp_path: Path) -> None:
+    text = YAML.replace("  presets:\n    tiny:\n", "  presets:\n    tiny:\n      tokens: {contxt: 3}\n", 1)
+    assert text != YAML
+    text = text.replace("\n      tokens: {context", "\n      clean_corpus: {}\n      x_tokens: {context", 1) if text.count("      tokens: {") > 1 else text
+    path = project(tmp_path, text)
+    ended = load(tmp_path)
+    assert ended.returncode != 0
+    assert str(path) in ended.stderr and "tiny" in ended.stderr
+
+
+def test_every_preset_is_valid_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    specs = {name: with_preset({**VALUES, "preset": name}) for name in VALUES["presets"]}
+    assert set(specs) == {"tiny", "demo", "full"}
+    assert len({spec.model_dump_json() for spec in specs.values()}) == 3
+
+
+def test_the_environment_chooses_over_the_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_PRESET", "tiny")
+    assert with_preset(VALUES).preset == "tiny"
+    monkeypatch.setenv("LLM_ASSETS_PRESET", "huge")
+    with pytest.raises(PresetError, match="unknown preset 'huge'; this chain has tiny, demo, full"):
+        with_preset(VALUES)
+
+
+def test_every_key_is_documented() -> None:
+    for model in (ChainSpec, *(link.config for link in CHAIN)):
+        for name, field in model.model_fields.items():
+            if model is ChainSpec and name in {link.name for link in CHAIN}:
+                continue
+            assert field.description, f"{model.__name__}.{name} has no description"
+
+
+def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    spec = with_preset(VALUES)
+    for link in CHAIN:
+        section = getattr(spec, link.name)
+        schema = config_schema(section)
+        assert {name: field.default_value for name, field in schema.items()} == section.model_dump(mode="json")
+
+
+def test_only_what_differs_makes_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    spec = with_preset(VALUES)
+    same = spec.tokens.model_dump(mode="json")  # type: ignore[attr-defined]
+    assert overrides(spec, {"ops": {"reviews__tokens": {"config": same}}}) == {}
+    assert overrides(spec, {"ops": {"reviews__tokens": {"config": {"context": 32}}}}) == {"tokens.context": 32}
+
+
+def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:
+    """Their own defs, their data root, an upstream asset of theirs as the source, and an MLflow server that is down."""
+    text = yaml.safe_dump(
+        {
+            "type": "llm_assets.LlmChain",
+            "attributes": {
+                "mlflow": "http://127.0.0.1:9",
+                "raw_corpus": {
+                    "sources": [
+                        {"kind": "asset", "name": "ours", "key": ["exports", "opinions"], "format": "jsonl", "license": "ours", "language": "zh", "label_column": "label"}
+                    ]
+                },
+            },
+        },
+        allow_unicode=True,
+    )
+    path = project(tmp_path, text)
+    upstream = path.parent.parent / "exports.py"
+    upstream.write_text(
+        """
+import json
+from pathlib import Path
+import dagster as dg
+
+@dg.asset(key=["exports", "opinions"])
+def opinions():
+    path = Path("opinions.jsonl").resolve()
+    rows = [{"text": f"第{n}条意见，东西很{'好' if n % 2 else '差'}", "label": "good" if n % 2 else "bad"} for n in range(40)]
+    path.write_text("\\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return dg.MaterializeResult(metadata={"path": str(path)})
+"""
+    )
+    script = """
+job = defs.resolve_implicit_global_asset_job_def()
+instance = dg.DagsterInstance.ephemeral()
+import dagster as dg
+keys = [dg.AssetKey(["exports", "opinions"]), dg.AssetKey(["opinions", "raw_corpus"])]
+result = job.execute_in_process(instance=instance, asset_selection=keys)
+event = [m for m in result.get_asset_materialization_events() if m.asset_key.path[-1] == "raw_corpus"][0]
+metadata = event.materialization.metadata
+print("ROWS", metadata["documents"].value, metadata["mlflow_warning"].value)
+""".replace("instance = dg", "import dagster as dg\ninstance = dg", 1)
+    ended = load(tmp_path, script)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "ROWS 40 MLflow at http://127.0.0.1:9 did not take the record" in ended.stdout
+    assert list((tmp_path / "state" / "mlflow" / "pending").glob("*.json"))
+    assert list((tmp_path / "state" / "artifacts" / "raw_corpus").iterdir())
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_chains(tmp_path: Path) -> None:
+    shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(".git", ".venv", "data", "*.egg-info", "build", ".*_cache"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path / "source")]
+    subprocess.run(command, check=True)
+    wheel = next((tmp_path / "wheels").glob("*.whl"))
+    names = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True, check=True).stdout
+    for name in ("llm_assets/defs/reviews/defs.yaml", "llm_assets/links/versions.json", "llm_assets/serving/page.html"):
+        assert name in names, name
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    script = "import llm_assets, llm_assets.definitions as d; print(llm_assets.__file__, list(d.chains()))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "LLM_ASSETS_HOME": str(tmp_path / "home")}
+    printed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) in printed and "['reviews']" in printed

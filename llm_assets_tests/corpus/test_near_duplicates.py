@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
+
+CONFIG = NearDuplicates()
+TEXT = "这家酒店的位置很好离地铁站只有五分钟早餐种类也多服务员态度热情房间干净整洁下次来上海还会选择住在这里"
+
+
+def test_equal_and_nearly_equal_texts_meet_and_others_do_not() -> None:
+    keys = [TEXT, "完全不同的一段话讲的是一本关于历史的书内容很精彩推荐大家都去读一读", TEXT.replace("五", "六"), TEXT, TEXT[:12]]
+    assert clusters(keys, CONFIG).tolist() == [0, 1, 0, 0, 4]
+
+
+def test_similarity_is_a_threshold() -> None:
+    half = TEXT[: len(TEXT) * 3 // 5] + "但是停车场又小又贵晚上外面很吵根本睡不着空调也不太凉快"
+    assert clusters([TEXT, half], CONFIG).tolist() == [0, 1]
+    assert clusters([TEXT, half], NearDuplicates(similarity=0.2, bands=64)).tolist() == [0, 0]
+
+
+def test_chains_hang_together_in_any_order_and_large_buckets() -> None:
+    rng = random.Random(1)
+    variants = [TEXT + f"{number:02d}" for number in range(40)]
+    others = ["".join(rng.choices("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳", k=60)) for _ in range(200)]
+    keys = variants + others
+    rng.shuffle(keys)
+    found = clusters(keys, CONFIG)
+    assert len({found[keys.index(key)] for key in variants}) == 1
+    assert len(np.unique(found)) == 1 + len(others)
+
+
+@given(st.lists(st.text(alphabet="好坏酒店书", max_size=8), max_size=30))
+def test_a_cluster_is_named_by_its_first_member(keys: list[str]) -> None:
+    found = clusters(keys, CONFIG)
+    assert len(found) == len(keys)
+    assert all(found[name] == name <= index for index, name in enumerate(found))
+    assert all(found[index] == found[keys.index(key)] for index, key in enumerate(keys))
