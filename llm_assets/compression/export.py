@@ -17,9 +17,10 @@ def export_classifier(directory: Path, target: Path) -> None:
     """
     import torch
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # the link has its own
     model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True, attn_implementation="sdpa").eval()
-    model.config.return_dict = False
     ids = torch.ones(2, 16, dtype=torch.int64)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)
     shapes = {0: batch, 1: length}

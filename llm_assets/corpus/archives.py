@@ -144,41 +144,49 @@ def read_member(archive: Path, member: str) -> bytes:
 
 
 def _read_tar(archive: Path, member: str) -> bytes:
+    content: bytes | None = None
     with tarfile.open(archive) as tar:
-        entries = {entry.name: entry for entry in tar}
-        name = _find(archive, list(entries), member)
-        entry = entries[name]
-        file = tar.extractfile(entry) if entry.isreg() else None  # a link would be followed to another member
-        if file is None:
-            raise SourceError(f"{archive.name}: {name} is a link or no regular file; only regular files are read")
-        _refuse_bomb(archive, name, entry.size)
-        return file.read()
+        for entry in tar:  # in one pass: going back in a compressed tar unpacks it from the start
+            if _is_member(archive, entry.name, member) and content is None:
+                file = tar.extractfile(entry) if entry.isreg() else None  # a link would be followed to another member
+                if file is None:
+                    raise _irregular(archive, entry.name)
+                _refuse_bomb(archive, entry.name, entry.size)
+                content = file.read()
+    if content is None:
+        raise _no_member(archive, member)
+    return content
 
 
 def _read_zip(archive: Path, member: str) -> bytes:
     with zipfile.ZipFile(archive) as box:
-        entries = {entry.filename: entry for entry in box.infolist()}
-        name = _find(archive, list(entries), member)
-        entry = entries[name]
-        kind = entry.external_attr >> 28  # the file type in the Unix mode: 0 unknown, 8 regular, 10 symbolic link
-        if entry.is_dir() or kind not in (0, 8):
-            raise SourceError(f"{archive.name}: {name} is a link or no regular file; only regular files are read")
-        _refuse_bomb(archive, name, entry.file_size)
-        return box.read(entry)
+        found = [entry for entry in box.infolist() if _is_member(archive, entry.orig_filename, member)]
+        if not found:
+            raise _no_member(archive, member)
+        kind = found[0].external_attr >> 28  # the file type in the Unix mode: 0 unknown, 8 regular, 10 symbolic link
+        if found[0].is_dir() or kind not in (0, 8):
+            raise _irregular(archive, member)
+        _refuse_bomb(archive, member, found[0].file_size)
+        return box.read(found[0])
+
+
+def _is_member(archive: Path, name: str, member: str) -> bool:
+    if _escapes(name):
+        raise SourceError(f"{archive.name}: its member {name!r} leads out of the archive; it is refused whole, do not use it")
+    return member in (name, name.partition("/")[2])
+
+
+def _no_member(archive: Path, member: str) -> SourceError:
+    return SourceError(f"{archive.name} has no member {member!r}; correct `member` of this source in the chain's YAML")
+
+
+def _irregular(archive: Path, name: str) -> SourceError:
+    return SourceError(f"{archive.name}: {name} is a link or no regular file; only regular files are read")
 
 
 def _refuse_bomb(archive: Path, name: str, size: int) -> None:
     if size > MEMBER_LIMIT:
         raise SourceError(f"{archive.name}: {name} holds {size} bytes, more than the {MEMBER_LIMIT} that are read; split it")
-
-
-def _find(archive: Path, names: list[str], member: str) -> str:
-    if bad := next((name for name in names if _escapes(name)), None):
-        raise SourceError(f"{archive.name}: its member {bad!r} leads out of the archive; it is refused whole, do not use it")
-    matches = [name for name in names if name == member or name.partition("/")[2] == member]
-    if not matches:
-        raise SourceError(f"{archive.name} has no member {member!r}; correct `member` of this source in the chain's YAML")
-    return matches[0]
 
 
 def _escapes(name: str) -> bool:

@@ -86,8 +86,11 @@ def validate(frame: pd.DataFrame, expectations: list[Expectation], name: str) ->
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    for place, expectation in enumerate(expectations):
+        expectation.meta = {"place": place}  # results come back in an order of the library's own
     results = batch.validate(gx.ExpectationSuite(name=name, expectations=expectations), result_format=BOOLEAN).results
-    broken = [expectation for expectation, result in zip(expectations, results, strict=True) if not result.success]
+    places = sorted(result.expectation_config.meta["place"] for result in results if result.expectation_config and not result.success)
+    broken = [expectations[place] for place in places]
     failures = {_title(expectation): _offenders(batch, expectation) for expectation in broken}
     held = len(expectations) - len(broken)
     return Verdict(

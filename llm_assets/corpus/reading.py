@@ -109,6 +109,8 @@ def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[
 def _parsed(source: PypiSource | FilesSource | AssetSource, name: str, content: bytes, form: Format, encoding: str) -> list[Row]:
     try:
         return list(parse(content, form, source.columns, encoding))
+    except UnicodeDecodeError as error:
+        raise SourceError(f"source {source.name}: {name} is not in {encoding} ({error}); state the source's `encoding`") from error
     except (ValueError, KeyError) as error:
         raise SourceError(f"source {source.name}: {name} cannot be read as {form}: {error.args[0] if error.args else error}") from error
 

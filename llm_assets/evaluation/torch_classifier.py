@@ -16,7 +16,9 @@ class TorchClassifier:
 
     def __init__(self, directory: Path) -> None:
         from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # the link has its own
         settings = json.loads((directory / "serving.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
         self.max_length: int = settings["max_length"]

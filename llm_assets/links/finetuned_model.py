@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ def finetuned_model(
         scratch=bench.scratch,
         start_from=pretrained_checkpoint.directory,
         steps=steps,
-        evaluate_every=max(1, min(steps, steps_per_epoch) // config.evaluations_per_epoch),
+        evaluate_every=math.ceil(min(steps, steps_per_epoch) / config.evaluations_per_epoch),
         seed=bench.seed,
         **config.model_dump(include=set(HOW)),
     )

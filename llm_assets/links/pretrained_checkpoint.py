@@ -73,7 +73,7 @@ def pretrained_checkpoint(
         shape=None if start_from else ModelShape(hidden=config.hidden, layers=config.layers, heads=config.heads, intermediate=config.intermediate),
         start_from=start_from,
         steps=steps,
-        evaluate_every=max(1, steps // EVALUATIONS),
+        evaluate_every=math.ceil(steps / EVALUATIONS),
         seed=bench.seed,
         **config.model_dump(include=set(HOW)),
     )

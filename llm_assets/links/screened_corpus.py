@@ -29,7 +29,11 @@ BATCH = 5_000  # documents between two reports of progress, about a third of a s
 class ScreenedCorpusConfig(Section):
     """What counts as a text worth learning from, in each language."""
 
-    languages: dict[str, LanguageRules] = Field(min_length=1, description="thresholds by ISO 639-1 code")
+    languages: dict[str, LanguageRules] = Field(
+        default={"zh": LanguageRules(scripts=["Han"]), "en": LanguageRules(scripts=["Latin"], minimum_characters=20)},
+        min_length=1,
+        description="thresholds by ISO 639-1 code",
+    )
     default_language: str = Field("zh", description="for documents whose source states no language")
     minimum_kept: float = Field(0.5, ge=0, le=1, description="the check fails when a smaller share of the documents is kept")
 

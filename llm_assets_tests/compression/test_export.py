@@ -1,0 +1,50 @@
+"""The exported graph against torch, at batches and lengths it was not traced with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import onnxruntime
+import pytest
+import torch
+from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+from llm_assets.compression.export import export_classifier
+from llm_assets.compression.quantize import quantize_int8
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 60, "max_position_embeddings": 256}
+IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    torch.manual_seed(0)
+    ModernBertForSequenceClassification(ModernBertConfig(**SHAPE, **IDS, num_labels=3, classifier_pooling="mean")).save_pretrained(folder)
+    export_classifier(folder, folder / "float.onnx")
+    quantize_int8(folder / "float.onnx", folder / "int8.onnx")
+    return folder
+
+
+def answer(path: Path, batch: int, length: int, padded: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    ids = numpy.random.default_rng(batch * length).integers(5, 60, (batch, length))
+    mask = numpy.ones_like(ids)
+    if padded:
+        ids[0, -padded:], mask[0, -padded:] = 0, 0
+    model = ModernBertForSequenceClassification.from_pretrained(path.parent).eval()
+    with torch.inference_mode():
+        expected = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+    return onnxruntime.InferenceSession(path).run(None, {"input_ids": ids, "attention_mask": mask})[0], expected
+
+
+@pytest.mark.parametrize(("batch", "length", "padded"), [(1, 3, 0), (1, 16, 0), (5, 40, 7), (2, 200, 60)])
+def test_float_equals_torch(exported: Path, batch: int, length: int, padded: int) -> None:
+    found, expected = answer(exported / "float.onnx", batch, length, padded)
+    numpy.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_int8_is_smaller_and_close(exported: Path) -> None:
+    found, expected = answer(exported / "int8.onnx", 8, 30, 4)
+    assert numpy.abs(found - expected).max() < 0.1 * numpy.abs(expected).max() + 0.02
+    assert (exported / "int8.onnx").stat().st_size < 0.8 * (exported / "float.onnx").stat().st_size

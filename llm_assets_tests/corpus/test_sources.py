@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from llm_assets.corpus.archives import SourceError
+from llm_assets.corpus.documents import document_schema, domains
+from llm_assets.corpus.reading import limited, read, strip_tags
+from llm_assets.corpus.sources import Source, observe
+
+ROWS = [{"text": "很好", "label": "positive", "id": 1}, {"text": "很差\n真的", "label": "negative", "id": 2}]
+
+
+def source(**fields: Any) -> Source:
+    return TypeAdapter(Source).validate_python({"name": "mine", "license": "CC0-1.0", "language": "zh", **fields})
+
+
+def rows(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
+
+
+def write(path: Path) -> None:
+    """The rows in the format of the suffix."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif path.suffix == ".csv":
+        path.write_text('text,label,id\n很好,positive,1\n"很差\n真的",negative,2\n', encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_documents(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"a.{suffix}")
+    table = read(source(kind="files", path=str(tmp_path / "*"), columns={"label": "label", "id": "id"}), tmp_path)
+    assert table.schema == document_schema()
+    assert rows(table, "text", "label", "id", "license") == [("很好", "positive", "1", "CC0-1.0"), ("很差\n真的", "negative", "2", "CC0-1.0")]
+
+
+def test_lines_keep_their_numbers_and_domains(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeff一\r\n\r\n二\u2028二\n三".encode())
+    ranges = [{"name": "front", "first_line": 1, "last_line": 2}, {"name": "back", "first_line": 3, "last_line": 3}]
+    table = read(source(kind="files", path=str(tmp_path / "a.txt"), label="x", metadata={"year": "1998"}, domains=ranges), tmp_path)
+    assert rows(table, "line", "text", "label") == [(1, "一", "x"), (3, "二\u2028二", "x"), (4, "三", "x")]
+    assert domains(table["metadata"].to_pylist()) == ["front", "back", None]
+    assert json.loads(table["metadata"][0].as_py())["year"] == "1998"
+
+
+def test_tags_are_stripped() -> None:
+    assert strip_tags("迈向/v  充满/v  希望/n  的/u  [中国/ns  政府/n]nt  １/m  //w") == "迈向充满希望的中国政府１/"
+
+
+def test_a_limit_is_a_sample_by_hash_that_keeps_duplicates_together(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"文{number}\n" for number in range(50)) * 2, encoding="utf-8")
+    table = read(source(kind="files", path=str(tmp_path / "a.txt")), tmp_path, limit=10)
+    assert len(table) == 20 and len(set(table["doc_id"].to_pylist())) == 10
+    backwards = limited(table.take(list(range(19, -1, -1))), 5)
+    assert set(backwards["doc_id"].to_pylist()) == set(limited(table, 5)["doc_id"].to_pylist())
+    assert max(table["line"].to_pylist()[:10]) > 10  # no head
+
+
+def test_a_local_data_set_is_read_with_datasets(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder / "train.jsonl")
+    mine = source(kind="huggingface", path=str(folder), columns={"label": "label"})
+    assert rows(read(mine, tmp_path), "text", "label", "member") == [("很好", "positive", "train"), ("很差\n真的", "negative", "train")]
+    before = observe(mine)
+    assert before["files"]["train.jsonl"]["size"] == (folder / "train.jsonl").stat().st_size
+    (folder / "train.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert observe(mine) != before
+
+
+def test_a_pinned_revision_is_not_asked_for() -> None:
+    assert observe(source(kind="huggingface", path="some/set", revision="a" * 40)) == {"revision": "a" * 40}
+
+
+def test_an_upstream_asset_is_read_from_the_path_it_states(tmp_path: Path) -> None:
+    write(tmp_path / "part.parquet")
+    mine = source(kind="asset", key=["warehouse", "reviews"], path=str(tmp_path), columns={"label": "label"})
+    assert len(read(mine, tmp_path)) == 2
+    assert list(observe(mine)["files"]) == ["part.parquet"]
+    with pytest.raises(SourceError, match="warehouse/reviews states no `path`"):
+        observe(source(kind="asset", key=["warehouse", "reviews"]))
+    with pytest.raises(SourceError, match="materialize warehouse/reviews again"):
+        observe(source(kind="asset", key=["warehouse", "reviews"], path=str(tmp_path / "gone")))
+
+
+def test_files_are_observed_by_hash_and_a_vanished_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "inbox").mkdir()
+    mine, optional = (source(kind="files", path="inbox/*.txt", required=required) for required in (True, False))
+    with pytest.raises(SourceError, match=r"source mine: no file matches inbox/\*\.txt; restore it"):
+        observe(mine)
+    assert observe(optional) == {"files": {}} and len(read(optional, tmp_path)) == 0
+    (tmp_path / "inbox" / "a.txt").write_text("一\n")
+    before = observe(mine)
+    assert list(before["files"]) == ["inbox/a.txt"]
+    (tmp_path / "inbox" / "a.txt").write_text("二\n")
+    assert observe(mine) != before
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), [
+    ("a.jsonl", b'{"text": "ok"}\n["no"]\n', "line 2 holds a list"),
+    ("a.jsonl", b'{"body": "ok"}\n', "line 1 has no column text; it has body"),
+    ("a.jsonl", b'{"text": 3}\n', "line 1: column text holds int"),
+    ("a.txt", "好".encode("gb18030"), "is not in utf-8-sig .*state the source's `encoding`"),
+    ("a.pdf", b"", "no known suffix"),
+])  # fmt: skip
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=rf"source mine: .*{name}.*{reason}"):
+        read(source(kind="files", path=str(tmp_path / name)), tmp_path)
+
+
+def test_a_lone_surrogate_does_not_stop_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "坏\\ud800字"}\n')
+    assert read(source(kind="files", path=str(tmp_path / "a.jsonl")), tmp_path)["text"].to_pylist() == ["坏?字"]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"kind": "web"}, {"kind": "files", "path": "a", "colums": {}}, {"kind": "files", "path": "a", "label": "x", "columns": {"label": "y"}},
+    {"kind": "pypi", "package": "a", "version": "1", "sha256": "short", "member": "b"}, {"kind": "files", "path": "a", "limit": 0},
+])  # fmt: skip
+def test_a_wrong_source_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        source(**wrong)

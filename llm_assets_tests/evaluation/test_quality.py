@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+
+from llm_assets.evaluation.quality import accuracy, agreement, confusion, macro_f1, paired_bootstrap
+
+PAIRS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60)
+
+
+@given(PAIRS)
+def test_accuracy_and_macro_f1_are_scikit_learns(pairs: list[tuple[str, str]]) -> None:
+    labels, predicted = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    assert accuracy(labels, predicted) == pytest.approx(accuracy_score(labels, predicted))
+    expected = f1_score(labels, predicted, average="macro", labels=sorted(set(labels)), zero_division=0)
+    assert macro_f1(labels, predicted) == pytest.approx(expected)
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 labels against 0"):
+        accuracy([], [])
+    with pytest.raises(ValueError, match="1 labels against 2"):
+        macro_f1(["a"], ["a", "b"])
+
+
+def test_confusion_counts_by_true_then_predicted_label() -> None:
+    assert confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b"]) == {"a": {"a": 1, "b": 1}, "b": {"a": 0, "b": 1}}
+
+
+def test_agreement_is_over_common_documents() -> None:
+    assert agreement({"1": "a", "2": "b", "3": "a"}, {"2": "b", "3": "b", "4": "a"}) == 0.5
+    with pytest.raises(ValueError, match="no document in common"):
+        agreement({"1": "a"}, {"2": "a"})
+
+
+def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:
+    champion = {str(number): number % 5 != 0 for number in range(500)}
+    worse = {**champion, **{str(number): False for number in range(60)}}
+    noise = {**champion, "0": True, "1": False, "2": False}
+    found = paired_bootstrap(worse, champion)
+    assert found is not None and found.is_clearly_worse and found.low < found.mean < found.high < 0
+    assert found.mean == pytest.approx(-48 / 500)
+    assert not paired_bootstrap(noise, champion).is_clearly_worse
+    assert not paired_bootstrap(champion, worse).is_clearly_worse
+    assert not paired_bootstrap(champion, champion).is_clearly_worse
+    assert paired_bootstrap({"x": True}, champion) is None

@@ -1,0 +1,75 @@
+"""Finetuning through the real worker, and checks that fail when they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from llm_assets.evaluation import predictions
+from llm_assets.evaluation.baselines import Majority, TfidfLogisticRegression
+from llm_assets.evaluation.torch_classifier import TorchClassifier
+from llm_assets.links.finetuned_model import LINK
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.verdict import Verdict
+from llm_assets_tests.links import trained
+
+
+def verdict(artifact: Artifact, name: str) -> Verdict:
+    return next(check for check in LINK.checks if check.name == name).judge(artifact, trained.corpus())
+
+
+def test_it_learns_passes_its_checks_and_says_how_it_compares() -> None:
+    outcome = trained.finetuned()
+    assert all(found.passed for found in outcome.verdicts), outcome.verdicts
+    models = outcome.artifact.metrics["models"]
+    assert set(models) == {"finetuned", "majority", "tfidf_logistic_regression"}
+    assert models["finetuned"]["test"]["accuracy"] > 0.9 and models["finetuned"]["test"]["documents"] == 80
+    assert models["majority"]["test"]["accuracy"] == 0.5
+    assert all(model["bytes"] > 0 for model in models.values())
+    assert sum(sum(row.values()) for row in outcome.artifact.metrics["confusion"].values()) == 80
+
+
+def test_the_reported_loss_is_the_loss(tmp_path: Path) -> None:
+    """On two processes transformers doubles ModernBERT's own classification loss."""
+    rows = trained.finetuned().artifact.table("curve.parquet").to_pylist()
+    first = next(row["loss"] for row in rows if row["loss"] is not None)
+    assert 0.5 < first < 1.0  # ln 2 = 0.69 for an untrained classifier of two classes
+
+
+def test_the_best_evaluation_is_what_is_kept() -> None:
+    made = trained.finetuned().artifact
+    curve = [row for row in made.table("curve.parquet").to_pylist() if row["validation_accuracy"] is not None]
+    best = max(curve, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+    assert made.metrics["best"]["step"] == best["step"]
+    assert made.metrics["models"]["finetuned"]["validation"]["accuracy"] == pytest.approx(best["validation_accuracy"])
+
+
+def test_what_is_stored_says_what_was_recorded() -> None:
+    made = trained.finetuned().artifact
+    examples = predictions.Examples.read(trained.corpus()["evaluation_sets"])
+    baselines = made.path("baselines")
+    table = made.table("predictions.parquet").to_pylist()
+    for name, model in (
+        ("finetuned", TorchClassifier(made.directory)),
+        ("majority", Majority.load(baselines)),
+        ("tfidf_logistic_regression", TfidfLogisticRegression.load(baselines)),
+    ):
+        again = {row["doc_id"]: row["predicted"] for row in predictions.rows(name, examples, model.classify(examples.texts), model.labels)}
+        assert again == {row["doc_id"]: row["predicted"] for row in table if row["model"] == name}
+    assert not [path for path in made.directory.rglob("*") if path.suffix in (".pkl", ".bin", ".pt", ".joblib")]
+
+
+def test_beats_majority_fails_on_a_model_that_answers_one_label(tmp_path: Path) -> None:
+    made = trained.finetuned().artifact
+    table = made.table("predictions.parquet")
+    constant = table.set_column(table.schema.get_field_index("predicted"), "predicted", [["positive"] * table.num_rows])
+    pyarrow.parquet.write_table(constant, tmp_path / "predictions.parquet")
+    assert not verdict(trained.changed(made, directory=tmp_path), "beats_majority").passed
+
+
+def test_every_document_scored_fails_when_one_is_missing(tmp_path: Path) -> None:
+    made = trained.finetuned().artifact
+    pyarrow.parquet.write_table(made.table("predictions.parquet").slice(1), tmp_path / "predictions.parquet")
+    assert not verdict(trained.changed(made, directory=tmp_path), "every_document_scored").passed

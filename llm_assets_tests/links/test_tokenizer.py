@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_assets.corpus.archives import SourceError
+from llm_assets.corpus.pii import MASKS
+from llm_assets.links.making import Outcome
+from llm_assets.links.tokenizer import SPECIAL, TokenizerConfig, train
+from llm_assets.store.store import Store
+from llm_assets_tests.corpus.material import SECTIONS, altered, judge, run
+
+TEXTS = ["这家酒店的早餐很好", "酒店的位置不错,早餐一般", "the hotel was fine, 3 stars", "酒店酒店酒店"] * 5
+CONFIG = TokenizerConfig(vocabulary=600, alphabet=60)
+TRAINED = train(TEXTS, CONFIG)
+
+
+def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dict[str, Outcome]) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    outcome = corpus["tokenizer"]
+    assert all(verdict.passed for verdict in outcome.verdicts)
+    loaded = PreTrainedTokenizerFast.from_pretrained(outcome.artifact.directory)
+    assert len(loaded) == outcome.artifact.metrics["vocabulary"] == SECTIONS["tokenizer"]["vocabulary"]
+    assert {role: getattr(loaded, role) for role in SPECIAL} == SPECIAL
+    assert loaded.convert_ids_to_tokens(loaded("好").input_ids)[:: len(loaded("好").input_ids) - 1] == ["[CLS]", "[SEP]"]
+    text = "电话[PHONE],3 < 5 的🎉生僻字龘\n"
+    assert loaded.decode(loaded(text).input_ids, skip_special_tokens=True) == text
+    assert outcome.artifact.metrics["unknown_share"] == 0
+
+
+def test_the_same_texts_give_the_same_tokenizer() -> None:
+    assert train(TEXTS, CONFIG).to_str() == TRAINED.to_str()
+
+
+def test_masks_of_personal_data_are_never_split() -> None:
+    for token in MASKS.values():
+        assert TRAINED.encode(f"打{token}找", add_special_tokens=False).tokens.count(token) == 1
+
+
+@given(st.text(max_size=40))
+def test_decoding_gives_any_text_back_without_unknowns(text: str) -> None:
+    if any(token in text for token in SPECIAL.values()):
+        return
+    encoding = TRAINED.encode(text, add_special_tokens=False)
+    assert TRAINED.decode(encoding.ids, skip_special_tokens=False) == text
+    assert "[UNK]" not in encoding.tokens
+
+
+def test_an_existing_tokenizer_is_taken_over_and_hashed_in(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
+    clean, own = corpus["clean_corpus"].artifact, corpus["tokenizer"].artifact
+    store, folder = Store(tmp_path / "home"), tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(SourceError, match=r"tokenizer\.json.* is not there"):
+        run(store, "tokenizer", {"existing": str(folder)}, {"clean_corpus": clean})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes(own.path(name).read_bytes())
+    outcome = run(store, "tokenizer", {"existing": str(folder)}, {"clean_corpus": clean})
+    assert outcome.artifact.path("tokenizer.json").read_bytes() == own.path("tokenizer.json").read_bytes()
+    assert all(verdict.passed for verdict in outcome.verdicts)
+    (folder / "tokenizer.json").write_text(TRAINED.to_str())
+    assert run(store, "tokenizer", {"existing": str(folder)}, {"clean_corpus": clean}).artifact.fingerprint != outcome.artifact.fingerprint
+
+
+def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
+    clean, own = corpus["clean_corpus"].artifact, corpus["tokenizer"].artifact
+
+    def check(name: str, description: dict) -> bool:  # type: ignore[type-arg]
+        broken = altered(own, tmp_path / name, "tokenizer", tokenizer__json=description)
+        return judge("tokenizer", name, broken, clean_corpus=clean).passed
+
+    described = json.loads(own.path("tokenizer.json").read_text())
+    assert not check("special_tokens", {**described, "post_processor": None})
+    unknown = {**described, "model": {**described["model"], "byte_fallback": False}}
+    assert not check("round_trip", unknown)
+    assert not check("few_unknown", unknown)
+    without_mask = json.loads(own.path("tokenizer_config.json").read_text()) | {"mask_token": "[HIDE]"}
+    broken = altered(own, tmp_path / "mask", "tokenizer", tokenizer_config__json=without_mask)
+    assert not judge("tokenizer", "special_tokens", broken, clean_corpus=clean).passed
