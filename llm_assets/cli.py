@@ -211,14 +211,13 @@ def _spec(chain: str, preset: str = "") -> Settings:
     prepare_environment()
     if preset:
         os.environ["LLM_ASSETS_PRESET"] = preset
-    from dagster import DagsterError
+    from dagster.components.core.component_tree import ComponentTreeException
 
-    from llm_assets.components.llm_chain.component import ChainSpecError
     from llm_assets.definitions import chains
 
     try:
         known = chains()
-    except (ChainSpecError, DagsterError) as error:
+    except ComponentTreeException as error:
         _fail(str(error.__cause__ or error))
     if chain not in known:
         _fail(f"no chain {chain!r}; there are: {', '.join(known)}")

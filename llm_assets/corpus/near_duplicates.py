@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from llm_assets.store.progress import Progress, silent
+from llm_assets.store.strict import Strict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +24,9 @@ BATCH = 20_000  # documents hashed at once: their shingles stay below 0.5 GB
 NEIGHBOURS = 8  # documents of a bucket each one is compared with; larger buckets hang together through chains
 
 
-class NearDuplicates(BaseModel):
+class NearDuplicates(Strict):
     """When two texts count as near-duplicates."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     similarity: float = Field(0.7, gt=0, le=1, description="estimated Jaccard similarity of the character trigrams, from here on")
     bands: int = Field(32, description="of the 128 hashes; a pair of similarity s meets with probability 1-(1-s^(128/bands))^bands")
 

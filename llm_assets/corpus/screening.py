@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from llm_assets.corpus.documents import text_key
+from llm_assets.store.strict import Strict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class LanguageRules(BaseModel):
+class LanguageRules(Strict):
     """The thresholds for the texts of one language; all lengths in characters of the normalised text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     scripts: list[str] = Field(description="Unicode scripts the language is written in, such as Han or Latin")
     minimum_characters: int = Field(4, ge=1)
     maximum_characters: int = Field(20_000, ge=1)

@@ -7,21 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from llm_assets.corpus.archives import Pin, SourceError
 from llm_assets.store.files import sha256_file
 from llm_assets.store.home import data_root
+from llm_assets.store.strict import Strict
 
 Format = Literal["lines", "tagged", "jsonl", "csv", "parquet"]
 FORMATS: Mapping[str, Format] = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 COMMIT = re.compile(r"[0-9a-f]{40}")  # a pinned revision of a hub; a branch or a tag must be asked for
-
-
-class Strict(BaseModel):
-    """A part of the YAML in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Columns(Strict):

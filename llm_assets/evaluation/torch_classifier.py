@@ -18,7 +18,7 @@ class TorchClassifier:
         from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # the link has its own
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
         settings = json.loads((directory / "serving.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
         self.max_length: int = settings["max_length"]

@@ -21,7 +21,7 @@ RULES = ("evaluation", "duplicate", "near_duplicate")
 class CleanCorpusConfig(Section):
     """When two texts are taken for one."""
 
-    near_duplicates: NearDuplicates = NearDuplicates()
+    near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
     minimum_kept: int = Field(100, ge=1, description="the check fails below so many documents")
 
 

@@ -28,7 +28,7 @@ class EvaluationSetsConfig(Section):
     test_share: float = Field(0.10, gt=0, lt=1, description="of the near-duplicate clusters")
     validation_share: float = Field(0.05, gt=0, lt=1, description="of the near-duplicate clusters")
     sources: list[str] | None = Field(None, description="sources they are drawn from; once named, a new source leaves the sets as they are")
-    near_duplicates: NearDuplicates = NearDuplicates()
+    near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> EvaluationSetsConfig:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets.store.progress import Progress, silent
+from llm_assets.store.strict import Strict
 from llm_assets.store.verdict import Verdict
 
 Stage = Literal["corpus", "model", "service"]
@@ -19,10 +18,8 @@ Entry = Mapping[str, Any]  # what an act wrote into its journal
 Input = Artifact | Entry  # what a link reads: a made artifact, or the newest entry of an act
 
 
-class Section(BaseModel):
-    """A link's section of the chain's YAML; also its Dagster run config. An unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Section(Strict):
+    """A link's section of the chain's YAML; also its Dagster run config."""
 
 
 class Launch(Protocol):

@@ -66,4 +66,4 @@ def _chains() -> Iterator[Finding]:
         for name, spec in chains().items():
             yield Finding(True, f"chain {name} loads, preset {spec.preset or 'none'}")
     except Exception as error:
-        yield Finding(False, f"a chain's YAML does not load: {error}")
+        yield Finding(False, f"a chain's YAML does not load: {error.__cause__ or error}")

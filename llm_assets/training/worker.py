@@ -245,7 +245,7 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:
-    return getattr(parameter, "ds_numel", None) or parameter.numel()  # ZeRO-3 leaves each rank a part
+    return int(getattr(parameter, "ds_numel", None) or parameter.numel())  # ZeRO-3 leaves each rank a part
 
 
 if __name__ == "__main__":

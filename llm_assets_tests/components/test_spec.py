@@ -62,7 +62,7 @@ def line_of(text: str, needle: str) -> int:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("  seed: 17", "  sead: 17", ["sead", "Additional properties"]),
+        ("  seed: 17", "  sead: 17", ["attributes.sead", "unknown key; there are: name, preset, seed"]),
         ("  seed: 17", "  seed: often", ["seed", "often"]),
         ("  preset: demo", "  preset: demi", ["unknown preset 'demi'", "tiny, demo, full"]),
     ],
@@ -79,13 +79,12 @@ def test_a_mistake_is_answered_with_file_line_and_remedy(tmp_path: Path, before:
 
 
 def test_a_mistake_in_a_preset_names_its_line(tmp_path: Path) -> None:
-    text = YAML.replace("  presets:\n    tiny:\n", "  presets:\n    tiny:\n      tokens: {contxt: 3}\n", 1)
-    assert text != YAML
-    text = text.replace("\n      tokens: {context", "\n      clean_corpus: {}\n      x_tokens: {context", 1) if text.count("      tokens: {") > 1 else text
+    text = YAML.replace("      tokens: {context: 256}", "      tokens: {contxt: 256}", 1)
     path = project(tmp_path, text)
     ended = load(tmp_path)
     assert ended.returncode != 0
-    assert str(path) in ended.stderr and "tiny" in ended.stderr
+    assert f"{path}:{line_of(text, 'contxt')}: tokens.contxt" in ended.stderr
+    assert "there are: context, validation_share" in ended.stderr
 
 
 def test_every_preset_is_valid_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +136,7 @@ def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:
                 "mlflow": "http://127.0.0.1:9",
                 "raw_corpus": {
                     "sources": [
-                        {"kind": "asset", "name": "ours", "key": ["exports", "opinions"], "format": "jsonl", "license": "ours", "language": "zh", "label_column": "label"}
+                        {"kind": "asset", "name": "ours", "key": ["exports", "opinions"], "format": "jsonl", "license": "ours", "language": "zh", "columns": {"label": "label"}}
                     ]
                 },
             },

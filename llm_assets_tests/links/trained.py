@@ -53,7 +53,9 @@ def artifact(folder: Path, link: str, metrics: Mapping[str, Any] | None = None, 
     return Artifact(folder, manifest)
 
 
-def changed(original: Artifact, metrics: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None, directory: Path | None = None) -> Artifact:
+def changed(
+    original: Artifact, metrics: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None, directory: Path | None = None
+) -> Artifact:
     """A copy with other metrics, other config values or another folder, for checks that must fail."""
     recipe = {**original.manifest.recipe, "config": {**original.manifest.recipe["config"], **(config or {})}}
     manifest = original.manifest.model_copy(update={"metrics": {**original.metrics, **(metrics or {})}, "recipe": recipe})
@@ -114,7 +116,8 @@ def _make(link: Link, config: Section, **inputs: Input) -> Outcome:
 def _texts(count: int) -> tuple[list[str], list[str]]:
     rng = random.Random(0)
     labels = [LABELS[number % 2] for number in range(count)]
-    return ["".join(rng.choice(GOOD if label == "positive" else BAD) if rng.random() < 0.4 else rng.choice(NEUTRAL) for _ in range(12)) for label in labels], labels
+    telling = {"positive": GOOD, "negative": BAD}
+    return ["".join(rng.choice(telling[label] if rng.random() < 0.4 else NEUTRAL) for _ in range(12)) for label in labels], labels
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

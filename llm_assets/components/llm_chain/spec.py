@@ -6,18 +6,18 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import Field, create_model
 
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
+from llm_assets.store.strict import Strict
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """The keys of a chain's YAML that concern all its links."""
 
-    model_config = ConfigDict(extra="forbid")
     name: str = Field("", pattern=r"^[a-z][a-z0-9_]*$|^$", description="Name of the chain and first part of its asset keys; default: the folder's name")
     preset: str = Field("", description="Which of `presets` to lay over the sections; LLM_ASSETS_PRESET in the environment wins; default: none")
     seed: int = Field(17, ge=0, description="Seed of everything random; part of every recipe")
