@@ -214,7 +214,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def global_batch(job: TrainingJob, arguments: TrainingArguments) -> int:
     """Sequences in one update, over all processes."""
-    return job.micro_batch * job.accumulation * arguments.world_size
+    return int(job.micro_batch * job.accumulation * arguments.world_size)
 
 
 def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.baselines import Majority, TfidfLogisticRegression
@@ -13,6 +18,8 @@ from llm_assets.evaluation.torch_classifier import TorchClassifier
 from llm_assets.links.finetuned_model import LINK
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.job import TrainingJob
+from llm_assets.training.launch import PreemptedError, launch
 from llm_assets_tests.links import trained
 
 
@@ -73,3 +80,33 @@ def test_every_document_scored_fails_when_one_is_missing(tmp_path: Path) -> None
     made = trained.finetuned().artifact
     pyarrow.parquet.write_table(made.table("predictions.parquet").slice(1), tmp_path / "predictions.parquet")
     assert not verdict(trained.changed(made, directory=tmp_path), "every_document_scored").passed
+
+
+@pytest.mark.slow
+def test_a_preempted_finetuning_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Dropout draws random numbers and the best evaluation is kept across the break: both must be taken up again."""
+    made, inputs, config = trained.finetuned().artifact, trained.corpus(), trained.FINETUNING
+    job = TrainingJob(
+        objective={
+            "kind": "classification", "train": inputs["labelled_examples"].path("train.parquet"), "labels": trained.LABELS,
+            "evaluation": inputs["evaluation_sets"].path("evaluation.parquet"), "max_length": config.max_length, "dropout": config.dropout,
+        },
+        tokenizer=inputs["tokenizer"].directory, output=tmp_path / "out", scratch=tmp_path, start_from=trained.pretrained().artifact.directory,
+        steps=made.metrics["steps"], evaluate_every=9, seed=1, micro_batch=8, learning_rate=1e-2, zero_stage=2, checkpoint_seconds=0,
+    )  # fmt: skip
+    path, sent = job.write(tmp_path / "job.json"), []
+
+    def preempt(done: float, total: float, unit: str, **values: float) -> None:
+        if done >= 12 and not sent:
+            sent.append(min(int(entry.name) for entry in (tmp_path / "workers").iterdir()))
+            os.kill(sent[0], signal.SIGTERM)
+
+    with pytest.raises(PreemptedError):
+        launch(path, 2, preempt, {"OMP_NUM_THREADS": "1"})
+    trained.launch_quietly(path, 2, lambda *_, **__: None)
+
+    assert json.loads((tmp_path / "summary.json").read_text())["resumed_from"] >= 12
+    resumed, reference = load_file(tmp_path / "out" / "model.safetensors"), load_file(made.path("model.safetensors"))
+    assert all(torch.equal(resumed[name], reference[name]) for name in reference)
+    kept = json.loads((tmp_path / "best.json").read_text())
+    assert kept == made.metrics["best"]

@@ -11,7 +11,7 @@ from llm_assets.components.llm_chain.report import act_metadata, artifact_metada
 from llm_assets.components.llm_chain.resources import ChainResource
 from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.components.llm_chain.trial import overrides, record_trial
+from llm_assets.components.llm_chain.trial import op_name, overrides, record_trial
 from llm_assets.corpus.sources import AssetSource
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
@@ -43,25 +43,32 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     key = dg.AssetKey([spec.name, link.name])
     section: Section = getattr(spec, link.name)
 
-    @dg.asset(
+    outward = link.name in OUTWARD
+    asset = dg.AssetSpec(
         key=key,
         deps=[dg.AssetDep([spec.name, name]) for name in link.inputs] + _asset_sources(section),
-        config_schema=config_schema(section),
-        check_specs=[
-            dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking) for check in link.checks
-        ],
         group_name=f"{spec.name}_{link.stage}",
         owners=[f"team:{link.role}"],
         kinds=set(link.kinds),
         code_version=f"{link.version}-{digest(section.model_dump(mode='json'))[:12]}",
         description=link.description,
-        required_resource_keys={resource_key(spec.name)},
-        output_required=link.name not in OUTWARD,
         tags={"llm_assets/kind": "act" if link.act else "made"},
+        skippable=outward,
+    )
+
+    @dg.multi_asset(
+        name=op_name(spec.name, link.name),
+        specs=[asset],
+        check_specs=[
+            dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking) for check in link.checks
+        ],
+        config_schema=config_schema(section),
+        required_resource_keys={resource_key(spec.name)},
+        can_subset=outward,  # which lets it yield neither asset nor checks
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         changed = overrides(spec, context.run.run_config)
-        if changed and link.name in OUTWARD:
+        if changed and outward:
             context.log.warning(f"{link.name} skipped: this run is a trial ({', '.join(changed)} changed) and a trial moves no release")
             return
         config = type(section).model_validate(_with_asset_sources(context, section, context.op_execution_context.op_config))
