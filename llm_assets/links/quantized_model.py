@@ -24,7 +24,7 @@ BATCH = 64
 class QuantizedModelConfig(Section):
     """How the weights are rounded, and what that may cost."""
 
-    per_channel: bool = Field(True, description="one scale an output channel instead of one a matrix")
+    per_channel: bool = Field(False, description="one scale an output channel instead of one a matrix; try it where the drop is too large")
     allowed_drop: float = Field(0.01, ge=0, le=1, description="accuracy on the validation split that rounding may cost; 0.01 is one point")
 
 

@@ -30,11 +30,11 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     """One row a model, baselines first."""
     split = scorecard["split"]
     table = Table(
-        title=f"Scorecard of {scorecard['chain']}",
+        title=f"Scorecard of {scorecard['chain']}, on the test set",
         caption=f"release {scorecard['release'] or 'none yet'}; {split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test examples",
     )
-    table.add_column("model")
-    for name in ("test accuracy", "test macro F1", "size", "p50", "p99"):
+    table.add_column("model", no_wrap=True)
+    for name in ("accuracy", "macro F1", "size", "p50", "p99"):
         table.add_column(name, justify="right")
     for model in scorecard["models"]:
         table.add_row(
