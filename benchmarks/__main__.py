@@ -18,7 +18,9 @@ BENCHMARKS = {function.__name__: function for function in (definitions, orchestr
 def main() -> None:
     """Run one benchmark."""
     summaries = "\n".join(f"  {name:<14} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"benchmarks:\n{summaries}", formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=f"benchmarks:\n{summaries}", formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--preset", default="tiny", help="preset of the chain reviews for benchmarks that run it (default: tiny)")
     arguments = parser.parse_args()

@@ -50,7 +50,5 @@ def reuse(preset: str) -> Result:
 def _run(home: Path, preset: str) -> float:
     environment = {**os.environ, "LLM_ASSETS_HOME": str(home), "LLM_ASSETS_DAGSTER": str(home / "dagster")}
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", preset], env=environment, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", preset], env=environment, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began

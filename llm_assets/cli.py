@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +20,9 @@ Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_
 Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."),
+    typer.Option(
+        "--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."
+    ),
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -187,6 +188,8 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: errors that name a remedy are printed as they are, anything else with its traceback."""
+    from dagster import Failure
+
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.ports import PortError
     from llm_assets.serving.supervisor import ServiceError
@@ -195,10 +198,10 @@ def main() -> None:
 
     try:
         app()
-    except (ArtifactError, RefusedError, GatewayRefusedError, PortError, ServiceError, LookupError, OSError) as error:
+    except (ArtifactError, RefusedError, GatewayRefusedError, PortError, ServiceError, Failure, LookupError, OSError) as error:
         if os.environ.get("LLM_ASSETS_DEBUG"):
             raise
-        _fail(str(error))
+        _fail(str(getattr(error, "description", None) or error))
 
 
 def _fail(message: str) -> None:
@@ -261,15 +264,21 @@ def _overrides(spec: Settings, assignments: list[str]) -> dict[str, dict[str, An
 
 def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every section with its overrides; exits naming the section, the key and what it allows when one does not fit."""
+    import dagster as dg
     from pydantic import ValidationError
 
+    from llm_assets.components.llm_chain.references import referenced_assets, with_places
     from llm_assets.components.llm_chain.spec import merge
     from llm_assets.links.chain import LINKS
 
     sections = {}
     for name, link in LINKS.items():
+        values = merge(getattr(spec, name).model_dump(mode="json"), overrides.get(name, {}))
         try:
-            sections[name] = link.config.model_validate(merge(getattr(spec, name).model_dump(mode="json"), overrides.get(name, {})))
+            sections[name] = link.config.model_validate(values)
+            if referenced_assets(sections[name]):
+                with dg.DagsterInstance.get() as instance:
+                    sections[name] = link.config.model_validate(with_places(instance, _store(spec), values))
         except ValidationError as error:
             first = error.errors()[0]
             _fail(f"{'.'.join((name, *map(str, first['loc'])))}: {first['msg']}; keys of {name}: {', '.join(link.config.model_fields)}")
@@ -277,6 +286,7 @@ def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str,
 
 
 def _newest_scorecard(spec: Settings) -> dict[str, Any]:
+    from llm_assets.audit.cost import seconds_to_make
     from llm_assets.serving.releases import champion
 
     store = _store(spec)
@@ -284,7 +294,8 @@ def _newest_scorecard(spec: Settings) -> dict[str, Any]:
     if entry is None:
         raise LookupError(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
     release = champion(store.journal(spec.name, "release"))
-    return {"chain": spec.name, "release": release["release"] if release else None, **entry["record"]}
+    seconds = seconds_to_make(store, entry["inputs"].items())
+    return {**entry["record"], "release": release["release"] if release else None, "seconds": round(seconds, 1)}
 
 
 if __name__ == "__main__":

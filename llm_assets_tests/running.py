@@ -21,7 +21,12 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 def start(home: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
     """Start ``llm-assets`` in the repository's root."""
     return subprocess.Popen(
-        [sys.executable, "-m", "llm_assets.cli", *arguments], cwd=ROOT, env=environment(home, **extra), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "llm_assets.cli", *arguments],
+        cwd=ROOT,
+        env=environment(home, **extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

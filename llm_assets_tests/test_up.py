@@ -89,7 +89,10 @@ def up(tiny_chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[U
     process = start(home, "up", *options, LLM_ASSETS_PRESET="tiny")
     services = Up(home, process, ports)
     try:
-        wait_until(lambda: _answers(f"{services.dagster}/server_info") and _answers(f"{services.mlflow}/health") and _answers(f"{services.gateway}/readyz"), 120)
+        wait_until(
+            lambda: _answers(f"{services.dagster}/server_info") and _answers(f"{services.mlflow}/health") and _answers(f"{services.gateway}/readyz"),
+            120,
+        )
         yield services
     finally:
         process.send_signal(signal.SIGINT)
@@ -111,7 +114,15 @@ def test_the_ui_knows_what_the_command_line_made(up: Up) -> None:
 def test_a_browser_finds_the_graph_materialized_with_its_checks(up: Up, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})

@@ -24,7 +24,14 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor: compression may use training, evaluation may use serving's engines, serving normalises text as the corpus does.
-DOORS = {("compression", "training"), ("evaluation", "serving"), ("serving", "corpus"), ("evaluation", "corpus"), ("cli", "definitions"), ("definitions", "defs")}
+DOORS = {
+    ("compression", "training"),
+    ("evaluation", "serving"),
+    ("serving", "corpus"),
+    ("evaluation", "corpus"),
+    ("cli", "definitions"),
+    ("definitions", "defs"),
+}
 # The front door of the package and the terminal's check of the chains reach up on purpose, each inside a function.
 EXEMPT = {"__init__.py", "terminal/doctor.py"}
 HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "great_expectations")

@@ -70,8 +70,10 @@ def _download(pin: Pin, folder: Path, progress: Progress) -> Path:
         hashes = [(link, (link.hashes or {}).get("sha256")) for link in offered]
         wanted = [link for link, sha256 in hashes if sha256 == pin.sha256] or [link for link, sha256 in hashes if sha256 is None]
         if not wanted:
-            what = "no configured package index has that version" if not offered else (
-                "the index offers it with other hashes: " + ", ".join(f"{link.filename} sha256 {sha256}" for link, sha256 in hashes)
+            what = (
+                "no configured package index has that version"
+                if not offered
+                else ("the index offers it with other hashes: " + ", ".join(f"{link.filename} sha256 {sha256}" for link, sha256 in hashes))
             )
             raise _absent(pin, folder, what)
         found: dict[str, str] = {}

@@ -96,7 +96,7 @@ class AssetSource(SourceBase):
 
     kind: Literal["asset"]
     key: list[str] = Field(min_length=1)
-    path: str | None = Field(None, description="filled in from the upstream materialization's `path` metadata")
+    path: str | None = Field(None, exclude=True, description="filled in from the upstream materialization's `path` metadata")
     format: Format | None = Field(None, description="none: by the file's suffix")
     encoding: str = "utf-8-sig"
 
@@ -182,5 +182,3 @@ def _observe_data_set(source: HuggingFaceSource) -> dict[str, Any]:
             f"source {source.name}: the hub does not tell the revision of {source.path} ({type(error).__name__}); "
             "set `revision` to a 40-digit commit, or `path` to a local folder"
         ) from error
-
-

@@ -128,7 +128,8 @@ def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     return Verdict(
         check="every_label_in_every_set",
         passed=len(labels) > 1 and not missing,
-        description=f"{len(labels)} labels" + (f"; no document for {', '.join(missing)}" if missing else ", each in both sets")
+        description=f"{len(labels)} labels"
+        + (f"; no document for {', '.join(missing)}" if missing else ", each in both sets")
         + ("" if len(labels) > 1 else "; a classifier needs at least two"),
         values={f"{split} {label}": count for (split, label), count in sorted(counts.items())},
     )

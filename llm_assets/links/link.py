@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pydantic import Field
+
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets.store.progress import Progress, silent
@@ -22,13 +24,24 @@ class Section(Strict):
     """A link's section of the chain's YAML; also its Dagster run config."""
 
 
+class AssetReference(Strict):
+    """What another Dagster asset made, such as ``{asset: [reviews, pretrained_checkpoint]}``."""
+
+    asset: list[str] = Field(min_length=1, description="asset key")
+    path: str | None = Field(
+        None, exclude=True, description="where it stands; filled in when the link runs and, like any place, no part of the recipe"
+    )
+
+
 class Launch(Protocol):
     """Starts training processes for a job file, reports their progress and returns when all have ended well.
 
     Raises ``WorkerFailedError`` with the end of the worker's log otherwise; leaves no process behind either way.
     """
 
-    def __call__(self, job: Path, processes: int, progress: Progress) -> None: ...
+    def __call__(self, job: Path, processes: int, progress: Progress) -> None:
+        """Run ``job`` in ``processes`` workers."""
+        ...
 
 
 @dataclass(frozen=True)

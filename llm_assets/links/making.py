@@ -83,7 +83,15 @@ def make(
 
 
 def act(
-    store: Store, link: Link, config: Section, inputs: Mapping[str, Input], *, chain: str, run_id: str | None, trial: bool, progress: Progress = silent
+    store: Store,
+    link: Link,
+    config: Section,
+    inputs: Mapping[str, Input],
+    *,
+    chain: str,
+    run_id: str | None,
+    trial: bool,
+    progress: Progress = silent,
 ) -> tuple[Entry, Path]:
     """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files."""
     directory = store.home / "acts" / chain / link.name / (run_id or "unbound")
@@ -113,9 +121,7 @@ def act(
 
 def judge(link: Link, outcome: Artifact | Mapping[str, Any], inputs: Mapping[str, Input]) -> list[Verdict]:
     """Every check's verdict on an outcome, with the check's own name and severity."""
-    return [
-        check.judge(outcome, inputs).model_copy(update={"check": check.name, "blocking": check.blocking}) for check in link.checks
-    ]
+    return [check.judge(outcome, inputs).model_copy(update={"check": check.name, "blocking": check.blocking}) for check in link.checks]
 
 
 def _manifest(
@@ -127,8 +133,14 @@ def _manifest(
         link=link.name,
         fingerprint=recipe.fingerprint,
         data_version=recipe.fingerprint if link.trained else content_digest(files),
-        recipe={"link": recipe.link, "version": recipe.version, "config": dict(recipe.config), "inputs": dict(recipe.inputs),
-                "seed": recipe.seed, "observed": dict(recipe.observed)},
+        recipe={
+            "link": recipe.link,
+            "version": recipe.version,
+            "config": dict(recipe.config),
+            "inputs": dict(recipe.inputs),
+            "seed": recipe.seed,
+            "observed": dict(recipe.observed),
+        },
         inputs={
             name: InputEntry(link=artifact.link, fingerprint=artifact.fingerprint, data_version=artifact.data_version)
             for name, artifact in inputs.items()

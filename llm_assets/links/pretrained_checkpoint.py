@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from llm_assets.links import plots
-from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.links.link import AssetReference, Bench, Check, Link, Made, Section
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
@@ -41,7 +41,9 @@ class PretrainedCheckpointConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
     checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from")
-    from_pretrained: str | None = Field(None, description="continue from a folder of weights, or from a model of this name on the hub")
+    from_pretrained: str | AssetReference | None = Field(
+        None, description="continue from a folder of weights, a model of this name on the hub, or another asset's: {asset: [chain, link]}"
+    )
     revision: str = Field("main", description="revision of that model on the hub")
     required_drop: float = Field(0.5, ge=0, description="nats a masked token by which the loss must fall below its start and below uniform guessing")
 
@@ -83,27 +85,38 @@ def pretrained_checkpoint(
 
 def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:
     """What ``from_pretrained`` shows: the hashes of a folder's files, or the commit a revision on the hub names."""
-    if config.from_pretrained is None:
+    name = _place(config)
+    if name is None:
         return {}
-    folder = Path(config.from_pretrained).expanduser()
+    folder = Path(name).expanduser()
     if folder.is_dir():
-        return {"files": {name: sha256_file(folder / name) for name in WEIGHTS if (folder / name).is_file()}}
+        return {"files": {file: sha256_file(folder / file) for file in WEIGHTS if (folder / file).is_file()}}
     from huggingface_hub import HfApi
 
-    return {"name": config.from_pretrained, "commit": HfApi().model_info(config.from_pretrained, revision=config.revision).sha}
+    return {"name": name, "commit": HfApi().model_info(name, revision=config.revision).sha}
 
 
 def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
     """The local folder to continue from; a model of the hub is fetched, its weights as safetensors only."""
-    if config.from_pretrained is None:
+    name = _place(config)
+    if name is None:
         return None
-    folder = Path(config.from_pretrained).expanduser()
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder.resolve()
     from huggingface_hub import snapshot_download
 
-    commit = observe(config)["commit"]
-    return Path(snapshot_download(config.from_pretrained, revision=commit, allow_patterns=["*.json", "*.safetensors"]))
+    return Path(snapshot_download(name, revision=observe(config)["commit"], allow_patterns=["*.json", "*.safetensors"]))
+
+
+def _place(config: PretrainedCheckpointConfig) -> str | None:
+    """The folder or name of ``from_pretrained``. Raises ``ValueError`` for an asset whose place nobody filled in."""
+    reference = config.from_pretrained
+    if not isinstance(reference, AssetReference):
+        return reference
+    if reference.path is None:
+        raise ValueError(f"from_pretrained: {'/'.join(reference.asset)} is an asset, and where it stands is known only to a Dagster run")
+    return reference.path
 
 
 def _metrics(bench: Bench, vocabulary: int, compute: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,12 @@ def release(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_m
 
     Runs only when every gate of the scorecard passed. A model that is the champion already stays the same release; anything
     else gets the next number, an older model that comes back included. The journal of this asset is the truth about releases:
-    MLflow's aliases mirror it, and the gateway serves the files whose hashes stand in it.
+    MLflow's aliases mirror it, and the gateway serves the files whose hashes stand in it. Raises ``ValueError`` when the
+    scorecard judged another model.
     """
+    judged = scorecard.get("quantized_model")
+    if judged != quantized_model.fingerprint:
+        raise ValueError(f"the scorecard judged quantized_model {judged}, not {quantized_model.fingerprint}: materialize scorecard, then release")
     newest = champion(office.journal)
     if newest and newest["quantized_model"] == quantized_model.fingerprint:
         return Acted(newest, newest["release"])
@@ -44,7 +48,7 @@ def release(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_m
         "directory": relative_to_home(office.home, quantized_model.directory),
         "files": {file: quantized_model.manifest.files[file].sha256 for file in SERVED},
         "previous": before,
-        "aliases": {"champion": name, "previous": before},
+        "aliases": {"candidate": name, "champion": name, "previous": before},
         "metrics": _metrics(scorecard),
         "approved_by": config.approval,
         "note": config.note,

@@ -75,7 +75,4 @@ class Artifact:
                 raise ArtifactError(self._damage(name, "does not have the hash its manifest records"))
 
     def _damage(self, name: str, what: str) -> str:
-        return (
-            f"{self.link} {self.fingerprint}: {name} {what}; "
-            f"run `llm-assets verify --discard` and materialize {self.link} again"
-        )
+        return f"{self.link} {self.fingerprint}: {name} {what}; run `llm-assets verify --discard` and materialize {self.link} again"

@@ -81,10 +81,7 @@ class Manifest(BaseModel):
 def describe_files(directory: Path) -> dict[str, FileEntry]:
     """Size and SHA-256 of every file below ``directory``, by its relative POSIX path, sorted."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {
-        path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
-        for path in paths
-    }
+    return {path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_file(path)) for path in paths}
 
 
 def content_digest(files: Mapping[str, FileEntry]) -> str:

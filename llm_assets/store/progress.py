@@ -14,7 +14,9 @@ INTERVAL = 0.25  # seconds between two writes; a person cannot follow more
 class Progress(Protocol):
     """Called by a link as it works: ``progress(done, total, "documents", loss=0.4)``."""
 
-    def __call__(self, done: float, total: float, unit: str, **values: float) -> None: ...
+    def __call__(self, done: float, total: float, unit: str, **values: float) -> None:
+        """Report ``done`` of ``total``, and figures worth watching."""
+        ...
 
 
 def silent(done: float, total: float, unit: str, **values: float) -> None:

@@ -86,7 +86,9 @@ class Store:
             raise RefusedError(f"{artifact.link} {artifact.fingerprint} was never checked: materialize {artifact.link} again")
         if bad := failed(verdicts):
             reasons = "; ".join(f"{verdict.check}: {verdict.description}" for verdict in bad)
-            raise RefusedError(f"{artifact.link} {artifact.fingerprint} failed a blocking check ({reasons}); mend its cause and materialize {artifact.link} again")
+            raise RefusedError(
+                f"{artifact.link} {artifact.fingerprint} failed a blocking check ({reasons}); mend its cause and materialize {artifact.link} again"
+            )
 
     def write_sidecar(self, link: str, fingerprint: str, name: str, value: object) -> None:
         """Write a JSON file beside a manifest; sidecars are not part of the artifact's hash."""

@@ -30,8 +30,15 @@ def progress_bars(file: ProgressFile, console: Console) -> Iterator[None]:
     """Draw the run's progress while the block runs; without a terminal, one line a finished link."""
     stop = threading.Event()
     bars = Progress(
-        SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<22}"), BarColumn(24), TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), Figures(), console=console,
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<22}"),
+        BarColumn(24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        Figures(),
+        console=console,
     )
     view = _Bars(bars) if console.is_terminal else _Lines(console)
 
@@ -39,7 +46,8 @@ def progress_bars(file: ProgressFile, console: Console) -> Iterator[None]:
         position = 0
         while True:
             last = stop.wait(LOOK_SECONDS)
-            for position, event in file.follow(position):  # noqa: B007  # carried to the next look
+            for after, event in file.follow(position):
+                position = after
                 view.show(event)
             if last:
                 return

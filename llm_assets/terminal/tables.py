@@ -31,15 +31,19 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     split = scorecard["split"]
     table = Table(
         title=f"Scorecard of {scorecard['chain']}, on the test set",
-        caption=f"release {scorecard['release'] or 'none yet'}; {split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test examples",
+        caption=f"release {scorecard['release'] or 'none yet'}; examples: {split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test",
     )
     table.add_column("model", no_wrap=True)
     for name in ("accuracy", "macro F1", "size", "p50", "p99"):
         table.add_column(name, justify="right")
     for model in scorecard["models"]:
         table.add_row(
-            model["name"], f"{model['test_accuracy']:.4f}", f"{model['test_macro_f1']:.4f}", megabytes(model["bytes"]),
-            _milliseconds(model.get("p50_ms")), _milliseconds(model.get("p99_ms")),
+            model["name"],
+            f"{model['test_accuracy']:.4f}",
+            f"{model['test_macro_f1']:.4f}",
+            megabytes(model["bytes"]),
+            _milliseconds(model.get("p50_ms")),
+            _milliseconds(model.get("p99_ms")),
         )
     return table
 

@@ -109,11 +109,14 @@ class Tracker:
         return str(client.create_experiment(chain, artifact_location=location))
 
     def _find_run(self, client: MlflowClient, chain: str, fingerprint: str) -> str | None:
-        runs = client.search_runs([self._experiment(client, chain)], f"tags.`llm_assets.fingerprint` = '{fingerprint}' and tags.`llm_assets.complete` = 'true'", max_results=1)
+        runs = client.search_runs(
+            [self._experiment(client, chain)],
+            f"tags.`llm_assets.fingerprint` = '{fingerprint}' and tags.`llm_assets.complete` = 'true'",
+            max_results=1,
+        )
         return runs[0].info.run_id if runs else None
 
     def _send(self, record: RunRecord) -> Sent:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         client = self._client()
         experiment = self._experiment(client, record.chain)

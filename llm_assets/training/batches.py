@@ -49,9 +49,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(self, objective: Masked, tokenizer: PreTrainedTokenizerFast, order: numpy.ndarray, seed: int) -> None:
         layout = read_layout(objective.tokens)
-        self.blocks = numpy.memmap(
-            objective.tokens / "tokens.bin", dtype=layout["dtype"], mode="r", shape=(layout["blocks"], layout["context"])
-        )
+        self.blocks = numpy.memmap(objective.tokens / "tokens.bin", dtype=layout["dtype"], mode="r", shape=(layout["blocks"], layout["context"]))
         self.probability = objective.mask_probability
         self.mask_id = int(tokenizer.mask_token_id)
         self.special = numpy.asarray(sorted(set(tokenizer.all_special_ids)))

@@ -51,7 +51,13 @@ def project(folder: Path, text: str) -> Path:
 
 def load(folder: Path, script: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
     code = f"import elsewhere.definitions as d; defs = d.defs()\n{script}"
-    environment = {**os.environ, "PYTHONPATH": str(folder), "LLM_ASSETS_HOME": str(folder / "state"), "LLM_ASSETS_DAGSTER": str(folder / "state" / "dagster"), **extra}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "LLM_ASSETS_HOME": str(folder / "state"),
+        "LLM_ASSETS_DAGSTER": str(folder / "state" / "dagster"),
+        **extra,
+    }
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -136,7 +142,15 @@ def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:
                 "mlflow": "http://127.0.0.1:9",
                 "raw_corpus": {
                     "sources": [
-                        {"kind": "asset", "name": "ours", "key": ["exports", "opinions"], "format": "jsonl", "license": "ours", "language": "zh", "columns": {"label": "label"}}
+                        {
+                            "kind": "asset",
+                            "name": "ours",
+                            "key": ["exports", "opinions"],
+                            "format": "jsonl",
+                            "license": "ours",
+                            "language": "zh",
+                            "columns": {"label": "label"},
+                        }
                     ]
                 },
             },

@@ -22,7 +22,7 @@ def office(tmp_path: Path) -> Office:
 
 def run(office: Office, model: Artifact, note: str = "") -> Acted:
     """Release a model and write the journal as the edge does."""
-    acted = release(office, ReleaseConfig(note=note), scorecard=SCORECARD, quantized_model=model)
+    acted = release(office, ReleaseConfig(note=note), scorecard={**SCORECARD, "quantized_model": model.fingerprint}, quantized_model=model)
     verdict = LINK.checks[0].judge(acted.record, {"quantized_model": model})
     entry = {"run_id": "r", "trial": False, "data_version": acted.data_version, "verdicts": [verdict.model_dump()], "record": acted.record}
     office.journal.append(entry)
@@ -51,7 +51,7 @@ def test_a_new_model_and_an_old_one_that_comes_back_get_new_numbers(office: Offi
     names = [run(office, model).record["release"] for model in (old, new, new, old)]
     assert names == ["tiny-1", "tiny-2", "tiny-2", "tiny-3"]
     newest = champion(office.journal)
-    assert newest and newest["quantized_model"] == "aaa" and newest["aliases"] == {"champion": "tiny-3", "previous": "tiny-2"}
+    assert newest and newest["quantized_model"] == "aaa" and newest["aliases"] == {"candidate": "tiny-3", "champion": "tiny-3", "previous": "tiny-2"}
 
 
 def test_a_damaged_model_fails_its_check_and_becomes_no_champion(office: Office, tmp_path: Path) -> None:
@@ -68,7 +68,13 @@ def test_a_damaged_model_fails_its_check_and_becomes_no_champion(office: Office,
 
 def test_a_scorecard_without_the_model_is_refused(office: Office, tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="judges finetuned and no quantized"):
-        release(office, ReleaseConfig(), scorecard={"models": SCORECARD["models"][:1]}, quantized_model=write_artifact(tmp_path, "aaa"))
+        scorecard = {"models": SCORECARD["models"][:1], "quantized_model": "aaa"}
+        release(office, ReleaseConfig(), scorecard=scorecard, quantized_model=write_artifact(tmp_path, "aaa"))
+
+
+def test_a_scorecard_of_another_model_releases_nothing(office: Office, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the scorecard judged quantized_model bbb, not aaa"):
+        release(office, ReleaseConfig(), scorecard={**SCORECARD, "quantized_model": "bbb"}, quantized_model=write_artifact(tmp_path, "aaa"))
 
 
 def test_an_unknown_kind_of_approval_is_an_error() -> None:

@@ -22,9 +22,21 @@ def store(tmp_path: Path) -> Store:
 def manifest_of(recipe: Recipe, directory: Path) -> Manifest:
     files = describe_files(directory)
     return Manifest(
-        link=recipe.link, fingerprint=recipe.fingerprint, data_version=content_digest(files), recipe={"version": recipe.version, "seed": recipe.seed},
-        inputs={}, files=files, licenses=[], metrics={}, libraries={}, code={}, host="test", started="2026-01-01T00:00:00+00:00",
-        seconds=0.0, core_seconds=0.0, peak_memory_bytes=0,
+        link=recipe.link,
+        fingerprint=recipe.fingerprint,
+        data_version=content_digest(files),
+        recipe={"version": recipe.version, "seed": recipe.seed},
+        inputs={},
+        files=files,
+        licenses=[],
+        metrics={},
+        libraries={},
+        code={},
+        host="test",
+        started="2026-01-01T00:00:00+00:00",
+        seconds=0.0,
+        core_seconds=0.0,
+        peak_memory_bytes=0,
     )
 
 

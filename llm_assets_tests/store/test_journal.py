@@ -33,7 +33,13 @@ def test_a_cut_off_line_costs_only_itself(tmp_path_factory, cut: int) -> None:  
 
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from llm_assets.store.journal import Journal; [Journal(Path(sys.argv[1])).append({'n': n}) for n in range(40)]"
+    script = """
+import sys
+from pathlib import Path
+from llm_assets.store.journal import Journal
+for n in range(40):
+    Journal(Path(sys.argv[1])).append({"n": n})
+"""
     path = tmp_path / "log.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]

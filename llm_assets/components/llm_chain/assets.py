@@ -7,16 +7,15 @@ import dagster as dg
 
 from llm_assets.components.llm_chain.inputs import choose_inputs, version_tags
 from llm_assets.components.llm_chain.launcher import pipes_launch
+from llm_assets.components.llm_chain.references import referenced_assets, with_places
 from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_results
 from llm_assets.components.llm_chain.resources import ChainResource
 from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.components.llm_chain.trial import op_name, overrides, record_trial
-from llm_assets.corpus.sources import AssetSource
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
 from llm_assets.links.making import act, make
-from llm_assets.links.raw_corpus import RawCorpusConfig
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.progress import ProgressFile
 from llm_assets.store.store import Store
@@ -46,7 +45,8 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     outward = link.name in OUTWARD
     asset = dg.AssetSpec(
         key=key,
-        deps=[dg.AssetDep([spec.name, name]) for name in link.inputs] + _asset_sources(section),
+        deps=[dg.AssetDep([spec.name, name]) for name in link.inputs]
+        + [dg.AssetDep(dg.AssetKey(reference)) for reference in referenced_assets(section)],
         group_name=f"{spec.name}_{link.stage}",
         owners=[f"team:{link.role}"],
         kinds=set(link.kinds),
@@ -59,9 +59,7 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=op_name(spec.name, link.name),
         specs=[asset],
-        check_specs=[
-            dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking) for check in link.checks
-        ],
+        check_specs=[dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking) for check in link.checks],
         config_schema=config_schema(section),
         required_resource_keys={resource_key(spec.name)},
         can_subset=outward,  # which lets it yield neither asset nor checks
@@ -71,7 +69,8 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
         if changed and outward:
             context.log.warning(f"{link.name} skipped: this run is a trial ({', '.join(changed)} changed) and a trial moves no release")
             return
-        config = type(section).model_validate(_with_asset_sources(context, section, context.op_execution_context.op_config))
+        resource: ChainResource = getattr(context.resources, resource_key(spec.name))
+        config = type(section).model_validate(with_places(context.instance, resource.store(), context.op_execution_context.op_config))
         yield (_act if link.act else _make)(context, spec, link, config, changed)
 
     return materialize
@@ -85,7 +84,8 @@ def request_log(spec: Settings) -> dg.AssetSpec:
         group_name=f"{spec.name}_service",
         owners=["team:operations"],
         kinds={"fastapi", "json"},
-        description=f"Every answer of the gateway, one JSON object a line, in data/serving/log/{spec.name}/: id, time, release, label, probabilities, latency; no text.",
+        description=f"Every answer of the gateway, one JSON object a line, in data/serving/log/{spec.name}/: "
+        "id, time, release, label, probabilities, latency; no text.",
     )
 
 
@@ -96,8 +96,14 @@ def _make(context: dg.AssetExecutionContext, spec: Settings, link: Link, config:
     progress = ProgressFile(store.home / "work" / "progress" / f"{context.run_id}.jsonl")
     progress.event(link.name, "start")
     outcome = make(
-        store, link, config, {name: choice.value for name, choice in chosen.items()},
-        seed=spec.seed, launch=pipes_launch(context), progress=progress.for_link(link.name), run_id=context.run_id,
+        store,
+        link,
+        config,
+        {name: choice.value for name, choice in chosen.items()},
+        seed=spec.seed,
+        launch=pipes_launch(context),
+        progress=progress.for_link(link.name),
+        run_id=context.run_id,
     )
     sent = _track(resource, store, spec.name, link, outcome.artifact.fingerprint)
     if sent.warning:
@@ -122,8 +128,14 @@ def _act(context: dg.AssetExecutionContext, spec: Settings, link: Link, config: 
     progress = ProgressFile(store.home / "work" / "progress" / f"{context.run_id}.jsonl")
     progress.event(link.name, "start")
     entry, directory = act(
-        store, link, config, {name: choice.value for name, choice in chosen.items()},
-        chain=spec.name, run_id=context.run_id, trial=bool(changed), progress=progress.for_link(link.name),
+        store,
+        link,
+        config,
+        {name: choice.value for name, choice in chosen.items()},
+        chain=spec.name,
+        run_id=context.run_id,
+        trial=bool(changed),
+        progress=progress.for_link(link.name),
     )
     if link.name == "release":
         _mirror_release(context, resource, spec.name, entry["record"])
@@ -158,32 +170,3 @@ def _mirror_release(context: dg.AssetExecutionContext, resource: ChainResource, 
         context.log.warning(warning)
     else:
         store.write_sidecar("quantized_model", record["quantized_model"], f"registry-{chain}.json", record["aliases"])
-
-
-def _asset_sources(section: Section) -> list[dg.AssetDep]:
-    """Upstream assets of the user's that a section names as a source."""
-    sources = section.sources if isinstance(section, RawCorpusConfig) else []
-    return [dg.AssetDep(source.key) for source in sources if isinstance(source, AssetSource)]
-
-
-def _with_asset_sources(context: dg.AssetExecutionContext, section: Section, values: dict[str, Any]) -> dict[str, Any]:
-    """The step's config, each asset source with the path that the asset's newest materialization states."""
-    if not _asset_sources(section):
-        return values
-    sources = []
-    for source in values["sources"]:
-        if source["kind"] == "asset":
-            source = {**source, "path": _materialized_path(context, dg.AssetKey(source["key"]))}
-        sources.append(source)
-    return {**values, "sources": sources}
-
-
-def _materialized_path(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
-    event = context.instance.get_latest_materialization_event(key)
-    materialization = event.asset_materialization if event else None
-    if materialization is None or "path" not in materialization.metadata:
-        raise dg.Failure(
-            f"source asset {key.to_user_string()} states no path: materialize it, and let it return MaterializeResult(metadata={{'path': ...}})",
-            allow_retries=False,
-        )
-    return str(materialization.metadata["path"].value)

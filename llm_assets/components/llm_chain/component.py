@@ -15,7 +15,6 @@ from llm_assets.components.llm_chain.automation import chain_job, new_documents,
 from llm_assets.components.llm_chain.resources import ChainResource
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 
-
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
     "raw_corpus": {
         "sources": [

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -46,7 +47,7 @@ def run_chain(
     The run carries the code location's origin, so the UI lists, re-executes and terminates it like its own:
     its status is polled, and CANCELING or CANCELED interrupts this process.
     """
-    repository = ReconstructableRepository.for_module(MODULE, "defs", working_directory=os.getcwd())
+    repository = ReconstructableRepository.for_module(MODULE, "defs", working_directory=str(Path.cwd()))
     job = repository.get_reconstructable_job(spec.name)
     keys = frozenset(dg.AssetKey([spec.name, link]) for link in select)
     if keys:
@@ -81,7 +82,7 @@ def run_config(spec: Settings, overrides: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def _remote_origin(job: str) -> RemoteJobOrigin:
-    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, working_directory=os.getcwd())
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, working_directory=str(Path.cwd()))
     location = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name=LOCATION)
     return RemoteJobOrigin(repository_origin=RemoteRepositoryOrigin(code_location_origin=location, repository_name=REPOSITORY), job_name=job)
 

@@ -18,7 +18,9 @@ PRESET_VARIABLE = "LLM_ASSETS_PRESET"
 class Settings(Strict):
     """The keys of a chain's YAML that concern all its links."""
 
-    name: str = Field("", pattern=r"^[a-z][a-z0-9_]*$|^$", description="Name of the chain and first part of its asset keys; default: the folder's name")
+    name: str = Field(
+        "", pattern=r"^[a-z][a-z0-9_]*$|^$", description="Name of the chain and first part of its asset keys; default: the folder's name"
+    )
     preset: str = Field("", description="Which of `presets` to lay over the sections; LLM_ASSETS_PRESET in the environment wins; default: none")
     seed: int = Field(17, ge=0, description="Seed of everything random; part of every recipe")
     executor: Literal["in_process", "processes"] = Field(

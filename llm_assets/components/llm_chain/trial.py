@@ -9,8 +9,8 @@ from typing import Any
 
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.links.chain import CHAIN
-from llm_assets.store.fingerprint import flatten
 from llm_assets.store.files import write_json
+from llm_assets.store.fingerprint import flatten
 
 
 def op_name(chain: str, link: str) -> str:
