@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from llm_assets_tests.running import ROOT, environment, llm_assets, processes_of, start
+from llm_assets.links.chain import CHAIN
+from llm_assets_tests.running import ROOT, llm_assets, processes_of, start
 
 CHROMIUM = shutil.which("chromium")
 RUNS_OF = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"
@@ -226,21 +229,30 @@ def test_sigkill_of_a_run_leaves_no_worker(up: Up) -> None:
 
 
 @pytest.mark.slow
-def test_dg_dev_shows_the_same_instance(tiny_chain: Path) -> None:
-    """`dg dev` in the repository's root reads .env; the data root is the test's."""
+def test_dg_dev_shows_what_the_command_line_made(tiny_chain: Path, tmp_path: Path) -> None:
+    """`dg dev` in the root of a checkout whose data/ the command line filled; only .env tells it where that is."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("pyproject.toml", "dagster.yaml", "workspace.yaml", ".env", "llm_assets"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, checkout / name)
+    shutil.copytree(tiny_chain, checkout / "data", ignore=shutil.ignore_patterns("logs", "progress"))
     port = _free_port()
-    command = [str(Path(shutil.which("dg") or "dg")), "dev", "--port", str(port), "--host", "127.0.0.1"]
-    log = (tiny_chain / "dg-dev.log").open("w")
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(tiny_chain), stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/server_info"), 120)
-        nodes = _post(f"http://127.0.0.1:{port}/graphql", {"query": ASSETS})["data"]["assetNodes"]
-        made = {node["assetKey"]["path"][-1] for node in nodes if node["latestRun"]}
-        assert {"raw_corpus", "quantized_model", "endpoint"} <= made
-    finally:
-        import os
-
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
-        log.close()
-    wait_until(lambda: not processes_of(tiny_chain), 30)
+    own = ("LLM_ASSETS_HOME", "LLM_ASSETS_DAGSTER", "DAGSTER_HOME")
+    variables = {name: value for name, value in os.environ.items() if name not in own}
+    command = [str(Path(sys.executable).with_name("dg")), "dev", "--port", str(port), "--host", "127.0.0.1"]
+    with (tmp_path / "dg-dev.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=checkout,
+            env={**variables, "PWD": str(checkout), "PYTHONPATH": str(checkout)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_until(lambda: _answers(f"http://127.0.0.1:{port}/server_info"), 120)
+            nodes = _post(f"http://127.0.0.1:{port}/graphql", {"query": ASSETS})["data"]["assetNodes"]
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)
+    assert {node["assetKey"]["path"][-1] for node in nodes if node["latestRun"]} == {link.name for link in CHAIN}

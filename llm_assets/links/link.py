@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,4 +119,4 @@ class Link:
     @property
     def description(self) -> str:
         """The function's docstring, which is the asset's description in the UI."""
-        return (self.make.__doc__ or "").strip()
+        return inspect.cleandoc(self.make.__doc__ or "")

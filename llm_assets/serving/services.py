@@ -25,21 +25,24 @@ def gateway_service(home: Path, port: int = 8000, host: str = HOST) -> Service:
 
 
 def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 5000, gateway_port: int = 8000) -> list[Service]:
-    """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root."""
-    project = project_root()
+    """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root.
+
+    Dagster's services run in the data root: in a folder with a ``.env`` they would let that file overrule the environment.
+    """
+    workspace = str(project_root() / "workspace.yaml")
     mlflow = home / "mlflow"
     mlflow.mkdir(parents=True, exist_ok=True)
     return [
         Service(
             name="dagster",
-            command=[_tool("dagster-webserver"), "-h", HOST, "-p", str(dagster_port), "-w", "workspace.yaml"],
+            command=[_tool("dagster-webserver"), "-h", HOST, "-p", str(dagster_port), "-w", workspace],
             port=dagster_port,
             port_option="--dagster-port",
             ready_url=f"http://{HOST}:{dagster_port}/server_info",
             url=f"http://{HOST}:{dagster_port}",
-            directory=project,
+            directory=home,
         ),
-        Service(name="daemon", command=[_tool("dagster-daemon"), "run", "-w", "workspace.yaml"], directory=project),
+        Service(name="daemon", command=[_tool("dagster-daemon"), "run", "-w", workspace], directory=home),
         Service(
             name="mlflow",
             command=[

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 # Each library asked to send nothing home and to say nothing below a warning; the names are theirs.
-TELEMETRY_OFF: Mapping[str, str] = {
+TELEMETRY_OFF: dict[str, str | None] = {
     "DAGSTER_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
@@ -48,15 +49,16 @@ def cache_root() -> Path:
 def prepare_environment() -> Path:
     """Set what Dagster and the libraries read from the environment, where the user has not; returns the data root.
 
-    The same variables as the repo's ``.env`` gives ``dg dev``, so a run from the command line and one from the UI
-    meet in one instance.
+    The same variables as the project's ``.env`` gives ``dg dev``, so a run from the command line and one from the UI
+    meet in one instance; what else stands in ``.env`` is read too, and the environment wins over it.
     """
     home = data_root()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("LLM_ASSETS_HOME", str(home))
     os.environ.setdefault("LLM_ASSETS_DAGSTER", str(Path(os.environ["LLM_ASSETS_HOME"]) / "dagster"))
     os.environ.setdefault("DAGSTER_HOME", str(project_root()))
-    for name, value in TELEMETRY_OFF.items():
-        os.environ.setdefault(name, value)
+    for name, value in (TELEMETRY_OFF | dotenv_values(project_root() / ".env")).items():
+        if value is not None:
+            os.environ.setdefault(name, value)
     Path(os.environ["LLM_ASSETS_DAGSTER"]).mkdir(parents=True, exist_ok=True)
     return home

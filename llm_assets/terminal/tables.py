@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from llm_assets.audit.plan import Step
@@ -14,7 +15,7 @@ STATE_STYLE = {"reuse": "green", "make": "yellow", "maybe": "cyan", "act": "dim"
 
 def plan_table(chain: str, steps: Sequence[Step]) -> Table:
     """One row a link, with time and size as its newest artifact recorded them."""
-    table = Table(title=f"Plan of {chain}")
+    table = Table(title=f"Plan of {chain}", box=box.SIMPLE_HEAD)
     for name, justify in (("link", "left"), ("", "left"), ("why", "left"), ("time", "right"), ("size", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for step in steps:
@@ -28,14 +29,15 @@ def plan_table(chain: str, steps: Sequence[Step]) -> Table:
 
 def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     """One row a model, baselines first."""
-    split = scorecard["split"]
+    sizes = ", ".join(f"{scorecard['split'][part]:,} {part}" for part in ("train", "validation", "test"))
     table = Table(
+        box=box.SIMPLE_HEAD,
         title=f"Scorecard of {scorecard['chain']}, on the test set",
-        caption=f"release {scorecard['release'] or 'none yet'}; examples: {split['train']:,} training, {split['validation']:,} validation, {split['test']:,} test",
+        caption=f"release {scorecard['release'] or 'none yet'}; examples: {sizes}",
     )
     table.add_column("model", no_wrap=True)
     for name in ("accuracy", "macro F1", "size", "p50", "p99"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for model in scorecard["models"]:
         table.add_row(
             model["name"],
@@ -54,4 +56,4 @@ def megabytes(size: float) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} ms"
+    return "" if value is None else f"{value:.1f} ms"
