@@ -18,8 +18,9 @@ def open(chain: str, link: str) -> Artifact:
     Raises ``LookupError`` naming the command that makes it when the link was never materialized.
     """
     from llm_assets.audit.current import current_artifact
+    from llm_assets.definitions import chains
 
-    return current_artifact(chain, link)
+    return current_artifact(chain, link, chains()[chain].store or None)
 
 
 def __dir__() -> list[str]:

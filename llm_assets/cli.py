@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -37,10 +37,9 @@ def run(
     """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
     import uuid
 
-    import dagster as dg
     from rich.console import Console
 
-    from llm_assets.components.llm_chain.runs import run_chain
+    from llm_assets.components.llm_chain.runs import open_instance, run_chain
     from llm_assets.store.progress import ProgressFile
     from llm_assets.terminal.bars import progress_bars
 
@@ -48,8 +47,9 @@ def run(
     overrides = _overrides(spec, set_ or [])
     links = _known_links(select or [])
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
-    with dg.DagsterInstance.get() as instance, progress_bars(ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl"), console):
-        report = run_chain(instance, spec, run_id, links, overrides)
+    progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
+    with open_instance(data_root()) as instance, progress_bars(progress, console):
+        report = run_chain(instance, data_root(), spec, run_id, links, overrides)
     if report.cancelled:
         typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
         raise typer.Exit(130)
@@ -101,10 +101,13 @@ def serve(
 @app.command()
 def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
+    from llm_assets.components.llm_chain.runs import open_instance, settle_dead_runs
     from llm_assets.serving.services import default_services
     from llm_assets.serving.supervisor import supervise
 
     home = prepare_environment()
+    with open_instance(home) as instance:
+        settle_dead_runs(instance, home)
     supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
 
 
@@ -189,22 +192,31 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: errors that name a remedy are printed as they are, anything else with its traceback."""
     from dagster import Failure
+    from dagster.components.core.component_tree import ComponentTreeException
 
+    from llm_assets.audit.current import NothingUsableError
+    from llm_assets.corpus.archives import SourceError
     from llm_assets.serving.client import GatewayRefusedError
+    from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.ports import PortError
     from llm_assets.serving.supervisor import ServiceError
     from llm_assets.store.manifest import ArtifactError
     from llm_assets.store.verdict import RefusedError
 
+    expected = (
+        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
+        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceError,
+    )  # fmt: skip
     try:
         app()
-    except (ArtifactError, RefusedError, GatewayRefusedError, PortError, ServiceError, Failure, LookupError, OSError) as error:
+    except expected as error:
         if os.environ.get("LLM_ASSETS_DEBUG"):
             raise
-        _fail(str(getattr(error, "description", None) or error))
+        cause = error.__cause__ if isinstance(error, ComponentTreeException) else None
+        _fail(str(getattr(error, "description", None) or cause or error))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.secho(message, err=True, fg="red")
     raise SystemExit(1)
 
@@ -214,14 +226,9 @@ def _spec(chain: str, preset: str = "") -> Settings:
     prepare_environment()
     if preset:
         os.environ["LLM_ASSETS_PRESET"] = preset
-    from dagster.components.core.component_tree import ComponentTreeException
-
     from llm_assets.definitions import chains
 
-    try:
-        known = chains()
-    except ComponentTreeException as error:
-        _fail(str(error.__cause__ or error))
+    known = chains()
     if chain not in known:
         _fail(f"no chain {chain!r}; there are: {', '.join(known)}")
     return known[chain]
@@ -267,7 +274,7 @@ def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str,
     import dagster as dg
     from pydantic import ValidationError
 
-    from llm_assets.components.llm_chain.references import referenced_assets, with_places
+    from llm_assets.components.llm_chain.references import referenced_assets, resolve, with_places
     from llm_assets.components.llm_chain.spec import merge
     from llm_assets.links.chain import LINKS
 
@@ -278,7 +285,7 @@ def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str,
             sections[name] = link.config.model_validate(values)
             if referenced_assets(sections[name]):
                 with dg.DagsterInstance.get() as instance:
-                    sections[name] = link.config.model_validate(with_places(instance, _store(spec), values))
+                    sections[name] = link.config.model_validate(with_places(values, resolve(instance, _store(spec), values)))
         except ValidationError as error:
             first = error.errors()[0]
             _fail(f"{'.'.join((name, *map(str, first['loc'])))}: {first['msg']}; keys of {name}: {', '.join(link.config.model_fields)}")
@@ -292,7 +299,7 @@ def _newest_scorecard(spec: Settings) -> dict[str, Any]:
     store = _store(spec)
     entry = store.journal(spec.name, "scorecard").newest(lambda entry: not entry["trial"])
     if entry is None:
-        raise LookupError(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
+        _fail(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
     release = champion(store.journal(spec.name, "release"))
     seconds = seconds_to_make(store, entry["inputs"].items())
     return {**entry["record"], "release": release["release"] if release else None, "seconds": round(seconds, 1)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 import llm_assets.defs
+from llm_assets.components.llm_chain.automation import executor
 from llm_assets.components.llm_chain.component import LlmChain
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.store.home import prepare_environment
@@ -27,9 +28,9 @@ def chains() -> dict[str, Settings]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Every chain, on the in-process executor: training is a child process anyway."""
+    """Every chain, and the executor that `Materialize` in the UI uses."""
     prepare_environment()
     with warnings.catch_warnings():
         for category in (dg.BetaWarning, dg.PreviewWarning):  # of Dagster about its own way to load components
             warnings.simplefilter("ignore", category)
-        return dg.Definitions.merge(component_tree().build_defs(), dg.Definitions(executor=dg.in_process_executor))
+        return dg.Definitions.merge(component_tree().build_defs(), dg.Definitions(executor=executor(*chains().values())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from llm_assets.store.home import TELEMETRY_OFF, cache_root
 from llm_assets_tests.corpus import material
 from llm_assets_tests.running import succeed
 
-os.environ.update(TELEMETRY_OFF)
+os.environ.update({name: value for name, value in TELEMETRY_OFF.items() if value})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children inherit that
 
 
 @pytest.fixture(scope="session")

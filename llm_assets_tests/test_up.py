@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from llm_assets.links.chain import CHAIN
-from llm_assets_tests.running import ROOT, llm_assets, processes_of, start
+from llm_assets_tests.running import ROOT, llm_assets, processes_of, start, succeed
 
 CHROMIUM = shutil.which("chromium")
 RUNS_OF = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"
@@ -130,7 +130,7 @@ def test_a_browser_finds_the_graph_materialized_with_its_checks(up: Up, tmp_path
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.goto(f"{up.dagster}/assets/reviews/finetuned_model?view=checks", wait_until="domcontentloaded")
-        page.get_by_text("finetuned_beats_majority").first.wait_for(timeout=60_000)
+        page.get_by_text("beats_majority").first.wait_for(timeout=60_000)
         page.goto(f"{up.dagster}/asset-groups", wait_until="domcontentloaded")
         page.get_by_text("endpoint", exact=True).first.wait_for(timeout=60_000)
         text = page.inner_text("body")
@@ -188,8 +188,8 @@ def test_a_failed_link_is_reexecuted_from_failure_in_the_ui(up: Up) -> None:
 
 def _pretraining_again(up: Up) -> subprocess.Popen[str]:
     """A run that pretrains for long, with the workers already going."""
-    changed = ["--set", "pretrained_checkpoint.steps=5000", "--set", "pretrained_checkpoint.seconds=600"]
-    process = start(up.home, "run", "reviews", "--preset", "tiny", *changed[:2], "--select", "pretrained_checkpoint")
+    changed = ["--set", "pretrained_checkpoint.steps=5000"]
+    process = start(up.home, "run", "reviews", "--preset", "tiny", *changed, "--select", "pretrained_checkpoint")
     wait_until(lambda: _workers(up.home) >= 2 or process.poll() is not None, 90)
     assert process.poll() is None, process.communicate()
     return process
@@ -221,11 +221,14 @@ def test_ctrl_c_ends_a_run_and_its_workers(up: Up) -> None:
 
 
 @pytest.mark.slow
-def test_sigkill_of_a_run_leaves_no_worker(up: Up) -> None:
+def test_sigkill_of_a_run_leaves_no_worker_and_no_place_in_the_queue(up: Up) -> None:
     process = _pretraining_again(up)
+    run_id = next(run["runId"] for run in up.ask_dagster(RUNS)["runsOrError"]["results"] if run["status"] == "STARTED")
     process.kill()
     process.communicate()
     wait_until(lambda: _workers(up.home) == 0, 30)
+    succeed(up.home, "run", "reviews", "--preset", "tiny", "--select", "compute")  # notices the dead one on its way
+    assert up.ask_dagster(RUNS_OF, id=run_id)["runOrError"]["status"] == "FAILURE"
 
 
 @pytest.mark.slow

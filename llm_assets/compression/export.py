@@ -20,7 +20,8 @@ def export_classifier(directory: Path, target: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
-    model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True, attn_implementation="sdpa").eval()
+    settings = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
+    model = AutoModelForSequenceClassification.from_pretrained(directory, **settings).eval()
     ids = torch.ones(2, 16, dtype=torch.int64)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)
     shapes = {0: batch, 1: length}

@@ -23,7 +23,7 @@ class TorchClassifier:
         self.labels: list[str] = settings["labels"]
         self.max_length: int = settings["max_length"]
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True).eval()
+        self.model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True, use_safetensors=True).eval()
 
     def classify(self, texts: Sequence[str], progress: Progress = silent) -> list[list[float]]:
         """Probabilities [texts, labels]; texts of like length share a batch, so that little is padding."""

@@ -1,4 +1,4 @@
-"""The link evaluation_sets: validation and test sets that stay what they are."""
+"""The link evaluation_sets: validation and test sets that stay what they are as long as their sources do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class EvaluationSetsConfig(Section):
     version: int = Field(1, ge=1, description="raised by hand to draw new sets; figures of different versions do not compare")
     test_share: float = Field(0.10, gt=0, lt=1, description="of the near-duplicate clusters")
     validation_share: float = Field(0.05, gt=0, lt=1, description="of the near-duplicate clusters")
-    sources: list[str] | None = Field(None, description="sources they are drawn from; once named, a new source leaves the sets as they are")
+    sources: list[str] | None = Field(
+        None, description="sources they are drawn from; once named, documents of any other leave the sets exactly as they are"
+    )
     near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
 
     @model_validator(mode="after")
@@ -38,11 +40,15 @@ class EvaluationSetsConfig(Section):
 
 
 def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Artifact) -> Made:
-    """Draws the validation and test sets, which stay the same until their version is raised by hand.
+    """Draws the validation and test sets, which stay the same while the sources they are drawn from do and until their version is raised.
 
     Labelled texts that are equal or nearly equal form a cluster (MinHash), so that no variant of a test document is left
-    for training; clusters whose members disagree on the label are left out. The hash of version and cluster decides where a
-    cluster goes, and one document stands for it: no shuffling, and new documents leave the old assignments alone.
+    for training; clusters whose members disagree on the label are left out. The hash of the version and of the cluster's
+    smallest text key (text without punctuation, in code point order) decides where a cluster goes, and the document with
+    that key stands for it: no shuffling, and a new document moves no cluster that it is not nearly equal to. One that is
+    moves it in three cases: its key is smaller, so the hash is drawn anew; it joins two clusters into one; or its label
+    contradicts theirs, and the cluster leaves the sets. Only documents of the named `sources` count: an inbox that is not
+    among them moves nothing.
     The sets come from the raw corpus, normalised and masked but not screened: a new cleaning rule must not move them.
     `members.parquet` lists all documents of the drawn clusters; clean_corpus removes every one.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -52,13 +53,23 @@ def prepare_environment() -> Path:
     The same variables as the project's ``.env`` gives ``dg dev``, so a run from the command line and one from the UI
     meet in one instance; what else stands in ``.env`` is read too, and the environment wins over it.
     """
+    if "LLM_ASSETS_HOME" in os.environ:  # a moved data root takes Dagster's storage along
+        os.environ.setdefault("LLM_ASSETS_DAGSTER", str(data_root() / "dagster"))
+    for name, value in (TELEMETRY_OFF | _env_file()).items():
+        if value is not None:
+            os.environ.setdefault(name, value)
     home = data_root()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("LLM_ASSETS_HOME", str(home))
-    os.environ.setdefault("LLM_ASSETS_DAGSTER", str(Path(os.environ["LLM_ASSETS_HOME"]) / "dagster"))
+    os.environ.setdefault("LLM_ASSETS_DAGSTER", str(home / "dagster"))
     os.environ.setdefault("DAGSTER_HOME", str(project_root()))
-    for name, value in (TELEMETRY_OFF | dotenv_values(project_root() / ".env")).items():
-        if value is not None:
-            os.environ.setdefault(name, value)
     Path(os.environ["LLM_ASSETS_DAGSTER"]).mkdir(parents=True, exist_ok=True)
     return home
+
+
+def _env_file() -> dict[str, str | None]:
+    """What the project's ``.env`` says, its ``${PWD}`` being the project's root wherever this process was started."""
+    path = project_root() / ".env"
+    if not path.is_file():
+        return {}
+    return dotenv_values(stream=StringIO(path.read_text(encoding="utf-8").replace("${PWD}", str(path.parent))))

@@ -79,6 +79,8 @@ class TrainingJob(Part):
 # Fields that a link's section of the YAML states under the same name.
 HOW = frozenset({"micro_batch", "accumulation", "learning_rate", "warmup", "weight_decay", "max_gradient_norm", "zero_stage", "checkpoint_seconds"})
 
+WORKER = "llm_assets.training.worker"  # the module each process runs; named here so that the links that train count it among their sources
+
 # What worker and launcher leave beside the job.
 PROGRESS = "progress.jsonl"  # one line a logged step: step, total, loss, tokens_per_second, eta_s
 SUMMARY = "summary.json"  # written by rank 0 after the last step

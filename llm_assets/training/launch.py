@@ -18,9 +18,8 @@ import psutil
 
 from llm_assets.store.progress import Progress
 from llm_assets.training import watch
-from llm_assets.training.job import CANCEL, PREEMPTED, PROGRESS
+from llm_assets.training.job import CANCEL, PREEMPTED, PROGRESS, WORKER
 
-WORKER = "llm_assets.training.worker"
 POLL = 0.2  # seconds between two looks at the workers
 GRACE = 8.0  # seconds between SIGTERM and SIGKILL
 TAIL = 20  # lines of the log in an error

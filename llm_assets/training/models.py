@@ -29,7 +29,7 @@ def masked_model(
     Raises ``VocabularyError`` where the folder's embeddings do not cover the vocabulary.
     """
     if start_from is not None:
-        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(start_from, local_files_only=True)
+        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(start_from, local_files_only=True, use_safetensors=True)
         if model.config.vocab_size < vocabulary:
             raise VocabularyError(
                 f"{start_from} knows {model.config.vocab_size} tokens, the tokenizer makes {vocabulary}: "
@@ -68,6 +68,7 @@ def classifier(start_from: Path, objective: Classification) -> PreTrainedModel:
         "embedding_dropout": objective.dropout,
         "mlp_dropout": objective.dropout,
         "local_files_only": True,
+        "use_safetensors": True,  # never a .bin, which is unpickled
     }
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(start_from, **settings)
     return model

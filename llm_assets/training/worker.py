@@ -58,15 +58,16 @@ class Worker(Trainer):
         self.best = best
         self.padding = padding
         self.tokens = 0  # seen by this rank since the last log
-        self.tokens_in_all = 0
         self.clock = time.monotonic()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]  # the dataset is already in the job's order
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
-        """One forward and backward pass; counts its tokens."""
-        self.tokens += int(inputs["input_ids"].ne(self.padding).sum())
+        """One forward and backward pass; counts its tokens, those of the other ranks taken to be as many."""
+        tokens = int(inputs["input_ids"].ne(self.padding).sum())
+        self.tokens += tokens
+        self.state.num_input_tokens_seen += tokens * self.args.world_size  # kept in checkpoints, so a resumed training counts on
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
         return loss
 
@@ -75,7 +76,6 @@ class Worker(Trainer):
         if "loss" in logs:
             now = time.monotonic()
             logs["tokens_per_second"] = round(self.tokens * self.args.world_size / max(1e-6, now - self.clock), 1)
-            self.tokens_in_all += self.tokens * self.args.world_size
             self.tokens, self.clock = 0, now
         super().log(logs, start_time)
 
@@ -235,7 +235,7 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
         {
             **figures,
             "steps": worker.state.global_step,
-            "tokens": worker.tokens_in_all,
+            "tokens": worker.state.num_input_tokens_seen,
             "parameters": sum(map(_elements, model.parameters())),
             "body_parameters": sum(_elements(parameter) for name, parameter in model.named_parameters() if ".layers." in name),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * worker.args.world_size,

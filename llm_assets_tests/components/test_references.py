@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llm_assets.components.llm_chain.references import referenced_assets, with_places
+from llm_assets.components.llm_chain.references import referenced_assets, resolve, with_places
 from llm_assets.links.pretrained_checkpoint import PretrainedCheckpointConfig, observe
 from llm_assets.store.fingerprint import Recipe
 from llm_assets.store.store import Store
@@ -39,7 +39,7 @@ def test_a_checkpoint_of_another_chain_is_found_and_hashed_in(tmp_path: Path) ->
         good = checkpoint(store, passed=True)
         report(instance, good)
         report(instance, checkpoint(store, passed=False))
-        placed = PretrainedCheckpointConfig.model_validate(with_places(instance, store, REFERENCE))
+        placed = PretrainedCheckpointConfig.model_validate(with_places(REFERENCE, resolve(instance, store, REFERENCE)))
     assert str(placed.from_pretrained.path).endswith(good)  # type: ignore[union-attr]  # the newer one failed its check
     assert set(observe(placed)["files"]) == {"config.json", "model.safetensors"}
     assert placed.model_dump(mode="json") == config.model_dump(mode="json")  # where it stands is no part of the recipe
@@ -47,6 +47,6 @@ def test_a_checkpoint_of_another_chain_is_found_and_hashed_in(tmp_path: Path) ->
 
 def test_an_asset_that_was_never_materialized_is_named(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="states no path"):
-        with_places(instance, Store(tmp_path), {"sources": [{"kind": "asset", "key": ["exports", "opinions"]}]})
+        resolve(instance, Store(tmp_path), {"sources": [{"kind": "asset", "key": ["exports", "opinions"]}]})
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="no usable pretrained_checkpoint for chain base"):
-        with_places(instance, Store(tmp_path), REFERENCE)
+        resolve(instance, Store(tmp_path), REFERENCE)

@@ -129,8 +129,8 @@ def test_only_what_differs_makes_a_trial(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
     spec = with_preset(VALUES)
     same = spec.tokens.model_dump(mode="json")  # type: ignore[attr-defined]
-    assert overrides(spec, {"ops": {"reviews__tokens": {"config": same}}}) == {}
-    assert overrides(spec, {"ops": {"reviews__tokens": {"config": {"context": 32}}}}) == {"tokens.context": 32}
+    assert overrides(spec, [{"ops": {"reviews__tokens": {"config": same}}}]) == {}
+    assert overrides(spec, [{}, {"ops": {"reviews__tokens": {"config": {"context": 32}}}}]) == {"tokens.context": 32}
 
 
 def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:

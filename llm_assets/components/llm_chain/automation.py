@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from llm_assets.components.llm_chain.spec import Settings
+from llm_assets.corpus.sources import FORMATS
 from llm_assets.links.chain import CHAIN
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.home import data_root
@@ -20,9 +21,12 @@ def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:  # type: ignor
     )
 
 
-def executor(spec: Settings) -> dg.ExecutorDefinition:
-    """In the run's process by default: training is a child process anyway, and ten small assets start 13 times faster."""
-    if spec.executor == "processes":
+def executor(*specs: Settings) -> dg.ExecutorDefinition:
+    """In the run's process by default: training is a child process anyway, and ten small assets start 13 times faster.
+
+    Each link in a process of its own where one of the chains asks for it.
+    """
+    if any(spec.executor == "processes" for spec in specs):
         return dg.multiprocess_executor.configured(
             {"start_method": {"forkserver": {"preload_modules": ["llm_assets.definitions"]}}, "max_concurrent": 2}, name="processes"
         )
@@ -53,13 +57,14 @@ def new_documents(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Se
         description=f"Materializes the chain when the files in data/inbox/{spec.name}/ change.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.RunRequest:
-        files = sorted(path for path in inbox.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in inbox.glob("*") if path.suffix.lower() in FORMATS and not path.name.startswith("."))
         if not files:
-            return dg.SkipReason(f"no documents in {inbox}")
-        state = digest([[path.relative_to(inbox).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+            return dg.SkipReason(f"no documents ({', '.join(FORMATS)}) in {inbox}")
+        state = digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
         if state == context.cursor:
             return dg.SkipReason(f"the {len(files)} files in {inbox} have not changed since the last run was asked for")
         context.update_cursor(state)
-        return dg.RunRequest(run_key=state, tags={"llm_assets/reason": f"new documents: {len(files)} files in the inbox"})
+        change = digest([context.cursor, state])  # files that come back to an earlier state are news again
+        return dg.RunRequest(run_key=change, tags={"llm_assets/reason": f"new documents: {len(files)} files in the inbox"})
 
     return watch

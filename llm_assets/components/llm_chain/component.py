@@ -10,9 +10,9 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel
 
-from llm_assets.components.llm_chain.assets import chain_assets, resource_key
+from llm_assets.components.llm_chain.assets import chain_assets
 from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
-from llm_assets.components.llm_chain.resources import ChainResource
+from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default

@@ -14,26 +14,26 @@ from llm_assets.store.store import Store
 
 def choose_inputs(instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store, chain: str, link: str) -> dict[str, Usable]:
     """Every input of a link. Raises ``dg.Failure`` naming the input and the remedy when none may be used."""
-    runs = set(_ancestry(instance, run))
+    runs = {each.run_id for each in ancestry(instance, run)}
     try:
         return {name: newest_usable(instance, store, chain, name, runs) for name in LINKS[link].inputs}
     except NothingUsableError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def version_tags(chain: str, chosen: Mapping[str, Usable]) -> dict[str, str]:
-    """The tags by which a materialization states what it read; without them Dagster records the newest of each."""
+def version_tags(chosen: Mapping[tuple[str, ...], Usable]) -> dict[str, str]:
+    """The tags by which a materialization states what it read, by asset key; without them Dagster records the newest of each."""
     tags = {}
-    for name, choice in chosen.items():
-        key = dg.AssetKey([chain, name])
+    for path, choice in chosen.items():
+        key = dg.AssetKey(path)
         tags[get_input_data_version_tag(key)] = choice.data_version
         tags[get_input_event_pointer_tag(key)] = str(choice.storage_id)
     return tags
 
 
-def _ancestry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[str]:
+def ancestry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
     """The run and those it re-executes: what they made counts as made in the same run."""
     current: dg.DagsterRun | None = run
     while current is not None:
-        yield current.run_id
+        yield current
         current = instance.get_run_by_id(current.parent_run_id) if current.parent_run_id else None

@@ -9,6 +9,11 @@ from llm_assets.store.store import Store
 from llm_assets.tracking.tracker import Tracker
 
 
+def resource_key(chain: str) -> str:
+    """The key under which a chain's store and tracker are provided; chains may differ in both."""
+    return f"llm_assets_{chain}"
+
+
 class ChainResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Opens the store and the tracker that a chain's YAML names, below the data root."""
 

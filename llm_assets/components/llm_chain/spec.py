@@ -13,6 +13,7 @@ from llm_assets.links.link import Section
 from llm_assets.store.strict import Strict
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
+PRESET_TAG = "llm_assets/preset"  # of a run
 
 
 class Settings(Strict):

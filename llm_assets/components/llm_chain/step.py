@@ -1,0 +1,141 @@
+"""One step of a run: chooses a link's inputs, runs it, reports what came of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, version_tags
+from llm_assets.components.llm_chain.launcher import pipes_launch
+from llm_assets.components.llm_chain.references import resolve, with_places
+from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_results
+from llm_assets.components.llm_chain.resources import ChainResource, resource_key
+from llm_assets.components.llm_chain.spec import PRESET_TAG, Settings
+from llm_assets.components.llm_chain.trial import overrides, record_trial
+from llm_assets.links.link import Link, Section
+from llm_assets.links.making import act, make
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.progress import ProgressFile
+from llm_assets.store.verdict import Verdict, failed
+from llm_assets.tracking.record import record_of
+from llm_assets.tracking.tracker import Sent
+
+TRACKING = "tracking.json"  # sidecar: the MLflow run of a made artifact
+
+
+class Step:
+    """A link within a run of its chain."""
+
+    def __init__(self, context: dg.AssetExecutionContext, spec: Settings, link: Link) -> None:
+        self.context, self.spec, self.link = context, spec, link
+        resource: ChainResource = getattr(context.resources, resource_key(spec.name))
+        self.store, self.tracker = resource.store(), resource.tracker()
+        self.progress = ProgressFile(self.store.home / "work" / "progress" / f"{context.run_id}.jsonl")
+        self._refuse_another_preset()
+
+    @cached_property
+    def changed(self) -> dict[str, Any]:
+        """What this run, or one it re-executes, changes from the chain's YAML."""
+        return overrides(self.spec, (run.run_config for run in ancestry(self.context.instance, self.context.run)))
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether anything is changed."""
+        return bool(self.changed)
+
+    def run(self) -> dg.MaterializeResult[Any]:
+        """Run the link and report it."""
+        chosen = choose_inputs(self.context.instance, self.context.run, self.store, self.spec.name, self.link.name)
+        values = self.context.op_execution_context.op_config
+        places = resolve(self.context.instance, self.store, values)
+        config = type(getattr(self.spec, self.link.name)).model_validate(with_places(values, places))
+        inputs = {name: choice.value for name, choice in chosen.items()}
+        tags = version_tags({(self.spec.name, name): choice for name, choice in chosen.items()} | places)
+        self.progress.event(self.link.name, "start")
+        return self._act(config, inputs, tags) if self.link.act else self._make(config, inputs, tags)
+
+    def _make(self, config: Section, inputs: dict[str, Any], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
+        outcome = make(
+            self.store,
+            self.link,
+            config,
+            inputs,
+            seed=self.spec.seed,
+            launch=pipes_launch(self.context),
+            progress=self.progress.for_link(self.link.name),
+            run_id=self.context.run_id,
+        )
+        artifact = outcome.artifact
+        sent = self._track(artifact)
+        if sent.warning:
+            self.context.log.warning(sent.warning)
+        self.context.log.info(f"{artifact.link} {artifact.fingerprint} {'reused' if outcome.reused else 'made'} at {artifact.directory}")
+        self._record_trial(artifact.fingerprint)
+        self.progress.event(self.link.name, "reused" if outcome.reused else "made", seconds=artifact.manifest.seconds)
+        return dg.MaterializeResult(
+            metadata=artifact_metadata(artifact, outcome.reused, self.is_trial, sent),
+            data_version=dg.DataVersion(artifact.data_version),
+            tags=tags,
+            check_results=check_results(outcome.verdicts),
+        )
+
+    def _act(self, config: Section, inputs: dict[str, Any], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
+        entry, directory = act(
+            self.store,
+            self.link,
+            config,
+            inputs,
+            chain=self.spec.name,
+            run_id=self.context.run_id,
+            trial=self.is_trial,
+            progress=self.progress.for_link(self.link.name),
+        )
+        verdicts = [Verdict.model_validate(verdict) for verdict in entry["verdicts"]]
+        if self.link.name == "release" and not failed(verdicts):
+            self._mirror_release(entry["record"])
+        self._record_trial(entry["at"])
+        self.progress.event(self.link.name, "done", seconds=entry["seconds"])
+        return dg.MaterializeResult(
+            metadata=act_metadata(entry, directory, self.is_trial),
+            data_version=dg.DataVersion(entry["data_version"]),
+            tags=tags,
+            check_results=check_results(verdicts),
+        )
+
+    def _track(self, artifact: Artifact) -> Sent:
+        """The artifact's MLflow run: found in its sidecar, else written now."""
+        known = self.store.read_sidecar(artifact.link, artifact.fingerprint, TRACKING)
+        if isinstance(known, dict):
+            return Sent(known["run_id"], known["url"])
+        sent = self.tracker.send(record_of(self.spec.name, artifact))
+        if sent.run_id:
+            self.store.write_sidecar(artifact.link, artifact.fingerprint, TRACKING, {"run_id": sent.run_id, "url": sent.url})
+        return sent
+
+    def _mirror_release(self, record: dict[str, Any]) -> None:
+        """Bring MLflow's registry in line with the release, unless its sidecar says that it is."""
+        fingerprint, name = record["quantized_model"], f"registry-{self.spec.name}.json"
+        if self.store.read_sidecar("quantized_model", fingerprint, name) == record["aliases"]:
+            return
+        directory = self.store.open("quantized_model", fingerprint).directory
+        warning = self.tracker.mirror_release(self.spec.name, record["release"], str(directory), fingerprint, record["aliases"])
+        if warning:
+            self.context.log.warning(warning)
+        else:
+            self.store.write_sidecar("quantized_model", fingerprint, name, record["aliases"])
+
+    def _record_trial(self, outcome: str) -> None:
+        if self.is_trial:
+            record_trial(self.store.home, self.context.run_id, self.spec.name, self.changed, self.link.name, outcome)
+
+    def _refuse_another_preset(self) -> None:
+        """A run keeps its preset: re-executed where another is loaded, it would go on from inputs of different settings."""
+        asked, loaded = self.context.run.tags.get(PRESET_TAG), self.spec.preset or "none"
+        if asked not in (None, loaded):
+            raise dg.Failure(
+                f"this run was started with preset {asked}, and this code location has loaded {loaded}. Remedy: start a new run, "
+                f"or set LLM_ASSETS_PRESET={asked} and reload",
+                allow_retries=False,
+            )
