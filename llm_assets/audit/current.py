@@ -56,11 +56,11 @@ def newest_usable(instance: dg.DagsterInstance, store: Store, chain: str, link: 
     raise NothingUsableError(f"no usable {link} for chain {chain}: {why}. Remedy: llm-assets run {chain} --select {link}")
 
 
-def current_artifact(chain: str, link: str) -> Artifact:
-    """The artifact a chain stands on now, below the data root. Raises ``NothingUsableError``."""
+def current_artifact(chain: str, link: str, root: str | None = None) -> Artifact:
+    """The artifact a chain stands on now, in its store at ``root`` or below the data root. Raises ``NothingUsableError``."""
     from llm_assets.store.home import prepare_environment
 
-    store = Store(prepare_environment())
+    store = Store(prepare_environment(), root)
     with dg.DagsterInstance.get() as instance:
         value = newest_usable(instance, store, chain, link).value
     if not isinstance(value, Artifact):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_assets.store.manifest import MANIFEST, ArtifactError
+from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.store import Store
 
 
@@ -21,11 +21,13 @@ class Damage:
 
 
 def damaged_artifacts(store: Store) -> Iterator[Damage]:
-    """Every artifact with a missing or changed file or an unreadable manifest; reads and hashes every byte."""
-    for path in sorted(store.filesystem.glob(f"{store.root}/*/*/{MANIFEST}")):
-        link, fingerprint = str(path).split("/")[-3:-1]
+    """Every artifact with a missing or changed file or an unreadable manifest; reads and hashes every byte.
+
+    Of a remote root every file is fetched anew: a bit that flipped in the cache is no damage of the root, and is mended.
+    """
+    for link, fingerprint in store.names():
         try:
-            store.open(link, fingerprint).verify()
+            store.open(link, fingerprint, refetch=True).verify()
         except ArtifactError as error:
             yield Damage(link, fingerprint, str(error))
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_assets.corpus.archives import SourceError, fetch, read_member
 from llm_assets.corpus.documents import doc_id, document_schema
+from llm_assets.corpus.hub import observed_commit
+from llm_assets.corpus.places import local
 from llm_assets.corpus.sources import AssetSource, Columns, FilesSource, Format, HuggingFaceSource, PypiSource, Source, format_of, matching_files
 from llm_assets.store.progress import Progress, silent
 
@@ -80,7 +82,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _records(records: Iterator[tuple[int, dict[str, Any]]], columns: Columns) -> Iterator[Row]:
     for line, record in records:
-        wanted = {columns.text, columns.label, columns.id} - {None}
+        wanted = {columns.text, columns.id} - {None}
         if missing := sorted(str(name) for name in wanted if name not in record):
             raise KeyError(f"line {line} has no column {', '.join(missing)}; it has {', '.join(map(str, record))}")
         text = record[columns.text]
@@ -91,7 +93,7 @@ def _records(records: Iterator[tuple[int, dict[str, Any]]], columns: Columns) ->
 
 
 def _optional(record: dict[str, Any], column: str | None) -> str | None:
-    value = record[column] if column else None
+    value = record.get(column) if column else None
     return None if value is None or value == "" else str(value)
 
 
@@ -118,9 +120,13 @@ def _parsed(source: PypiSource | FilesSource | AssetSource, name: str, content: 
 def _data_set(source: HuggingFaceSource) -> list[Row]:
     from datasets import disable_progress_bars, enable_progress_bars, load_dataset
 
+    folder = local(source.path)
+    if folder is None and Path(source.path).is_dir():  # `datasets` would take it, and the recipe names the hub's commit
+        raise SourceError(f"source {source.name}: {Path(source.path).absolute()} hides the hub's {source.path}; name that folder by its full path")
     disable_progress_bars()  # the link reports its own progress
     try:
-        data_set = load_dataset(source.path, source.configuration, split=source.split, revision=source.revision)
+        place, commit = (str(folder), None) if folder else (source.path, observed_commit("dataset", source.path, source.revision))
+        data_set = load_dataset(place, source.configuration, split=source.split, revision=commit)
         return list(_records(enumerate(data_set, 1), source.columns))
     except Exception as error:  # readers and hub clients raise errors of several libraries
         raise SourceError(f"source {source.name}: {source.path} cannot be read ({type(error).__name__}: {error})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,20 +9,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llm_assets.corpus.archives import Pin, SourceError
+from llm_assets.corpus.hub import HubError, observe_commit
+from llm_assets.corpus.places import local, roots
 from llm_assets.store.files import sha256_file
-from llm_assets.store.home import data_root
 from llm_assets.store.strict import Strict
 
 Format = Literal["lines", "tagged", "jsonl", "csv", "parquet"]
 FORMATS: Mapping[str, Format] = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-COMMIT = re.compile(r"[0-9a-f]{40}")  # a pinned revision of a hub; a branch or a tag must be asked for
 
 
 class Columns(Strict):
     """Which columns (CSV, JSON lines, Parquet) hold what."""
 
     text: str = Field("text", description="the text; required in every row")
-    label: str | None = Field(None, description="the label")
+    label: str | None = Field(None, description="the label; a row without it is a document without a label")
     id: str | None = Field(None, description="the user's own identifier, kept for tracing")
 
 
@@ -75,17 +74,19 @@ class FilesSource(SourceBase):
     """Files of the user's: text (a document a line), JSON lines, CSV or Parquet."""
 
     kind: Literal["files"]
-    path: str = Field(description="glob; a relative one is looked up in the data root, then in the working directory")
+    path: str = Field(description="glob; a relative one is looked up in the data root, then in the project root. Hidden files are passed over")
     format: Format | None = Field(None, description="none: by the file's suffix")
     encoding: str = "utf-8-sig"
-    required: bool = Field(True, description="false: no matching file is no error, as with an inbox")
+    required: bool = Field(
+        True, description="false, as for an inbox: no matching file is no error, and files of unknown suffix are ignored and counted"
+    )
 
 
 class HuggingFaceSource(SourceBase):
     """A data set that `datasets.load_dataset` reads: a name on a hub, or a local folder."""
 
     kind: Literal["huggingface"]
-    path: str
+    path: str = Field(description="folder (a relative one is looked up in the data root, then in the project root), else the hub's name")
     configuration: str | None = Field(None, description="the data set's configuration (subset)")
     split: str = "train"
     revision: str | None = Field(None, description="commit, tag or branch of the hub; a 40-digit commit needs no asking")
@@ -109,10 +110,15 @@ def matching_files(source: FilesSource | AssetSource) -> list[tuple[str, Path]]:
 
     Raises ``SourceError`` naming the source and what was looked for when there is none (and the source requires one).
     """
-    found = list(_asset_files(source) if isinstance(source, AssetSource) else _globbed(source.path))
+    found = sorted(_asset_files(source) if isinstance(source, AssetSource) else _globbed(source.path))
     if not found and (isinstance(source, AssetSource) or source.required):
         raise SourceError(f"source {source.name}: no file matches {source.path}; restore it or correct `path` of this source in the chain's YAML")
-    return sorted(found)
+    return [(name, path) for name, path in found if not _is_ignored(source, name)]
+
+
+def ignored_files(source: Source) -> list[str]:
+    """The files that a source which need not give any, such as an inbox, passes over: no format belongs to their suffix."""
+    return sorted(name for name, _ in _globbed(source.path) if _is_ignored(source, name)) if isinstance(source, FilesSource) else []
 
 
 def format_of(source: FilesSource | AssetSource, name: str) -> Format:
@@ -126,40 +132,46 @@ def format_of(source: FilesSource | AssetSource, name: str) -> Format:
 def observe(source: Source) -> dict[str, Any]:
     """What the source shows now, for the recipe: an archive's pinned hash, each file's size and SHA-256, a hub's revision.
 
+    Ignored files are named too, so that their count in the metrics is made anew when one comes.
+
     Raises ``SourceError`` for a source that has vanished.
     """
     if isinstance(source, PypiSource):
         return {"version": source.version, "sha256": source.sha256}
     if isinstance(source, HuggingFaceSource):
         return _observe_data_set(source)
-    return {"files": {name: _fingerprint(path) for name, path in matching_files(source)}}
+    shown: dict[str, Any] = {"files": {name: _fingerprint(path) for name, path in matching_files(source)}}
+    ignored = ignored_files(source)
+    return {**shown, "ignored": ignored} if ignored else shown
 
 
 def _globbed(pattern: str) -> Iterator[tuple[str, Path]]:
+    """Files in the first root that has any; as in a shell, hidden ones only where the pattern spells the dotted name out."""
     path = Path(pattern).expanduser()
-    if path.is_absolute():
-        roots, relative = [Path(path.anchor)], path.relative_to(path.anchor)
-    else:
-        roots, relative = [data_root(), Path.cwd()], path
-    for root in roots:
-        found = [file for file in root.glob(str(relative)) if file.is_file()]
+    places, relative = ((Path(path.anchor),), path.relative_to(path.anchor)) if path.is_absolute() else (roots(), path)
+    for root in places:
+        files = ((file.relative_to(root), file) for file in root.glob(str(relative)) if file.is_file())
+        found = [(name, file) for name, file in files if not any(part.startswith(".") for part in {*name.parts} - {*relative.parts})]
         if found:
-            prefix = path.anchor if path.is_absolute() else ""
-            yield from ((prefix + file.relative_to(root).as_posix(), file) for file in found)
+            yield from ((path.anchor + name.as_posix(), file) for name, file in found)
             return
+
+
+def _is_ignored(source: FilesSource | AssetSource, name: str) -> bool:
+    return isinstance(source, FilesSource) and not source.required and source.format is None and Path(name).suffix.lower() not in FORMATS
 
 
 def _asset_files(source: AssetSource) -> Iterator[tuple[str, Path]]:
     key = "/".join(source.key)
     if source.path is None:
         raise SourceError(f"source {source.name}: the asset {key} states no `path` in its metadata; add the file or folder it writes")
-    root = Path(source.path).expanduser()
+    root = local(source.path)
+    if root is None:
+        raise SourceError(f"source {source.name}: what the asset {key} wrote to {source.path} is gone; materialize {key} again")
     if root.is_file():
         yield root.name, root
-    elif root.is_dir():
-        yield from ((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if file.is_file() and file.suffix.lower() in FORMATS)
     else:
-        raise SourceError(f"source {source.name}: what the asset {key} wrote to {root} is gone; materialize {key} again")
+        yield from ((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if file.is_file() and file.suffix.lower() in FORMATS)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -167,18 +179,11 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _observe_data_set(source: HuggingFaceSource) -> dict[str, Any]:
-    folder = Path(source.path).expanduser()
-    if folder.is_dir():
+    folder = local(source.path)
+    if folder is not None:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         return {"files": {path.relative_to(folder).as_posix(): _fingerprint(path) for path in files}}
-    if source.revision and COMMIT.fullmatch(source.revision):
-        return {"revision": source.revision}
-    from huggingface_hub import HfApi
-
     try:
-        return {"revision": HfApi().dataset_info(source.path, revision=source.revision).sha}
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise SourceError(
-            f"source {source.name}: the hub does not tell the revision of {source.path} ({type(error).__name__}); "
-            "set `revision` to a 40-digit commit, or `path` to a local folder"
-        ) from error
+        return {"revision": observe_commit("dataset", source.path, source.revision)}
+    except HubError as error:
+        raise SourceError(f"source {source.name}: {error}") from error

@@ -26,10 +26,23 @@ class Examples:
     splits: list[str]
 
     @classmethod
-    def read(cls, evaluation_sets: Artifact) -> Examples:
-        """All documents of the evaluation sets."""
+    def read(cls, evaluation_sets: Artifact, known: Sequence[str] | None = None) -> Examples:
+        """The documents of the evaluation sets: all, or those whose label is ``known`` to the classifier."""
+        import pyarrow.compute
+
         table = evaluation_sets.table("evaluation.parquet", ["doc_id", "text", "label", "split"])
+        if known is not None:
+            table = table.filter(pyarrow.compute.is_in(table["label"], pyarrow.array(known, pyarrow.string())))
         return cls(*(table[name].to_pylist() for name in ("doc_id", "text", "label", "split")))
+
+    def write(self, path: Path) -> Path:
+        """Write them as Parquet: doc_id, text, label, split; returns ``path``."""
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {"doc_id": self.doc_ids, "text": self.texts, "label": self.labels, "split": self.splits}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        return path
 
 
 def rows(model: str, examples: Examples, probabilities: Sequence[Sequence[float]], names: Sequence[str]) -> list[dict[str, Any]]:

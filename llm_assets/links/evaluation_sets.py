@@ -27,9 +27,7 @@ class EvaluationSetsConfig(Section):
     version: int = Field(1, ge=1, description="raised by hand to draw new sets; figures of different versions do not compare")
     test_share: float = Field(0.10, gt=0, lt=1, description="of the near-duplicate clusters")
     validation_share: float = Field(0.05, gt=0, lt=1, description="of the near-duplicate clusters")
-    sources: list[str] | None = Field(
-        None, description="sources they are drawn from; once named, documents of any other leave the sets exactly as they are"
-    )
+    sources: list[str] | None = Field(None, description="sources they are drawn from; documents of any other then leave the sets as they are")
     near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from llm_assets.store.journal import now
 from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files, library_versions
 from llm_assets.store.progress import Progress, silent
 from llm_assets.store.store import Store
-from llm_assets.store.verdict import Verdict
+from llm_assets.store.verdict import Verdict, failed
+
+
+class SourceChangedError(RuntimeError):
+    """A source became another while it was read; nothing was committed."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ def make(
 ) -> Outcome:
     """Make a link's artifact or find it, then judge it unless its verdicts stand already.
 
+    They do not stand when the link's checks are others now, or when a blocking one failed: a mended check may pass it.
     Raises ``ArtifactError`` when an input's bytes are not what its manifest says: hashes are compared whenever
-    something is made from them.
+    something is made from them. Raises ``SourceChangedError`` when a source is not what was observed before it was read.
     """
     recipe = recipe_of(link, config, inputs, seed)
     artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
@@ -72,11 +77,12 @@ def make(
         with Meter() as meter:
             made = link.make(bench, config, **inputs)
             assert isinstance(made, Made)
+        _refuse_changed_source(link, config, recipe)
         return _manifest(link, recipe, artifacts, made, directory, started, meter, run_id)
 
     artifact, reused = store.make(recipe, build)
     verdicts = store.verdicts(link.name, artifact.fingerprint)
-    if verdicts is None:
+    if verdicts is None or not _stand(verdicts, link):
         verdicts = judge(link, artifact, inputs)
         store.judge(artifact, verdicts)
     return Outcome(artifact, reused, verdicts)
@@ -93,35 +99,53 @@ def act(
     trial: bool,
     progress: Progress = silent,
 ) -> tuple[Entry, Path]:
-    """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files."""
+    """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files.
+
+    A chain's runs take turns at an act: what one reads in the journal (the next release's number) stays true until it appends.
+    """
     directory = store.home / "acts" / chain / link.name / (run_id or "unbound")
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
     journal = store.journal(chain, link.name)
-    office = Office(chain, store.home, journal, directory, run_id, progress)
-    with Meter() as meter:
-        acted = link.make(office, config, **inputs)
-        assert isinstance(acted, Acted)
-    verdicts = judge(link, acted.record, inputs)
-    entry = journal.append(
-        {
-            "run_id": run_id,
-            "trial": trial,
-            "data_version": acted.data_version,
-            "inputs": {name: value.fingerprint for name, value in inputs.items() if isinstance(value, Artifact)},
-            "seconds": round(meter.seconds, 3),
-            "core_seconds": round(meter.core_seconds, 3),
-            "peak_memory_bytes": meter.peak_memory_bytes,
-            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
-            "record": dict(acted.record),
-        }
-    )
+    with store.act_lock(chain, link.name):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        office = Office(chain, store.home, journal, directory, run_id, progress)
+        with Meter() as meter:
+            acted = link.make(office, config, **inputs)
+            assert isinstance(acted, Acted)
+        verdicts = judge(link, acted.record, inputs)
+        entry = journal.append(
+            {
+                "run_id": run_id,
+                "trial": trial,
+                "data_version": acted.data_version,
+                "inputs": {name: value.fingerprint for name, value in inputs.items() if isinstance(value, Artifact)},
+                "seconds": round(meter.seconds, 3),
+                "core_seconds": round(meter.core_seconds, 3),
+                "peak_memory_bytes": meter.peak_memory_bytes,
+                "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+                "record": dict(acted.record),
+            }
+        )
     return entry, directory
 
 
 def judge(link: Link, outcome: Artifact | Mapping[str, Any], inputs: Mapping[str, Input]) -> list[Verdict]:
     """Every check's verdict on an outcome, with the check's own name and severity."""
     return [check.judge(outcome, inputs).model_copy(update={"check": check.name, "blocking": check.blocking}) for check in link.checks]
+
+
+def _stand(verdicts: list[Verdict], link: Link) -> bool:
+    """Whether verdicts answer the link's checks as they are declared now, and none forbids building on what they judged."""
+    answered = {(verdict.check, verdict.blocking) for verdict in verdicts}
+    return not failed(verdicts) and answered == {(check.name, check.blocking) for check in link.checks}
+
+
+def _refuse_changed_source(link: Link, config: Section, recipe: Recipe) -> None:
+    if link.observe is None:
+        return
+    changes = replace(recipe, observed=link.observe(config)).differences(asdict(recipe))
+    if changes:
+        raise SourceChangedError(f"{link.name}: a source changed while it was read ({'; '.join(changes[:3])}); nothing was committed: run again")
 
 
 def _manifest(

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from llm_assets.corpus.hub import observe_commit, observed_commit
+from llm_assets.corpus.places import local
 from llm_assets.links import plots
 from llm_assets.links.link import AssetReference, Bench, Check, Link, Made, Section
 from llm_assets.store.artifact import Artifact
@@ -18,7 +20,7 @@ from llm_assets.store.verdict import Verdict
 from llm_assets.training.job import HOW, SUMMARY, Masked, ModelShape, TrainingJob
 
 EVALUATIONS = 4  # of the validation blocks in one training
-WEIGHTS = ("config.json", "model.safetensors", "model.safetensors.index.json")
+WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")  # shards and the index over them included
 RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
 
 
@@ -35,16 +37,19 @@ class PretrainedCheckpointConfig(Section):
     accumulation: int = Field(1, ge=1, description="forward passes before an update")
     learning_rate: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls to 0")
-    weight_decay: float = Field(0.01, ge=0)
-    max_gradient_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on weight matrices")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
     checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from")
     from_pretrained: str | AssetReference | None = Field(
-        None, description="continue from a folder of weights, a model of this name on the hub, or another asset's: {asset: [chain, link]}"
+        None,
+        description="continue from a folder of safetensors (a relative one is looked up in the data root, then in the project root), "
+        "a model of this name on the hub, or another asset's: {asset: [chain, link]}",
     )
     revision: str = Field("main", description="revision of that model on the hub")
+    license: str = Field("not stated", min_length=1, description="of the weights that from_pretrained names; goes with every model into the lineage")
     required_drop: float = Field(0.5, ge=0, description="nats a masked token by which the loss must fall below its start and below uniform guessing")
 
     @model_validator(mode="after")
@@ -80,20 +85,21 @@ def pretrained_checkpoint(
         **config.model_dump(include=set(HOW)),
     )
     bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
-    return Made(_metrics(bench, layout["vocabulary_size"], compute))
+    return Made(_metrics(bench, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
 
 
 def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:
-    """What ``from_pretrained`` shows: the hashes of a folder's files, or the commit a revision on the hub names."""
+    """What ``from_pretrained`` shows: the hashes of a folder's configuration and weights, or the commit a revision on the hub names.
+
+    Raises ``ValueError`` for a folder without safetensors.
+    """
     name = _place(config)
     if name is None:
         return {}
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return {"files": {file: sha256_file(folder / file) for file in WEIGHTS if (folder / file).is_file()}}
-    from huggingface_hub import HfApi
-
-    return {"name": name, "commit": HfApi().model_info(name, revision=config.revision).sha}
+    folder = local(name)
+    if folder is not None:
+        return {"files": {path.name: sha256_file(path) for path in _weights(folder)}}
+    return {"name": name, "commit": observe_commit("model", name, config.revision)}
 
 
 def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
@@ -101,12 +107,26 @@ def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
     name = _place(config)
     if name is None:
         return None
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    from huggingface_hub import snapshot_download
+    folder = local(name)
+    if folder is None:
+        from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=observe(config)["commit"], allow_patterns=["*.json", "*.safetensors"]))
+        commit = observed_commit("model", name, config.revision)
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=["*.json", "*.safetensors"]))
+    _weights(folder)
+    return folder.resolve()
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of a folder that training goes on from. Raises ``ValueError`` where there is no configuration or no safetensors."""
+    found = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    for pattern in WEIGHTS[:2]:
+        if not any(path.match(pattern) for path in found):
+            raise ValueError(
+                f"from_pretrained: {folder} holds no {pattern}; a .bin would run code when loaded, so it is not read: "
+                "save the model with save_pretrained, which writes safetensors"
+            )
+    return found
 
 
 def _place(config: PretrainedCheckpointConfig) -> str | None:

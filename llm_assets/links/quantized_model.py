@@ -46,7 +46,7 @@ def quantized_model(bench: Bench, config: QuantizedModelConfig, finetuned_model:
     serving = finetuned_model.json("serving.json")
     write_json(bench.directory / "serving.json", {**serving, "normaliser": NORMALISER_VERSION})
     (bench.directory / "tokenizer.json").write_bytes(finetuned_model.path("tokenizer.json").read_bytes())
-    rows = _score(bench, predictions.Examples.read(evaluation_sets))
+    rows = _score(bench, predictions.Examples.read(evaluation_sets, serving["labels"]))
     predictions.write(bench.directory / "predictions.parquet", rows)
     size = (bench.directory / "model.onnx").stat().st_size
     comparison = {split: _compare(finetuned_model, [row for row in rows if row["split"] == split], split) for split in predictions.SPLITS}

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from llm_assets.corpus.reading import read
-from llm_assets.corpus.sources import Source, observe
+from llm_assets.corpus.sources import Source, ignored_files, observe
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
@@ -61,6 +61,7 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
             "distinct_documents": pc.count_distinct(documents["doc_id"]).as_py(),
             "characters": pc.sum(lengths).as_py() or 0,
             "sources": sizes,
+            "ignored_files": sum(len(ignored_files(source)) for source in config.sources),
             "labels": dict(sorted(Counter(label for label in documents["label"].to_pylist() if label is not None).items())),
         },
         licenses=tuple(sorted({source.license for source in config.sources})),

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.pii import MASKS
+from llm_assets.corpus.places import local
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
@@ -38,7 +39,11 @@ class TokenizerConfig(Section):
     alphabet: int = Field(3000, ge=50, description="most frequent characters that get an entry of their own; others are spelt in bytes")
     longest: int = Field(8, ge=1, description="characters a token may hold")
     training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id; more costs time and gains 0.5% in length")
-    existing: str | None = Field(None, description="folder with tokenizer.json and tokenizer_config.json to take instead of training one")
+    existing: str | None = Field(
+        None,
+        description="folder with tokenizer.json and tokenizer_config.json to take instead of training one; "
+        "a relative one is looked up in the data root, then in the project root",
+    )
     maximum_unknown: float = Field(0.001, ge=0, le=1, description="the check fails when a larger share of tokens is [UNK]")
     maximum_length: int = Field(8192, ge=8, description="tokens; what the tokenizer states as model_max_length")
 
@@ -139,7 +144,7 @@ def _head(texts: Iterable[str], characters: int) -> list[str]:
 
 
 def _existing(config: TokenizerConfig) -> dict[str, Path]:
-    folder = Path(str(config.existing)).expanduser()
+    folder = local(str(config.existing)) or Path(str(config.existing))
     paths = {name: folder / name for name in FILES}
     if missing := [str(path) for path in paths.values() if not path.is_file()]:
         raise SourceError(f"tokenizer: {', '.join(missing)} is not there; correct `existing` of the section tokenizer, or leave it out to train one")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llm_assets.serving.loopback import open_url
 from llm_assets.serving.services import gateway_service
 from llm_assets.serving.state import gateway_state
 from llm_assets.serving.supervisor import start
@@ -37,7 +38,7 @@ def classify(home: Path, chain: str, texts: Sequence[str], port: int) -> list[An
         body = json.dumps({"model": chain, "input": list(texts)}).encode()
         request = urllib.request.Request(f"{url}/v1/classify", body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            with open_url(request, SECONDS) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise GatewayRefusedError(json.load(error)["error"]["message"]) from error
@@ -51,6 +52,7 @@ def _gateway(home: Path, port: int) -> Iterator[str]:
         yield state["url"]
         return
     service = gateway_service(home, port)
-    ready = replace(service, ready_url=f"{service.url}/readyz")  # a question needs the release, not just a process
+    # A question needs the release, not just a process; and its own option chooses the port.
+    ready = replace(service, ready_url=f"{service.url}/readyz", port_option="--port")
     with start(ready, home / "logs" / "gateway.log"):
         yield str(service.url)

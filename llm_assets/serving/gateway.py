@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from llm_assets.serving import errors
 from llm_assets.serving.batching import Batcher
-from llm_assets.serving.engine import Classified, OnnxClassifier
+from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
@@ -72,7 +72,7 @@ class ClassifyRequest(BaseModel):
 
 
 class Gateway:
-    """What the routes share: the reconciler, a batcher for each live engine, the request log, the state file."""
+    """What the routes share: the reconciler, a batcher for each deployment, the request log, the state file."""
 
     def __init__(self, home: Path, address: dict[str, Any] | None = None) -> None:
         self.reconciler = Reconciler(home)
@@ -80,7 +80,8 @@ class Gateway:
         self._address = address
         self._log = RequestLog(home / "serving" / "log")
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")  # one batch at a time leaves the other cores their work
-        self._batchers: WeakKeyDictionary[OnnxClassifier, Batcher] = WeakKeyDictionary()  # a batcher ends with its engine
+        # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
+        self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
         self._written: dict[str, Any] | None = None
 
     async def run(self) -> None:
@@ -103,7 +104,7 @@ class Gateway:
         """vLLM's classify response plus ``release``; recorded before it is returned."""
         began, texts = time.perf_counter(), request.texts()
         deployment = self._deployment(request.model)
-        answers = await self._batcher(deployment.engine).submit(texts)
+        answers = await self._batcher(deployment).submit(texts)
         response = _response(request.model, deployment, answers)
         try:
             self._log.write(
@@ -141,10 +142,10 @@ class Gateway:
         known = ", ".join(status) or "none; materialize a chain's endpoint"
         raise ApiError(HTTPStatus.NOT_FOUND, f"no model {chain}; the models here: {known}", "model")
 
-    def _batcher(self, engine: OnnxClassifier) -> Batcher:
-        if engine not in self._batchers:
-            self._batchers[engine] = Batcher(engine.answer, self._executor)
-        return self._batchers[engine]
+    def _batcher(self, deployment: Deployment) -> Batcher:
+        if deployment not in self._batchers:
+            self._batchers[deployment] = Batcher(deployment.engine.answer, self._executor)
+        return self._batchers[deployment]
 
     def _reconcile(self) -> None:
         self.reconciler.step()

@@ -22,9 +22,9 @@ PROBE = "A short sentence, 一个短句。"
 RETRY = 30.0  # seconds until a refused release is tried again, for what heals by itself (a volume mounted late)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Deployment:
-    """A release with its loaded engine."""
+    """A release with its loaded engine; one is like no other, so that what belongs to it can end with it."""
 
     desired: Desired
     engine: OnnxClassifier

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -19,6 +18,7 @@ from types import FrameType
 from typing import IO, Any, TextIO
 
 from llm_assets.serving import guard, ports
+from llm_assets.serving.loopback import open_url
 
 READY = 120.0  # seconds a service may take to answer
 INTERVAL = 0.2  # seconds between two looks
@@ -215,7 +215,7 @@ def _open_log(path: Path | None) -> IO[str] | None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:  # a proxy knows no loopback
+        with open_url(url, 2) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,10 +17,10 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.files import DiskFullError, flush_directory, flush_file, write_atomic
-from llm_assets.store.fingerprint import Recipe
+from llm_assets.store.files import DiskFullError, flush_directory, flush_file, sha256_file, write_atomic
+from llm_assets.store.fingerprint import Recipe, digest
 from llm_assets.store.journal import Journal
-from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
+from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
 from llm_assets.store.verdict import VERDICTS, RefusedError, Verdict, failed
 
 
@@ -25,45 +28,65 @@ class Store:
     """Artifacts at ``<root>/<link>/<fingerprint>/``, journals and work in progress under a local home.
 
     ``root`` is an fsspec URL (``s3://bucket/prefix``, ``memory://x``); by default ``<home>/artifacts``. With a remote
-    root an artifact is opened through a copy in ``<home>/cache``, so links always see local paths. The lock is local
-    to one home: two machines on one remote root may both make an artifact, and the first manifest written wins.
+    root an artifact is opened through a copy in ``<home>/cache/<digest of the root>``, so links always see local paths.
+
+    The lock under which an artifact is made is local to one home, so two homes on one root may both make it; the first
+    manifest written wins and the other home takes that artifact. On a local root a lock in the root holds this. A remote
+    root has no lock: the manifest is looked for before each file is uploaded and again before it is written. What remains
+    is the time of one upload: a home that commits while another, which has not seen that yet, uploads a file of the same
+    name with other bytes. Such an artifact is refused when it is fetched (its hashes differ) and found by ``verify``.
     """
 
     def __init__(self, home: Path, root: str | None = None) -> None:
         self.home = home
         self.filesystem, self.root = fsspec.core.url_to_fs(root or str(home / "artifacts"))
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self.cache = home / "cache" / digest(self.filesystem.unstrip_protocol(self.root))[:12]
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def find(self, link: str, fingerprint: str) -> Artifact | None:
-        """The committed artifact, its file sizes verified, or None. Raises ``ArtifactError`` for a damaged one."""
-        place = self._place(link, fingerprint)
-        try:
-            manifest = Manifest.read(self.filesystem.cat_file(f"{place}/{MANIFEST}"), f"{place}/{MANIFEST}")
-        except FileNotFoundError:
+    def find(self, link: str, fingerprint: str, *, refetch: bool = False) -> Artifact | None:
+        """The committed artifact, its file sizes verified, or None. Raises ``ArtifactError`` for a damaged one.
+
+        What the cache holds of a remote artifact is taken by its size; ``refetch`` fetches every file again.
+        """
+        manifest = self._manifest(link, fingerprint)
+        if manifest is None:
             return None
-        directory = Path(place) if self.is_local else self._copy_to_cache(manifest)
+        directory = Path(self._place(link, fingerprint)) if self.is_local else self._copy_to_cache(manifest, refetch)
         artifact = Artifact(directory, manifest)
         artifact.check_sizes()
         return artifact
 
-    def open(self, link: str, fingerprint: str) -> Artifact:
+    def open(self, link: str, fingerprint: str, *, refetch: bool = False) -> Artifact:
         """Like ``find``, but raises ``ArtifactError`` when there is no such artifact."""
-        artifact = self.find(link, fingerprint)
+        artifact = self.find(link, fingerprint, refetch=refetch)
         if artifact is None:
             raise ArtifactError(f"no {link} {fingerprint} in {self.root}: materialize {link}, or restore it from a backup")
         return artifact
 
-    def manifests(self) -> Iterator[Manifest]:
-        """The manifest of every committed artifact."""
-        for path in sorted(self.filesystem.glob(f"{self.root}/*/*/{MANIFEST}")):
-            yield Manifest.read(self.filesystem.cat_file(path), path)
+    def names(self, link: str = "*") -> Iterator[tuple[str, str]]:
+        """Link and fingerprint of every committed artifact, of one link or of all, whether its manifest can be read or not."""
+        for path in sorted(self.filesystem.glob(f"{self.root}/{link}/*/{MANIFEST}")):
+            _, name, fingerprint, _ = str(path).rsplit("/", 3)
+            yield name, fingerprint
+
+    def manifests(self, link: str = "*") -> Iterator[Manifest]:
+        """The manifest of every committed artifact, of one link or of all.
+
+        One that cannot be read is passed over, so that it stops nothing else; ``audit.integrity`` reports it.
+        """
+        for name, fingerprint in self.names(link):
+            try:
+                manifest = self._manifest(name, fingerprint)
+            except ArtifactError:
+                continue
+            if manifest is not None:
+                yield manifest
 
     def newest(self, link: str) -> Manifest | None:
         """The manifest last committed for a link, whichever chain made it."""
-        found = [manifest for manifest in self.manifests() if manifest.link == link]
-        return max(found, key=lambda manifest: manifest.started, default=None)
+        return max(self.manifests(link), key=lambda manifest: manifest.started, default=None)
 
     # --- verdicts ------------------------------------------------------------------------------------------------
 
@@ -102,9 +125,10 @@ class Store:
     def read_sidecar(self, link: str, fingerprint: str, name: str) -> object | None:
         """A sidecar's JSON value, or None."""
         try:
-            return json.loads(self.filesystem.cat_file(f"{self._place(link, fingerprint)}/{name}"))
+            value: object = json.loads(self.filesystem.cat_file(f"{self._place(link, fingerprint)}/{name}"))
         except FileNotFoundError:
             return None
+        return value
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -112,7 +136,8 @@ class Store:
         """The recipe's artifact and whether it stood already.
 
         ``build(directory, scratch)`` writes the artifact's files into ``directory`` and returns the manifest;
-        ``scratch`` keeps what a killed build resumes from. A second caller of the same recipe waits, then reuses.
+        ``scratch`` keeps what a killed build resumes from. A second caller of the same recipe waits, then reuses; where
+        another home committed it meanwhile, its artifact stands and this one is dropped.
         Raises ``DiskFullError`` where space runs out; work in progress stays for the next attempt.
         """
         fingerprint = recipe.fingerprint
@@ -128,14 +153,13 @@ class Store:
                 directory.mkdir(parents=True)
                 scratch.mkdir(exist_ok=True)
                 write_atomic(work / "recipe.json", json.dumps(asdict(recipe), ensure_ascii=False, indent=2))
-                manifest = build(directory, scratch)
-                self._commit(directory, manifest)
+                is_first = self._commit(directory, build(directory, scratch))
             except OSError as error:
                 if error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
                     raise DiskFullError(work) from error
                 raise
             shutil.rmtree(work, ignore_errors=True)
-            return self.open(recipe.link, fingerprint), False
+            return self.open(recipe.link, fingerprint), not is_first
 
     def lock(self, fingerprint: str) -> FileLock:
         """The lock under which a fingerprint is made; the system releases it when its holder dies."""
@@ -161,49 +185,94 @@ class Store:
         """The journal of an act of a chain."""
         return Journal(self.home / "journal" / chain / f"{act}.jsonl")
 
+    def act_lock(self, chain: str, act: str) -> FileLock:
+        """The lock under which an act reads its journal, acts and appends; another than the one each append takes."""
+        path = self.journal(chain, act).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_suffix(".lock"))
+
     def remove(self, link: str, fingerprint: str) -> None:
         """Delete an artifact, its manifest first, so that a half-deleted one is never found."""
         place = self._place(link, fingerprint)
-        if self.filesystem.exists(f"{place}/{MANIFEST}"):
-            self.filesystem.rm_file(f"{place}/{MANIFEST}")
-        if self.filesystem.exists(place):
-            self.filesystem.rm(place, recursive=True)
+        with self._root_lock(link):
+            if self.filesystem.exists(f"{place}/{MANIFEST}"):
+                self.filesystem.rm_file(f"{place}/{MANIFEST}")
+            if self.filesystem.exists(place):
+                self.filesystem.rm(place, recursive=True)
         shutil.rmtree(self._cached(link, fingerprint), ignore_errors=True)
 
     def _place(self, link: str, fingerprint: str) -> str:
         return f"{self.root}/{link}/{fingerprint}"
 
     def _cached(self, link: str, fingerprint: str) -> Path:
-        return self.home / "cache" / link / fingerprint
+        return self.cache / link / fingerprint
 
-    def _commit(self, directory: Path, manifest: Manifest) -> None:
-        place = self._place(manifest.link, manifest.fingerprint)
+    def _manifest(self, link: str, fingerprint: str) -> Manifest | None:
+        place = f"{self._place(link, fingerprint)}/{MANIFEST}"
+        try:
+            return Manifest.read(self.filesystem.cat_file(place), place)
+        except FileNotFoundError:
+            return None
+
+    def _root_lock(self, link: str) -> AbstractContextManager[object]:
+        """Held while a link's folder in a local root changes, by whichever home; a remote root has none."""
+        if not self.is_local:
+            return nullcontext()
+        folder = Path(self.root) / link
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / ".commit.lock")
+
+    def _commit(self, directory: Path, manifest: Manifest) -> bool:
+        """Whether these files became the artifact; False where another home was first: what it committed is left alone."""
         content = manifest.model_dump_json(indent=2)
         if not self.is_local:
-            for name in manifest.files:
-                self.filesystem.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
-                self.filesystem.put_file(str(directory / name), f"{place}/{name}")
-            self.filesystem.pipe_file(f"{place}/{MANIFEST}", content.encode())
-            return
+            return self._upload(directory, manifest, content)
         for name in manifest.files:
             flush_file(directory / name)
-        target = Path(place)
-        shutil.rmtree(target, ignore_errors=True)  # what a crash left between rename and manifest
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(directory, target)
-        flush_directory(target.parent)
-        write_atomic(target / MANIFEST, content)
+        target = Path(self._place(manifest.link, manifest.fingerprint))
+        with self._root_lock(manifest.link):
+            if (target / MANIFEST).exists():
+                return False
+            shutil.rmtree(target, ignore_errors=True)  # what a crash left between move and manifest
+            shutil.move(directory, target)
+            flush_directory(target.parent)
+            write_atomic(target / MANIFEST, content)
+        return True
 
-    def _copy_to_cache(self, manifest: Manifest) -> Path:
-        """A remote artifact's files on the local disk; what is there already and whole is not fetched again."""
-        directory = self._cached(manifest.link, manifest.fingerprint)
+    def _upload(self, directory: Path, manifest: Manifest, content: str) -> bool:
         place = self._place(manifest.link, manifest.fingerprint)
+        for name in manifest.files:
+            if self._manifest(manifest.link, manifest.fingerprint):
+                return False
+            self.filesystem.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
+            self.filesystem.put_file(str(directory / name), f"{place}/{name}")
+        if self._manifest(manifest.link, manifest.fingerprint):
+            return False
+        self.filesystem.pipe_file(f"{place}/{MANIFEST}", content.encode())
+        return True
+
+    def _copy_to_cache(self, manifest: Manifest, refetch: bool) -> Path:
+        """A remote artifact's files on the local disk; what is there already and whole is not fetched again unless asked to."""
+        directory = self._cached(manifest.link, manifest.fingerprint)
         for name, entry in manifest.files.items():
             target = directory / name
-            if target.is_file() and target.stat().st_size == entry.size:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.part")
-            self.filesystem.get_file(f"{place}/{name}", str(partial))
-            partial.replace(target)
+            if refetch or not target.is_file() or target.stat().st_size != entry.size:
+                self._fetch(manifest, name, entry, target)
         return directory
+
+    def _fetch(self, manifest: Manifest, name: str, entry: FileEntry, target: Path) -> None:
+        """Download one file beside ``target``, compare its hash, then rename it into place. Raises ``ArtifactError``."""
+        remote = f"{self._place(manifest.link, manifest.fingerprint)}/{name}"
+        remedy = f"run `llm-assets verify --discard` and materialize {manifest.link} again"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(descriptor)
+        try:
+            self.filesystem.get_file(remote, temporary)
+            if sha256_file(Path(temporary)) != entry.sha256:
+                raise ArtifactError(f"{remote} does not have the hash its manifest records; {remedy}")
+            Path(temporary).replace(target)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{remote} is missing; {remedy}") from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from llm_assets.audit.plan import Step
 
-STATE_STYLE = {"reuse": "green", "make": "yellow", "maybe": "cyan", "act": "dim"}
+STATE_STYLE = {"reuse": "green", "refused": "red", "make": "yellow", "maybe": "cyan", "act": "dim"}
 
 
 def plan_table(chain: str, steps: Sequence[Step]) -> Table:

@@ -15,7 +15,7 @@ CURVE = "curve.parquet"  # a trained link's metrics a step, with a column `step`
 class RunRecord(BaseModel):
     """One MLflow run: one made materialization."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")  # JSON knows no NaN, which a figure may be
     chain: str
     link: str
     fingerprint: str

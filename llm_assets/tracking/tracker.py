@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 METRIC_BATCH = 1000  # metrics a request, MLflow's limit; one request a metric costs 20 ms
 BATCH = 100  # parameters or inputs a request, MLflow's limit
+COPY = "model"  # the artifact path of a trained model's copy
 REGISTRY_ALIASES = ("candidate", "champion", "previous")
 # Unreachable: two retries of five seconds, then the record waits on the disk.
 IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
@@ -24,7 +26,7 @@ IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEO
 
 @dataclass(frozen=True)
 class Sent:
-    """Where a record arrived, or why it waits."""
+    """Where a record arrived, or why it, or another one, waits."""
 
     run_id: str | None
     url: str | None
@@ -37,7 +39,7 @@ class Tracker:
     def __init__(self, home: Path, uri: str | None = None, ui: str = "http://127.0.0.1:5000") -> None:
         self.folder = home / "mlflow"
         self.uri = uri or f"sqlite:///{self.folder / 'mlflow.db'}"
-        self.ui = self.uri if self.is_remote else ui
+        self.ui = self._place.rstrip("/") if self.is_remote else ui
 
     @property
     def is_remote(self) -> bool:
@@ -56,19 +58,33 @@ class Tracker:
     def send(self, record: RunRecord) -> Sent:
         """Send a record, after those still waiting; on failure keep it for later and say so in ``warning``."""
         try:
-            self.flush()
-            return self._send(record)
+            refused = self.flush()
+            return replace(self._send(record), warning="; ".join(refused) or None)
         except Exception as error:
             write_atomic(self.pending / f"{record.fingerprint}.json", record.model_dump_json())
             return Sent(None, None, f"MLflow at {self._place} did not take the record ({_reason(error)}); it is sent with the next one")
 
-    def flush(self) -> int:
-        """Send what waits, oldest first; returns how many. Raises what the client raises when a server does not answer."""
-        waiting = sorted(self.pending.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in waiting:
-            self._send(RunRecord.model_validate_json(path.read_text(encoding="utf-8")))
-            path.unlink()
-        return len(waiting)
+    def flush(self) -> list[str]:
+        """Send what waits, oldest first; returns a warning for each record that could not be sent and goes on waiting.
+
+        Another process may flush at the same time. Raises what the client raises when no server answers.
+        """
+        waiting = sorted(self.pending.glob("*.json"), key=_modified)
+        if waiting:
+            self._client().search_experiments(max_results=1)  # no server: found out once, not once a record
+        return [warning for path in waiting if (warning := self._send_waiting(path))]
+
+    def _send_waiting(self, path: Path) -> str | None:
+        try:
+            record = path.read_bytes()
+        except FileNotFoundError:
+            return None  # another process has sent it
+        try:
+            self._send(RunRecord.model_validate_json(record))
+        except Exception as error:
+            return f"MLflow at {self._place} did not take the waiting record {path} ({_reason(error)}); it is kept and tried again"
+        path.unlink(missing_ok=True)
+        return None
 
     def mirror_release(self, chain: str, release: str, directory: str, fingerprint: str, aliases: Mapping[str, str]) -> str | None:
         """Register a release's model and set the registry's aliases; ``aliases`` maps alias to release name.
@@ -76,26 +92,34 @@ class Tracker:
         The release journal stays the truth: returns a warning instead of raising when the registry does not answer.
         """
         try:
+            self.flush()  # the model's own run may be among what waits
             client = self._client()
             if not client.search_registered_models(filter_string=f"name = '{chain}'"):
                 client.create_registered_model(chain)
             versions = {version.tags.get("release"): version for version in client.search_model_versions(f"name = '{chain}'")}
             if release not in versions:
                 run = self._find_run(client, chain, fingerprint)
-                versions[release] = client.create_model_version(
-                    chain, source=directory, run_id=run, tags={"release": release, "llm_assets.fingerprint": fingerprint}
-                )
+                tags = {"release": release, "llm_assets.fingerprint": fingerprint}
+                versions[release] = client.create_model_version(chain, source=self._source(run, directory, fingerprint), run_id=run, tags=tags)
             for alias in REGISTRY_ALIASES:
-                named = versions.get(aliases.get(alias))
-                if named is not None:
+                if named := aliases.get(alias) and versions.get(aliases[alias]):
                     client.set_registered_model_alias(chain, alias, named.version)
         except Exception as error:
             return f"MLflow's registry at {self._place} was not updated ({_reason(error)})"
         return None
 
+    def _source(self, run: str | None, directory: str, fingerprint: str) -> str:
+        """Where the registry finds a model: a server takes no path of this machine, only the copy that the model's run holds."""
+        if not self.is_remote:
+            return directory
+        if run is None:
+            raise LookupError(f"it has no run of model {fingerprint} yet; materialize release again once that is sent")
+        return f"runs:/{run}/{COPY}"
+
     def _client(self) -> MlflowClient:
         for name, value in IMPATIENCE.items():
             os.environ.setdefault(name, value)
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it prints each run's URL with the password it may carry
         self.folder.mkdir(parents=True, exist_ok=True)
         from mlflow.tracking import MlflowClient
 
@@ -117,7 +141,6 @@ class Tracker:
         return runs[0].info.run_id if runs else None
 
     def _send(self, record: RunRecord) -> Sent:
-
         client = self._client()
         experiment = self._experiment(client, record.chain)
         run_id = self._find_run(client, record.chain, record.fingerprint) or self._write_run(client, experiment, record)
@@ -125,9 +148,18 @@ class Tracker:
 
     def _write_run(self, client: MlflowClient, experiment: str, record: RunRecord) -> str:
         """Write a whole run; one cut off half-way lacks the tag ``llm_assets.complete`` and is written anew next time."""
+        run_id = str(client.create_run(experiment, start_time=record.started_ms, tags=record.tags).info.run_id)
+        try:
+            self._fill_run(client, run_id, record)
+        except Exception:
+            with suppress(Exception):  # what is not complete stands in nobody's way
+                client.delete_run(run_id)
+            raise
+        return run_id
+
+    def _fill_run(self, client: MlflowClient, run_id: str, record: RunRecord) -> None:
         from mlflow.entities import Metric, Param
 
-        run_id = str(client.create_run(experiment, start_time=record.started_ms, tags=record.tags).info.run_id)
         metrics = [Metric(name, value, record.ended_ms, 0) for name, value in record.metrics.items()]
         metrics += [Metric(name, value, record.ended_ms, step) for step, name, value in record.curve]
         for metric_batch in _batches(metrics, METRIC_BATCH):
@@ -137,10 +169,20 @@ class Tracker:
         for input_batch in _batches(_dataset_inputs(record), BATCH):
             client.log_inputs(run_id, input_batch)
         if self.is_remote and record.trained:
-            client.log_artifacts(run_id, record.directory, "model")
+            client.set_tag(run_id, "llm_assets.copy", _copy(client, run_id, Path(record.directory)))
         client.set_tag(run_id, "llm_assets.complete", "true")
         client.set_terminated(run_id, "FINISHED", end_time=record.ended_ms)
-        return run_id
+
+
+def _copy(client: MlflowClient, run_id: str, directory: Path) -> str:
+    """Copy a model into its run; returns the copy's artifact path, or that there is none since the artifact was collected meanwhile."""
+    try:
+        if not directory.is_dir():  # the client would log nothing and say nothing
+            raise FileNotFoundError(directory)
+        client.log_artifacts(run_id, str(directory), COPY)
+    except FileNotFoundError:
+        return f"none: {directory} was gone when the run was logged"
+    return COPY
 
 
 def _dataset_inputs(record: RunRecord) -> list[Any]:
@@ -154,10 +196,18 @@ def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
+def _modified(path: Path) -> float:
+    """When a file was written; zero for one that is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {_without_secrets(str(error))[:160]}"
 
 
 def _without_secrets(text: str) -> str:
-    """A URI or message without the user and password a URL may carry."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+    """A URI or message without the user and password a URL may carry; what is left of an address still opens."""
+    return re.sub(r"//[^/\s]*@", "//", text)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import document_schema, domains
 from llm_assets.corpus.reading import limited, read, strip_tags
-from llm_assets.corpus.sources import Source, observe
+from llm_assets.corpus.sources import Source, ignored_files, observe
 
 ROWS = [{"text": "很好", "label": "positive", "id": 1}, {"text": "很差\n真的", "label": "negative", "id": 2}]
 
@@ -77,6 +78,28 @@ def test_a_local_data_set_is_read_with_datasets(tmp_path: Path) -> None:
     assert observe(mine) != before
 
 
+def test_a_data_set_of_the_hub_is_read_at_the_observed_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits, asked = iter("ab"), []
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: SimpleNamespace(sha=next(commits) * 40))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **named: asked.append(named["revision"]) or ROWS)
+    mine = source(kind="huggingface", path="some/moving-set", revision="main")
+    assert observe(mine) == {"revision": "a" * 40}
+    assert len(read(mine, tmp_path)) == 2 and asked == ["a" * 40]
+
+
+def test_a_data_set_folder_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "set").mkdir(parents=True)
+    (tmp_path / "here" / "set").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    write(tmp_path / "home" / "set" / "train.jsonl")
+    mine = source(kind="huggingface", path="set")
+    assert list(observe(mine)["files"]) == ["train.jsonl"] and len(read(mine, tmp_path)) == 2
+    (tmp_path / "here" / "other").mkdir()
+    with pytest.raises(SourceError, match=r"here/other hides the hub's other; name that folder by its full path"):
+        read(source(kind="huggingface", path="other", revision="a" * 40), tmp_path)
+
+
 def test_a_pinned_revision_is_not_asked_for() -> None:
     assert observe(source(kind="huggingface", path="some/set", revision="a" * 40)) == {"revision": "a" * 40}
 
@@ -90,6 +113,44 @@ def test_an_upstream_asset_is_read_from_the_path_it_states(tmp_path: Path) -> No
         observe(source(kind="asset", key=["warehouse", "reviews"]))
     with pytest.raises(SourceError, match="materialize warehouse/reviews again"):
         observe(source(kind="asset", key=["warehouse", "reviews"], path=str(tmp_path / "gone")))
+
+
+def test_files_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("home", "project/here"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "project" / "dagster.yaml").touch()
+    (tmp_path / "project" / "here" / "a.txt").write_text("这里\n")
+    monkeypatch.setenv("LLM_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "project" / "here")
+    mine = source(kind="files", path="*.txt")
+    with pytest.raises(SourceError, match="no file matches"):
+        observe(mine)
+    for root in ("project", "home"):
+        (tmp_path / root / "a.txt").write_text(f"{root}\n")
+        assert read(mine, tmp_path)["text"].to_pylist() == [root]
+
+
+def test_an_inbox_passes_over_what_it_cannot_read_and_counts_it(tmp_path: Path) -> None:
+    for name in (".DS_Store", "README.md", "scan.pdf", "a.txt", ".hidden.txt"):
+        (tmp_path / name).write_text("一\n")
+    inbox, strict, stated = (source(kind="files", path=str(tmp_path / "*.*"), **more) for more in ({"required": False}, {}, {"format": "lines"}))
+    assert len(read(inbox, tmp_path)) == 1
+    assert [Path(name).name for name in observe(inbox)["files"]] == ["a.txt"]
+    assert [Path(name).name for name in ignored_files(inbox)] == ["README.md", "scan.pdf"]
+    assert observe(inbox)["ignored"] == ignored_files(inbox)
+    with pytest.raises(SourceError, match=r"README\.md has no known suffix"):
+        read(strict, tmp_path)
+    assert len(read(stated, tmp_path)) == 3 and ignored_files(strict) == ignored_files(stated) == []
+    assert len(read(source(kind="files", path=str(tmp_path / ".hidden.txt")), tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.jsonl", '{"text": "一", "label": "x"}\n{"text": "二"}\n'), ("a.csv", "text,label\n一,x\n二,\n"), ("a.csv", "label,text\nx,一\n,二\n"),
+])  # fmt: skip
+def test_documents_may_be_partly_labelled(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    mine = source(kind="files", path=str(tmp_path / name), columns={"label": "label"})
+    assert rows(read(mine, tmp_path), "text", "label") == [("一", "x"), ("二", None)]
 
 
 def test_files_are_observed_by_hash_and_a_vanished_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

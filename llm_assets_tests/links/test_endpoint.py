@@ -61,3 +61,27 @@ def test_a_gateway_that_does_not_react_is_reported_late(office: Office, tmp_path
         acted = endpoint(watched, EndpointConfig(wait_seconds=0.3), release=record(tmp_path, write_artifact(tmp_path, "aaa"), 1))
     assert acted.record["state"] == "late" and "0.3 s" in acted.record["detail"]
     assert moments and not judge(acted.record).passed
+
+
+ASKED = "2026-01-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("chain", "state"),
+    [
+        ({"desired": "tiny-1", "desired_at": "2026-01-01T12:00:01+00:00", "live": "tiny-1", "error": None}, "live"),
+        ({"desired": "tiny-1", "desired_at": "2026-01-01T11:59:59+00:00", "live": "tiny-1", "error": None}, "live"),
+        ({"desired": "tiny-1", "desired_at": "2026-01-01T12:00:01+00:00", "live": None, "error": "broken"}, "refused"),
+        ({"desired": "tiny-1", "desired_at": "2026-01-01T11:59:59+00:00", "live": None, "error": "broken, as it was then"}, "late"),
+        ({"desired": "tiny-2", "desired_at": "2026-01-01T12:00:01+00:00", "live": None, "error": "another's"}, "late"),
+        ({"desired": None, "desired_at": None, "live": None, "error": "a damaged desired state"}, "late"),
+    ],
+)
+def test_two_runs_that_ask_for_one_release_both_hear_of_it(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: Mapping[str, Any], state: str
+) -> None:
+    monkeypatch.setattr("llm_assets.serving.state.now", lambda: ASKED)
+    with gateway_lock(tmp_path):
+        write_json(gateway_state_path(tmp_path), {"url": "http://127.0.0.1:1", "chains": {"tiny": chain}})
+        acted = endpoint(office, EndpointConfig(wait_seconds=0.15), release=record(tmp_path, write_artifact(tmp_path, "aaa"), 1))
+    assert acted.record["state"] == state

@@ -58,6 +58,23 @@ def test_duplicates_collapse_contradictions_and_unlabelled_stay_out(tmp_path: Pa
     assert outcome.artifact.table("members.parquet").num_rows == 2
 
 
+def test_only_a_near_duplicate_may_move_an_old_assignment_and_not_from_an_unnamed_source(tmp_path: Path) -> None:
+    """The limit that the link's description states."""
+    texts = [f"第{number}家酒店的早餐真是不错,房间也很干净,价格{number * 7919}元" for number in range(40)]
+    labels: list[str | None] = ["positive"] * 40
+    smaller = [f"0{text}" for text in texts]  # nearly equal, and its key sorts first
+    old = documents(*texts, labels=labels, source="reviews")
+    config = {**LARGE, "sources": ["reviews"], "near_duplicates": {"similarity": 0.6, "bands": 64}}
+
+    def draw(name: str, more: pa.Table) -> dict[str, str]:
+        raw = artifact(tmp_path / name, "raw_corpus", documents__parquet=pa.concat_tables([old, more]))
+        return drawn(run(Store(tmp_path / "home"), "evaluation_sets", config, {"raw_corpus": raw}))
+
+    before = draw("old", old.slice(0, 0))
+    assert draw("inbox", documents(*smaller, labels=labels, source="inbox")) == before
+    assert not before.items() <= draw("same", documents(*smaller, labels=labels, source="reviews")).items()
+
+
 def test_named_sources_keep_new_ones_out(tmp_path: Path) -> None:
     config = {**LARGE, "sources": ["other"]}
     outcome = run(Store(tmp_path / "home"), "evaluation_sets", config, {"raw_corpus": raw_of(tmp_path / "raw", "很好的酒店", labels=["positive"])})

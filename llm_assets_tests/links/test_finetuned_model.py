@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from safetensors.torch import load_file
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.baselines import Majority, TfidfLogisticRegression
 from llm_assets.evaluation.torch_classifier import TorchClassifier
-from llm_assets.links.finetuned_model import LINK
+from llm_assets.links import quantized_model
+from llm_assets.links.finetuned_model import LINK, learnt_examples
+from llm_assets.links.link import Bench
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.job import TrainingJob
@@ -76,9 +79,71 @@ def test_beats_majority_fails_on_a_model_that_answers_one_label(tmp_path: Path) 
     assert not verdict(trained.changed(made, directory=tmp_path), "beats_majority").passed
 
 
+def with_splits(folder: Path, **replaced: str) -> Artifact:
+    """The finetuned model, in one split every prediction turned into one label."""
+    made = trained.finetuned().artifact
+    rows = [{**row, "predicted": replaced.get(row["split"], row["predicted"])} for row in made.table("predictions.parquet").to_pylist()]
+    folder.mkdir()
+    predictions.write(folder / "predictions.parquet", rows)
+    return trained.changed(made, directory=folder)
+
+
+def test_the_test_split_decides_nothing(tmp_path: Path) -> None:
+    assert verdict(with_splits(tmp_path / "a", test="positive"), "beats_majority").passed
+    assert not verdict(with_splits(tmp_path / "b", validation="positive"), "beats_majority").passed
+
+
+def relabelled(folder: Path, name: str, **renamed: str) -> Artifact:
+    """Evaluation sets whose first document of each named split carries another label."""
+    table = trained.corpus()["evaluation_sets"].table("evaluation.parquet").to_pylist()
+    for split, label in renamed.items():
+        next(row for row in table if row["split"] == split)["label"] = label
+    (folder / name).mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), folder / name / "evaluation.parquet")
+    return trained.artifact(folder / name, "evaluation_sets")
+
+
+def test_evaluation_documents_of_other_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    made, inputs = trained.finetuned().artifact, trained.corpus()
+    trained_on: list[Path] = []
+
+    def copy_weights(job: Path, processes: int, progress: object) -> None:
+        trained_on.append(TrainingJob.read(job).objective.evaluation)
+        for name in ("config.json", "model.safetensors", "curve.parquet"):
+            shutil.copy(made.path(name), tmp_path / "out")
+        (tmp_path / "summary.json").write_text("{}")
+
+    (tmp_path / "out").mkdir()
+    bench = Bench(tmp_path / "out", tmp_path, 1, tmp_path, copy_weights)
+    evaluation = relabelled(tmp_path, "sets", validation="neutral", test="neutral")
+    given = (trained.pretrained().artifact, inputs["tokenizer"], inputs["labelled_examples"], evaluation, trained.COMPUTE)
+    metrics = LINK.make(bench, trained.FINETUNING, *given).metrics
+    assert metrics["evaluation_documents_left_out"] == 2
+    assert metrics["models"]["finetuned"]["test"]["documents"] == 79 and metrics["models"]["majority"]["validation"]["documents"] == 39
+    assert "neutral" not in pyarrow.parquet.read_table(trained_on[0])["label"].to_pylist()
+    check = next(check for check in LINK.checks if check.name == "every_document_scored")
+    result = trained.artifact(tmp_path / "out", "finetuned_model")
+    assert check.judge(result, {"evaluation_sets": evaluation}).passed
+
+    (tmp_path / "quantized").mkdir()
+    quantized = quantized_model.LINK.make(
+        Bench(tmp_path / "quantized", tmp_path, 1, tmp_path, copy_weights), quantized_model.QuantizedModelConfig(), result, evaluation
+    )
+    assert quantized.metrics["models"]["quantized"]["test"]["documents"] == 79
+
+
+def test_evaluation_sets_without_a_label_that_is_learnt_are_refused(tmp_path: Path) -> None:
+    examples = predictions.Examples.read(trained.corpus()["evaluation_sets"])
+    foreign = predictions.Examples(examples.doc_ids, examples.texts, ["neutral"] * len(examples.texts), examples.splits)
+    foreign.write(tmp_path / "evaluation.parquet")
+    with pytest.raises(ValueError, match="no validation document of evaluation_sets carries one of the labels learnt"):
+        learnt_examples(trained.artifact(tmp_path, "evaluation_sets"), trained.LABELS)
+
+
 def test_every_document_scored_fails_when_one_is_missing(tmp_path: Path) -> None:
     made = trained.finetuned().artifact
     pyarrow.parquet.write_table(made.table("predictions.parquet").slice(1), tmp_path / "predictions.parquet")
+    shutil.copy(made.path("serving.json"), tmp_path)
     assert not verdict(trained.changed(made, directory=tmp_path), "every_document_scored").passed
 
 

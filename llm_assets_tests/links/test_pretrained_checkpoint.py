@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,11 +12,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
 
+from llm_assets.links.link import Bench
 from llm_assets.links.pretrained_checkpoint import LINK, PretrainedCheckpointConfig, observe
 from llm_assets.training import checkpoints
-from llm_assets.training.job import TrainingJob
+from llm_assets.training.job import Classification, TrainingJob
 from llm_assets.training.launch import PreemptedError, launch
+from llm_assets.training.models import classifier, masked_model
 from llm_assets_tests.links import trained
 
 
@@ -81,17 +85,63 @@ def test_a_preempted_run_resumes_past_a_damaged_checkpoint_to_the_same_weights(t
 
     resumed, reference = load_file(tmp_path / "out" / "model.safetensors"), load_file(trained.pretrained().artifact.path("model.safetensors"))
     assert resumed.keys() == reference.keys()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["resumed_from"] > 0 and summary["tokens"] == trained.pretrained().artifact.metrics["tokens"]
     assert all(torch.equal(resumed[name], reference[name]) for name in reference)
     assert "do not match their recorded hashes" in (tmp_path / "launch.log").read_text()
 
 
-def test_observed_is_what_stands_in_the_folder(tmp_path: Path) -> None:
-    shutil.copy(trained.corpus()["tokens"].path("layout.json"), tmp_path / "config.json")
-    config = PretrainedCheckpointConfig(from_pretrained=str(tmp_path))
+def test_observed_is_the_configuration_and_every_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_HOME", str(tmp_path))
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    names = ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
+    for name in (*names, "README.md"):
+        (folder / name).write_text("{}")
+    config = PretrainedCheckpointConfig(from_pretrained="weights")  # in the data root
     before = observe(config)
-    (tmp_path / "config.json").write_text("{}")
-    assert set(before["files"]) == {"config.json"} and observe(config) != before
+    assert set(before["files"]) == set(names)
+    for name in names:
+        (folder / name).write_text("{} ")
+        assert observe(config) != before
+        (folder / name).write_text("{}")
     assert observe(PretrainedCheckpointConfig()) == {}
+
+
+def test_weights_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    config = PretrainedCheckpointConfig(from_pretrained=str(tmp_path))
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        observe(config)
+    shutil.copy(trained.pretrained().artifact.path("config.json"), tmp_path)
+    with pytest.raises(ValueError, match=r"holds no \*\.safetensors; a \.bin would run code"):
+        observe(config)
+    weights = load_file(trained.pretrained().artifact.path("model.safetensors"))
+    torch.save(weights, tmp_path / "pytorch_model.bin")  # whole, so nothing but the refusal stands in the way
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained.corpus()["tokenizer"].directory)
+    with pytest.raises(OSError, match="safetensors"):
+        masked_model(None, tmp_path, tokenizer, len(tokenizer), trained.CONTEXT)
+    with pytest.raises(OSError, match="safetensors"):
+        classifier(tmp_path, Classification(train=tmp_path, evaluation=tmp_path, labels=("a", "b")))
+
+
+def test_a_checkpoint_continued_from_brings_its_licence(tmp_path: Path) -> None:
+    def licenses(**config: str) -> tuple[str, ...]:
+        def copy_weights(job: Path, processes: int, progress: object) -> None:
+            for name in ("curve.parquet", "model.safetensors"):
+                shutil.copy(made.path(name), tmp_path)
+            keys = ("body_parameters", "tokens")
+            (tmp_path / "summary.json").write_text(json.dumps({key: made.metrics[key] for key in keys}))
+
+        made, inputs = trained.pretrained().artifact, trained.corpus()
+        bench = Bench(tmp_path, tmp_path, 1, tmp_path, copy_weights)
+        given = PretrainedCheckpointConfig(**{**trained.PRETRAINING.model_dump(), **config})
+        return LINK.make(bench, given, inputs["tokens"], inputs["tokenizer"], trained.COMPUTE).licenses
+
+    folder = str(trained.pretrained().artifact.directory)
+    assert licenses() == ()
+    assert licenses(from_pretrained=folder) == ("not stated",)
+    assert licenses(from_pretrained=folder, license="Apache-2.0") == ("Apache-2.0",)
 
 
 def test_heads_that_do_not_divide_hidden_are_refused() -> None:

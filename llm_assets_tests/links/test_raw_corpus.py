@@ -39,6 +39,15 @@ def test_a_changed_source_is_another_recipe_and_a_vanished_one_an_error(tmp_path
         run(store, "raw_corpus", section, {})
 
 
+def test_ignored_files_of_an_inbox_are_counted_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("这是第一篇文章\n", encoding="utf-8")
+    section = {"sources": [{"kind": "files", "name": "inbox", "path": str(tmp_path / "*.*"), "license": "CC0-1.0", "required": False}]}
+    store = Store(tmp_path / "home")
+    assert run(store, "raw_corpus", section, {}).artifact.metrics["ignored_files"] == 0
+    (tmp_path / "notes.md").write_text("无")
+    assert run(store, "raw_corpus", section, {}).artifact.metrics["ignored_files"] == 1
+
+
 def test_an_archive_is_observed_without_the_network() -> None:
     observed = observe_sources(RawCorpusConfig.model_validate(SECTIONS["raw_corpus"]))
     assert observed["news"] == {"version": "0.12.3", "sha256": SECTIONS["raw_corpus"]["sources"][2]["sha256"]}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.pii import MASKS
 from llm_assets.links.making import Outcome
-from llm_assets.links.tokenizer import SPECIAL, TokenizerConfig, train
+from llm_assets.links.tokenizer import SPECIAL, TokenizerConfig, observe_existing, train
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import SECTIONS, altered, judge, run
 
@@ -64,6 +65,14 @@ def test_an_existing_tokenizer_is_taken_over_and_hashed_in(tmp_path: Path, corpu
     assert all(verdict.passed for verdict in outcome.verdicts)
     (folder / "tokenizer.json").write_text(TRAINED.to_str())
     assert run(store, "tokenizer", {"existing": str(folder)}, {"clean_corpus": clean}).artifact.fingerprint != outcome.artifact.fingerprint
+
+
+def test_a_relative_existing_tokenizer_is_looked_up_in_the_data_root(
+    tmp_path: Path, corpus: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_ASSETS_HOME", str(tmp_path))
+    shutil.copytree(corpus["tokenizer"].artifact.directory, tmp_path / "tokenizers" / "mine")
+    assert set(observe_existing(TokenizerConfig(existing="tokenizers/mine"))) == {"tokenizer.json", "tokenizer_config.json"}
 
 
 def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +18,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm_assets.serving.engine import OnnxClassifier
 from llm_assets.serving.gateway import BODY_LIMIT, INPUT_LIMIT, create_app
 from llm_assets.serving.state import gateway_state
 from llm_assets_tests.serving.conftest import eventually, gateway
@@ -184,6 +188,28 @@ def test_releases_swap_under_load_without_a_failed_request(tmp_path: Path) -> No
     assert not failures
     assert set(seen) == {("tiny-1", "positive"), ("tiny-2", "negative")}
     assert seen[-1][0] == "tiny-2"
+
+
+def test_the_engine_of_a_replaced_release_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[OnnxClassifier]] = []
+    load = OnnxClassifier.__init__
+
+    def watched(engine: OnnxClassifier, *arguments: Any) -> None:
+        loaded.append(weakref.ref(engine))
+        load(engine, *arguments)
+
+    def living() -> int:
+        gc.collect()
+        return sum(engine() is not None for engine in loaded)
+
+    monkeypatch.setattr(OnnxClassifier, "__init__", watched)
+    with TestClient(create_app(tmp_path)) as client:
+        for number in (1, 2, 3):
+            deploy(tmp_path, number)
+            eventually(lambda number=number: [model["release"] for model in client.get("/v1/models").json()["data"]] == [f"tiny-{number}"])
+            assert client.post("/v1/classify", json={"model": "tiny", "input": "good"}).status_code == 200
+        assert len(loaded) == 3
+        eventually(lambda: living() == 1, 5)
 
 
 def test_a_killed_gateway_resumes_and_one_data_root_has_one(tmp_path: Path) -> None:

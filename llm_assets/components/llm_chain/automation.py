@@ -11,7 +11,7 @@ from llm_assets.store.fingerprint import digest
 from llm_assets.store.home import data_root
 
 
-def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:  # type: ignore[name-defined]
+def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
     """The job that materializes the whole chain."""
     return dg.define_asset_job(
         spec.name,
@@ -33,7 +33,7 @@ def executor(*specs: Settings) -> dg.ExecutorDefinition:
     return dg.in_process_executor
 
 
-def nightly(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:  # type: ignore[name-defined]
+def nightly(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """The schedule on the chain's job."""
     return dg.ScheduleDefinition(
         name=f"{spec.name}_nightly",
@@ -45,7 +45,7 @@ def nightly(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Schedule
     )
 
 
-def new_documents(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:  # type: ignore[name-defined]
+def new_documents(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     """The sensor on the chain's inbox: one run a change of its files."""
     inbox = data_root() / "inbox" / spec.name
 

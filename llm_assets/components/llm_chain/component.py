@@ -31,10 +31,10 @@ STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything
 }
 
 
-class ChainScaffolder(dg.Scaffolder):  # type: ignore[type-arg]
+class ChainScaffolder(dg.Scaffolder):
     """Writes a chain's first YAML: JSON lines with a text and a label, from the chain's inbox."""
 
-    def scaffold(self, request: dg.ScaffoldRequest) -> None:  # type: ignore[type-arg]
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write ``defs.yaml`` into the new folder, its inbox named after it."""
         text = json.dumps(STARTER).replace("CHAIN", request.target_path.name)
         dg.scaffold_component(request, json.loads(text))

@@ -37,7 +37,7 @@ def _config_type(annotation: Any) -> Any:
         return dg.Noneable(_config_type(inner))
     if origin in (list, tuple) and arguments and arguments[0] in SCALARS:
         return dg.Array(_config_type(arguments[0]))
-    return dg.Any if not (isinstance(annotation, type) and issubclass(annotation, dict)) else dg.Permissive()
+    return dg.Any
 
 
 def _plain(value: Any) -> Any:

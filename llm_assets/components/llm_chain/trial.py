@@ -42,6 +42,5 @@ def _changes(section: Section, name: str, given: Mapping[str, Any]) -> dict[str,
 def record_trial(home: Path, run_id: str, chain: str, changed: Mapping[str, Any], link: str, outcome: str) -> None:
     """Add a link's artifact, or an act's journal entry, to the trial's file, ``trials/<run id>.json``."""
     path = home / "trials" / f"{run_id}.json"
-    trial = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"chain": chain, "changed": dict(changed), "outcomes": {}}
-    trial["outcomes"][link] = outcome
-    write_json(path, trial)
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["outcomes"] if path.exists() else {}
+    write_json(path, {"chain": chain, "changed": dict(changed), "outcomes": {**known, link: outcome}})
