@@ -146,7 +146,7 @@ def gc(
         for manifest in garbage.artifacts:
             typer.echo(f"{manifest.link} {manifest.fingerprint}  {megabytes(manifest.size)}")
         for path in garbage.work:
-            typer.echo(f"abandoned work {path.name}")
+            typer.echo(f"old trace {path.relative_to(store.home)}")
         typer.echo(f"{store.root}: {len(garbage.kept)} artifacts kept, {len(garbage.artifacts)} to delete ({megabytes(garbage.size)})")
         if yes:
             collect(store, garbage)
@@ -196,6 +196,7 @@ def main() -> None:
 
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.corpus.archives import SourceError
+    from llm_assets.links.making import SourceChangedError
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.ports import PortError
@@ -205,7 +206,7 @@ def main() -> None:
 
     expected = (
         ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
-        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceError,
+        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError,
     )  # fmt: skip
     try:
         app()

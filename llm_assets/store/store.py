@@ -39,7 +39,7 @@ class Store:
 
     def __init__(self, home: Path, root: str | None = None) -> None:
         self.home = home
-        self.filesystem, self.root = fsspec.core.url_to_fs(root or str(home / "artifacts"))
+        self.filesystem, self.root = fsspec.core.url_to_fs(root or str(home / "artifacts"), use_listings_cache=False)
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
         self.cache = home / "cache" / digest(self.filesystem.unstrip_protocol(self.root))[:12]
 

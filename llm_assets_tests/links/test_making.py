@@ -17,6 +17,11 @@ from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
 def write(bench: Bench, config: Section) -> Made:
     (bench.directory / "a.txt").write_text("a")
     return Made({})
