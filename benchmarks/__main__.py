@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--preset P]`: prints what is compared and the machine, and ends in one JSON line."""
+"""`python -m benchmarks NAME [--preset P] [--home DIR]`: prints what is compared and the machine, and ends in one JSON line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import platform
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.loading import definitions
@@ -23,11 +25,14 @@ def main() -> None:
     )
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--preset", default="tiny", help="preset of the chain reviews for benchmarks that run it (default: tiny)")
+    parser.add_argument("--home", type=Path, help="data root to run in, kept for the next benchmark (default: a temporary one)")
     arguments = parser.parse_args()
     function = BENCHMARKS[arguments.name]
     print((function.__doc__ or "").strip())
     print(f"machine: {os.cpu_count()} x {_processor()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
-    print(json.dumps(asdict(function(arguments.preset)), ensure_ascii=False))
+    with tempfile.TemporaryDirectory() as temporary:
+        home = arguments.home or Path(temporary)
+        print(json.dumps(asdict(function(arguments.preset, home)), ensure_ascii=False))
 
 
 def _processor() -> str:

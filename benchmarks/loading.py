@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.result import Result
 
@@ -20,7 +21,7 @@ RUNS = 5
 LIMIT = 2.0  # seconds
 
 
-def definitions(preset: str) -> Result:
+def definitions(preset: str, home: Path) -> Result:
     """Importing llm_assets.definitions and building every chain, median of 5 processes, against 2 s and no heavy import."""
     seconds, heavy = [], ""
     for _ in range(RUNS):

@@ -64,7 +64,7 @@ def gone(pids: list[int], seconds: float = 0) -> bool:
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     yield
     pids = registered(tmp_path)
-    assert len(pids) == 3  # torchrun and two workers
+    assert len(pids) in (2, 3)  # torchrun and its workers; one that fails at once ends the other before it registered
     assert gone(pids)
 
 
