@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from unearth import Link
     from unearth.fetchers.sync import PyPIClient
 
-DEFAULT_INDEX = "https://pypi.org/simple/"  # pip's own default
 DEFAULT_TIMEOUT = 15.0  # seconds, pip's own default
 SECTIONS = ("global", "download", "install", ":env:")  # later ones win, as in pip
 
@@ -24,7 +23,7 @@ SECTIONS = ("global", "download", "install", ":env:")  # later ones win, as in p
 class PipSettings:
     """What pip's configuration files and ``PIP_*`` variables say about where packages come from."""
 
-    index_urls: tuple[str, ...] = (DEFAULT_INDEX,)
+    index_urls: tuple[str, ...]
     find_links: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
     certificate: str | None = None  # file or folder of certificate authorities
@@ -41,7 +40,7 @@ class PipSettings:
     @classmethod
     def from_values(cls, values: Mapping[str, str]) -> PipSettings:
         """Settings from pip's option names, such as ``index-url``, to their text."""
-        main = () if values.get("no-index", "").lower() in ("1", "true", "yes", "on") else (values.get("index-url", DEFAULT_INDEX),)
+        main = () if values.get("no-index", "").lower() in ("1", "true", "yes", "on") else (values.get("index-url") or default_index(),)
         extra = tuple(values.get("extra-index-url", "").split()) if main else ()
         return cls(
             index_urls=main + extra,
@@ -73,6 +72,13 @@ class PipSettings:
         )
         client.auth = MultiDomainBasicAuth(index_urls=list(self.index_urls))
         return client
+
+
+def default_index() -> str:
+    """The index of whoever configured none: that of `unearth`, which is pip's."""
+    from unearth import PackageFinder
+
+    return str(PackageFinder().sources[0]["url"])
 
 
 def merge(listing: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.corpus.archives import Pin, SourceError, fetch, read_member
-from llm_assets.corpus.package_index import PipSettings, from_environment, merge
+from llm_assets.corpus.package_index import PipSettings, default_index, from_environment, merge
 
 TEXT = "第一行\n第二行\n".encode()
 
@@ -138,4 +138,5 @@ def test_pip_settings_merge_as_pip_merges_them() -> None:
     assert settings.trusted_hosts == ("five",)
     assert settings.timeout == 15
     assert PipSettings.from_values(from_environment({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/a /b", "HOME": "/"})) == PipSettings((), ("/a", "/b"))
-    assert PipSettings.from_values({}).index_urls == ("https://pypi.org/simple/",)
+    assert PipSettings.from_values({}).index_urls == (default_index(),)
+    assert default_index().startswith("https://") and default_index().endswith("/simple/")
