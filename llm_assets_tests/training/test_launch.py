@@ -108,8 +108,8 @@ def test_preemption_from_outside_keeps_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_killed_launcher_takes_everything_with_it(tmp_path: Path) -> None:
-    code = "from llm_assets.training.launch import launch; from pathlib import Path;"
-    code += f"launch(Path({str(job(tmp_path))!r}), 2, print, {{}}, {SLEEPER!r})"
+    code = "from llm_assets.store.progress import silent; from llm_assets.training.launch import launch; from pathlib import Path;"
+    code += f"launch(Path({str(job(tmp_path))!r}), 2, silent, {{}}, {SLEEPER!r})"
     launcher = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **ENVIRONMENT}, stdout=subprocess.DEVNULL)
     try:
         wait_for_workers(tmp_path)
