@@ -151,7 +151,7 @@ class Tracker:
         run_id = str(client.create_run(experiment, start_time=record.started_ms, tags=record.tags).info.run_id)
         try:
             self._fill_run(client, run_id, record)
-        except Exception:
+        except Exception:  # whatever it was, it is raised again once the half-written run is out of the way
             with suppress(Exception):  # what is not complete stands in nobody's way
                 client.delete_run(run_id)
             raise

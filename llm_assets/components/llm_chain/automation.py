@@ -22,7 +22,7 @@ def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
 
 
 def executor(*specs: Settings) -> dg.ExecutorDefinition:
-    """In the run's process by default: training is a child process anyway, and ten small assets start 13 times faster.
+    """In the run's process by default: training is a child process anyway, and small links start at once.
 
     Each link in a process of its own where one of the chains asks for it.
     """
