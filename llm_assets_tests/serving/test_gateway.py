@@ -209,7 +209,7 @@ def test_the_engine_of_a_replaced_release_is_freed(tmp_path: Path, monkeypatch: 
             eventually(lambda number=number: [model["release"] for model in client.get("/v1/models").json()["data"]] == [f"tiny-{number}"])
             assert client.post("/v1/classify", json={"model": "tiny", "input": "good"}).status_code == 200
         assert len(loaded) == 3
-        eventually(lambda: living() == 1, 5)
+        eventually(lambda: living() == 1)
 
 
 def test_a_killed_gateway_resumes_and_one_data_root_has_one(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_start_is_ready_inside_and_ends_all_after(tmp_path: Path) -> None:
     web = Service("web", [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], port=port, ready_url=f"http://127.0.0.1:{port}/")
     with start(web, tmp_path / "web.log") as running:
         assert alive(running.pid)
-        assert "GET / " in str(eventually(lambda: (tmp_path / "web.log").read_text()))
+        eventually(lambda: "GET / " in (tmp_path / "web.log").read_text())
     assert not alive(running.pid)
     with start(family(tmp_path / "pids")):
         pids = members(tmp_path / "pids")
@@ -146,7 +146,7 @@ def test_sigkill_of_the_supervisor_ends_all(tmp_path: Path) -> None:
     pids = members(tmp_path / "pids")
     supervisor.kill()
     supervisor.wait()
-    eventually(lambda: not any(map(alive, pids)), 10)
+    eventually(lambda: not any(map(alive, pids)))
 
 
 def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
