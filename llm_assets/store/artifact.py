@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,19 @@ class Artifact:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(self.path(name), columns=columns)
+
+    def batches(self, name: str, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pyarrow.RecordBatch]:
+        """The rows of a Parquet file in order, at most ``rows`` at once, so that memory does not grow with the file."""
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(self.path(name), memory_map=True) as file:
+            yield from file.iter_batches(rows, columns=columns)
+
+    def rows(self, name: str) -> int:
+        """How many rows a Parquet file of it has, from the file's own metadata."""
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.read_metadata(self.path(name)).num_rows)
 
     def json(self, name: str) -> Any:
         """A JSON file of it."""

@@ -21,7 +21,7 @@ from llm_assets.store.files import DiskFullError, flush_directory, flush_file, s
 from llm_assets.store.fingerprint import Recipe, digest
 from llm_assets.store.journal import Journal
 from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
-from llm_assets.store.verdict import VERDICTS, RefusedError, Verdict, failed
+from llm_assets.store.verdict import VERDICT_PAGES, VERDICTS, RefusedError, Verdict, failed
 
 
 class Store:
@@ -99,7 +99,10 @@ class Store:
         return [Verdict.model_validate(value) for value in json.loads(content)]
 
     def judge(self, artifact: Artifact, verdicts: list[Verdict]) -> None:
-        """Keep the checks' verdicts beside the manifest."""
+        """Keep the checks' verdicts beside the manifest, and the pages that some come with."""
+        for verdict in verdicts:
+            if verdict.page is not None:
+                self._write_beside(artifact.link, artifact.fingerprint, f"{VERDICT_PAGES}/{verdict.check}.html", verdict.page)
         self.write_sidecar(artifact.link, artifact.fingerprint, VERDICTS, [verdict.model_dump(mode="json") for verdict in verdicts])
 
     def refuse_failed(self, artifact: Artifact) -> None:
@@ -115,8 +118,10 @@ class Store:
 
     def write_sidecar(self, link: str, fingerprint: str, name: str, value: object) -> None:
         """Write a JSON file beside a manifest; sidecars are not part of the artifact's hash."""
+        self._write_beside(link, fingerprint, name, json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+    def _write_beside(self, link: str, fingerprint: str, name: str, content: str) -> None:
         place = f"{self._place(link, fingerprint)}/{name}"
-        content = json.dumps(value, ensure_ascii=False, indent=2, default=str)
         if self.is_local:
             write_atomic(Path(place), content)
         else:

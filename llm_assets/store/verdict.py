@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 VERDICTS = "verdicts.json"
+VERDICT_PAGES = "checks"  # the folder of the pages that checks come with
 
 
 class Verdict(BaseModel):
@@ -18,6 +19,7 @@ class Verdict(BaseModel):
     blocking: bool = True
     description: str = Field(description="what was found, in a sentence with the figures")
     values: dict[str, Any] = Field(default_factory=dict)
+    page: str | None = Field(None, exclude=True, description="HTML that shows what was found; kept as a page beside the verdicts")
 
 
 class RefusedError(RuntimeError):
