@@ -19,7 +19,7 @@ from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
-from llm_assets.training.job import HOW, SUMMARY, Classification, TrainingJob
+from llm_assets.training.job import SUMMARY, Classification, Optimization, TrainingJob
 
 FINETUNED = "finetuned"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -28,23 +28,17 @@ LATENCY_CALLS = 60
 Baseline = Literal["majority", "tfidf_logistic_regression"]
 
 
-class FinetunedModelConfig(Section):
+class FinetunedModelConfig(Section, Optimization):
     """How the classifier is trained, and what it is compared with."""
 
     max_length: int = Field(128, ge=8, description="tokens; longer texts are cut, in training and in service")
     epochs: float = Field(2.0, gt=0, description="passes over the labelled examples")
     max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
     evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the weights of the best one are kept")
-    micro_batch: int = Field(16, ge=1, description="texts in one forward pass of one process")
-    accumulation: int = Field(1, ge=1, description="forward passes before an update")
     learning_rate: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls to 0")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on weight matrices")
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from")
     baselines: tuple[Baseline, ...] = Field((MAJORITY, TFIDF), description="trained and scored in the same run")
     margin_over_majority: float = Field(0.15, ge=-1, le=1, description="accuracy on the validation split above the best constant answer's, at least")
 
@@ -86,7 +80,7 @@ def finetuned_model(
         steps=steps,
         evaluate_every=math.ceil(min(steps, steps_per_epoch) / config.evaluations_per_epoch),
         seed=bench.seed,
-        **config.model_dump(include=set(HOW)),
+        **config.optimization(),
     )
     bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
     for name in TOKENIZER_FILES:

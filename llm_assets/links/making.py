@@ -59,15 +59,18 @@ def make(
     launch: Launch,
     progress: Progress = silent,
     run_id: str | None = None,
+    references: Mapping[str, Artifact] | None = None,
 ) -> Outcome:
     """Make a link's artifact or find it, then judge it unless its verdicts stand already.
 
+    ``references`` are the artifacts that the config itself names, by asset key: their content is in the recipe already, and
+    the manifest lists them among the inputs, so that lineage and garbage collection see them.
     They do not stand when the link's checks are others now, or when a blocking one failed: a mended check may pass it.
     Raises ``ArtifactError`` when an input's bytes are not what its manifest says: hashes are compared whenever
     something is made from them. Raises ``SourceChangedError`` when a source is not what was observed before it was read.
     """
     recipe = recipe_of(link, config, inputs, seed)
-    artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)}
+    artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)} | dict(references or {})
 
     def build(directory: Path, scratch: Path) -> Manifest:
         for artifact in artifacts.values():

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -17,14 +17,14 @@ from llm_assets.links.link import AssetReference, Bench, Check, Link, Made, Sect
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
-from llm_assets.training.job import HOW, SUMMARY, Masked, ModelShape, TrainingJob
+from llm_assets.training.job import SUMMARY, Masked, ModelShape, Optimization, TrainingJob
 
 EVALUATIONS = 4  # of the validation blocks in one training
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")  # shards and the index over them included
 RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
 
 
-class PretrainedCheckpointConfig(Section):
+class PretrainedCheckpointConfig(Section, Optimization):
     """The model's shape, the length of the training and how it is spread over processes."""
 
     hidden: int = Field(192, ge=8, description="width of the residual stream; divisible by heads")
@@ -33,16 +33,9 @@ class PretrainedCheckpointConfig(Section):
     intermediate: int = Field(288, ge=8, description="width of the gated feed-forward layer")
     steps: int = Field(0, ge=0, description="optimizer updates; 0 takes as many as tokens_budget pays for")
     tokens_budget: int = Field(1_200_000, ge=1, description="tokens to train on, repeats counted, where steps is 0")
-    micro_batch: int = Field(16, ge=1, description="blocks in one forward pass of one process")
-    accumulation: int = Field(1, ge=1, description="forward passes before an update")
     learning_rate: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls to 0")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on weight matrices")
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from")
     from_pretrained: str | AssetReference | None = Field(
         None,
         description="continue from a folder of safetensors (a relative one is looked up in the data root, then in the project root), "
@@ -82,7 +75,7 @@ def pretrained_checkpoint(
         steps=steps,
         evaluate_every=math.ceil(steps / EVALUATIONS),
         seed=bench.seed,
-        **config.model_dump(include=set(HOW)),
+        **config.optimization(),
     )
     bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
     return Made(_metrics(bench, layout["vocabulary_size"], compute), (config.license,) if start_from else ())

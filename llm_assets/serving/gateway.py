@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from filelock import Timeout
 from pydantic import AfterValidator, BaseModel, Field
 
-from llm_assets.serving import errors
+from llm_assets.serving import errors, pages
 from llm_assets.serving.batching import Batcher
 from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
@@ -192,6 +192,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT)
     errors.install(app)
+    pages.install(app, home)
     page = (files(__package__) / "page.html").read_text(encoding="utf-8")
 
     @app.post("/v1/classify")

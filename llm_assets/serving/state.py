@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
+DEFAULT_URL = "http://127.0.0.1:8000"  # where `up` and `serve` put the gateway unless told otherwise
+
 
 @dataclass(frozen=True)
 class Desired:
@@ -81,3 +83,9 @@ def gateway_state(home: Path) -> dict[str, Any] | None:
             return None  # it holds the lock and has not yet bound its port
     lock.release()
     return None
+
+
+def page_url(home: Path, link: str, fingerprint: str, page: str) -> str:
+    """Where the gateway that runs now, or the next one at its usual address, shows a page such as ``pages/rules.html``."""
+    state = gateway_state(home) or {}
+    return f"{state.get('url', DEFAULT_URL)}/artifacts/{link}/{fingerprint}/{page}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from llm_assets.store.files import write_atomic
 from llm_assets.tracking.record import RunRecord
 
@@ -61,18 +63,23 @@ class Tracker:
             refused = self.flush()
             return replace(self._send(record), warning="; ".join(refused) or None)
         except Exception as error:
-            write_atomic(self.pending / f"{record.fingerprint}.json", record.model_dump_json())
+            write_atomic(self.pending / f"{record.chain}-{record.fingerprint}.json", record.model_dump_json())
             return Sent(None, None, f"MLflow at {self._place} did not take the record ({_reason(error)}); it is sent with the next one")
 
     def flush(self) -> list[str]:
         """Send what waits, oldest first; returns a warning for each record that could not be sent and goes on waiting.
 
-        Another process may flush at the same time. Raises what the client raises when no server answers.
+        Where another process flushes, that is left to it. Raises what the client raises when no server answers.
         """
         waiting = sorted(self.pending.glob("*.json"), key=_modified)
-        if waiting:
-            self._client().search_experiments(max_results=1)  # no server: found out once, not once a record
-        return [warning for path in waiting if (warning := self._send_waiting(path))]
+        if not waiting:
+            return []
+        self._client().search_experiments(max_results=1)  # no server: found out once, not once a record
+        try:
+            with FileLock(self.folder / "pending.lock", timeout=0):
+                return [warning for path in waiting if (warning := self._send_waiting(path))]
+        except Timeout:
+            return []
 
     def _send_waiting(self, path: Path) -> str | None:
         try:

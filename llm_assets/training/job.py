@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_assets.store.files import write_atomic
+from llm_assets.store.strict import Strict
 
 
 class Part(BaseModel):
@@ -44,7 +45,24 @@ class Classification(Part):
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
 
 
-class TrainingJob(Part):
+class Optimization(Strict):
+    """How weights are updated: stated in the section of every link that trains, and handed to the workers as it is."""
+
+    micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one process")
+    accumulation: int = Field(1, ge=1, description="forward passes a process makes before an update")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls linearly to 0")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on weight matrices")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from; 0: after every update")
+
+    def optimization(self) -> dict[str, Any]:
+        """These settings alone, for a ``TrainingJob``."""
+        return self.model_dump(include=set(Optimization.model_fields))
+
+
+class TrainingJob(Optimization):
     """One training: what to learn from what, how, and where the result goes."""
 
     objective: Annotated[Masked | Classification, Field(discriminator="kind")]
@@ -55,14 +73,6 @@ class TrainingJob(Part):
     start_from: Path | None = Field(None, description="or continue from this folder of weights")
     steps: int = Field(ge=1, description="optimizer updates in all")
     evaluate_every: int = Field(ge=1, description="updates between two evaluations; the last update is always evaluated")
-    micro_batch: int = Field(ge=1, description="sequences in one forward pass of one process")
-    accumulation: int = Field(1, ge=1, description="forward passes a process makes before an update")
-    learning_rate: float = Field(gt=0)
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls linearly to 0")
-    weight_decay: float = Field(0.01, ge=0)
-    max_gradient_norm: float = Field(1.0, gt=0)
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints; 0 writes one after every update")
     seed: int = 0
 
     def write(self, path: Path) -> Path:
@@ -75,9 +85,6 @@ class TrainingJob(Part):
         """Read a job. Raises pydantic's ``ValidationError`` naming the field for a wrong one."""
         return cls.model_validate_json(path.read_bytes())
 
-
-# Fields that a link's section of the YAML states under the same name.
-HOW = frozenset({"micro_batch", "accumulation", "learning_rate", "warmup", "weight_decay", "max_gradient_norm", "zero_stage", "checkpoint_seconds"})
 
 WORKER = "llm_assets.training.worker"  # the module each process runs; named here so that the links that train count it among their sources
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llm_assets.audit.lineage import ancestors, manifests_by_name
 from llm_assets.links.link import Acted, Bench, Check, Link, Made, Office, Section
 from llm_assets.links.making import Outcome, SourceChangedError, act, make
 from llm_assets.store.store import Store
@@ -107,3 +108,12 @@ def test_two_runs_of_an_act_take_turns(store: Store) -> None:
     link = link_of(make=number, act=True)
     in_threads(*(lambda run=run: act(store, link, Section(), {}, chain="c", run_id=run, trial=False) for run in ("r1", "r2")))
     assert [entry["record"]["number"] for entry in store.journal("c", "words").entries()] == [1, 2]
+
+
+def test_an_artifact_that_the_config_names_is_among_the_inputs_of_the_manifest(store: Store) -> None:
+    base = run(store, link_of()).artifact
+    tuned = replace(link_of(), name="tuned")
+    outcome = make(store, tuned, Section(), {}, seed=0, launch=lambda *_: None, references={"base/words": base})
+    entry = outcome.artifact.manifest.inputs["base/words"]
+    assert (entry.link, entry.fingerprint, entry.data_version) == ("words", base.fingerprint, base.data_version)
+    assert ancestors(manifests_by_name(store), [("tuned", outcome.artifact.fingerprint)]) >= {("words", base.fingerprint)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from llm_assets.tracking.record import RunRecord, record_of
 from llm_assets.tracking.tracker import Sent, Tracker
@@ -73,7 +74,7 @@ def test_a_record_that_cannot_be_sent_is_kept_and_holds_nothing_up(tmp_path: Pat
     sent = tracker.send(good)
     assert_whole(tracker, sent, good)
     assert "bbb.json" in str(sent.warning) and "ccc.json" in str(sent.warning)
-    assert {path.name for path in tracker.pending.iterdir()} == {"bbb.json", "ccc.json"}
+    assert {path.name for path in tracker.pending.iterdir()} == {"tiny-bbb.json", "ccc.json"}
     assert [run.info.run_id for run in runs(tracker)] == [sent.run_id]  # what was written of the bad one is gone
 
 
@@ -85,12 +86,15 @@ def test_two_processes_may_send_what_waits(tmp_path: Path, monkeypatch: pytest.M
     other, sent = Tracker(tmp_path), tracker._send
 
     def overtaken(record: RunRecord) -> Sent:
-        assert other.flush() == []  # it sends both while this one is at the first
+        monkeypatch.setattr(tracker, "_send", sent)
+        assert other.flush() == [] and not runs(other)  # what waits is left to the process that is at it
         return sent(record)
 
     monkeypatch.setattr(tracker, "_send", overtaken)
     assert tracker.flush() == []
     assert not list(tracker.pending.iterdir()) and len(runs(tracker)) == 2
+    with FileLock(tracker.folder / "pending.lock"):
+        pass  # free again
 
 
 def test_the_registry_mirrors_releases_in_the_database(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_what_an_absent_server_missed_is_sent_when_it_is_there(server: str, tmp_
     record = record_of("late", make(tmp_path, "aaa", "quantized_model"))
     missed = Tracker(tmp_path, NOWHERE).send(record)
     assert missed.run_id is None and "it is sent with the next one" in str(missed.warning)
-    assert [path.name for path in (tmp_path / "mlflow" / "pending").iterdir()] == ["aaa.json"]
+    assert [path.name for path in (tmp_path / "mlflow" / "pending").iterdir()] == ["late-aaa.json"]
     tracker = Tracker(tmp_path, server.replace("//", "//me:s3cr@t@"))
     assert tracker.mirror_release("late", "late-1", record.directory, "aaa", {"champion": "late-1"}) is None  # sends its model's run first
     assert not list(tracker.pending.iterdir())

@@ -10,16 +10,17 @@ from typing import Any
 import dagster as dg
 
 from llm_assets.audit.current import ENTRY, FINGERPRINT, TRIAL
+from llm_assets.serving.state import page_url
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import flatten
-from llm_assets.store.verdict import Verdict
+from llm_assets.store.verdict import VERDICT_PAGES, Verdict
 from llm_assets.tracking.tracker import Sent
 
 Metadata = dict[str, Any]
 
 
-def artifact_metadata(artifact: Artifact, reused: bool, trial: bool, sent: Sent) -> Metadata:
-    """Metadata of a made link's materialization."""
+def artifact_metadata(artifact: Artifact, home: Path, reused: bool, trial: bool, sent: Sent) -> Metadata:
+    """Metadata of a made link's materialization; its pages are links to the gateway of the data root ``home``."""
     manifest = artifact.manifest
     metadata: Metadata = {
         **_figures(artifact.metrics),
@@ -31,6 +32,7 @@ def artifact_metadata(artifact: Artifact, reused: bool, trial: bool, sent: Sent)
         "licenses": ", ".join(manifest.licenses) or "none stated",
         **_cost(manifest.model_dump()),
         **_pictures(artifact.directory / "plots"),
+        **{f"page_{path.stem}": _page(artifact, home, path) for path in sorted((artifact.directory / "pages").glob("*.html"))},
     }
     if sent.url:
         metadata["mlflow_run"] = dg.MetadataValue.url(sent.url)
@@ -53,8 +55,13 @@ def act_metadata(entry: Mapping[str, Any], directory: Path, trial: bool) -> Meta
     }
 
 
-def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]]) -> list[dg.AssetCheckResult]:
-    """Verdicts as Dagster's check results; one that does not block is a warning."""
+def check_pages(artifact: Artifact, home: Path) -> dict[str, Metadata]:
+    """For each check that came with a page, the link to it."""
+    return {path.stem: {"page": _page(artifact, home, path)} for path in sorted((artifact.directory / VERDICT_PAGES).glob("*.html"))}
+
+
+def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]], pages: Mapping[str, Metadata] | None = None) -> list[dg.AssetCheckResult]:
+    """Verdicts as Dagster's check results, with the ``pages`` of each; one that does not block is a warning."""
     parsed = [Verdict.model_validate(verdict) if isinstance(verdict, Mapping) else verdict for verdict in verdicts]
     return [
         dg.AssetCheckResult(
@@ -62,7 +69,7 @@ def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]]) -> list[dg.As
             passed=verdict.passed,
             severity=dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN,
             description=verdict.description,
-            metadata=_figures(verdict.values),
+            metadata={**_figures(verdict.values), **(pages or {}).get(verdict.check, {})},
         )
         for verdict in parsed
     ]
@@ -75,6 +82,10 @@ def _figures(values: Mapping[str, Any]) -> Metadata:
 
 def _cost(values: Mapping[str, Any]) -> Metadata:
     return {f"cost_{name}": values[name] for name in ("seconds", "core_seconds", "peak_memory_bytes")}
+
+
+def _page(artifact: Artifact, home: Path, path: Path) -> dg.UrlMetadataValue:
+    return dg.MetadataValue.url(page_url(home, artifact.link, artifact.fingerprint, f"{path.parent.name}/{path.name}"))
 
 
 def _pictures(folder: Path) -> Metadata:

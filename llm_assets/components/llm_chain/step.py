@@ -10,7 +10,7 @@ import dagster as dg
 from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, version_tags
 from llm_assets.components.llm_chain.launcher import pipes_launch
 from llm_assets.components.llm_chain.references import resolve, with_places
-from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_results
+from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_pages, check_results
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import PRESET_TAG, Settings
 from llm_assets.components.llm_chain.trial import overrides, record_trial
@@ -54,9 +54,12 @@ class Step:
         inputs = {name: choice.value for name, choice in chosen.items()}
         tags = version_tags({(self.spec.name, name): choice for name, choice in chosen.items()} | places)
         self.progress.event(self.link.name, "start")
-        return self._act(config, inputs, tags) if self.link.act else self._make(config, inputs, tags)
+        if self.link.act:
+            return self._act(config, inputs, tags)
+        references = {"/".join(key): place.value for key, place in places.items() if isinstance(place.value, Artifact)}
+        return self._make(config, inputs, references, tags)
 
-    def _make(self, config: Section, inputs: dict[str, Any], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
+    def _make(self, config: Section, inputs: dict[str, Any], references: dict[str, Artifact], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
         outcome = make(
             self.store,
             self.link,
@@ -66,6 +69,7 @@ class Step:
             launch=pipes_launch(self.context),
             progress=self.progress.for_link(self.link.name),
             run_id=self.context.run_id,
+            references=references,
         )
         artifact = outcome.artifact
         sent = self._track(artifact)
@@ -75,10 +79,10 @@ class Step:
         self._record_trial(artifact.fingerprint)
         self.progress.event(self.link.name, "reused" if outcome.reused else "made", seconds=artifact.manifest.seconds)
         return dg.MaterializeResult(
-            metadata=artifact_metadata(artifact, outcome.reused, self.is_trial, sent),
+            metadata=artifact_metadata(artifact, self.store.home, outcome.reused, self.is_trial, sent),
             data_version=dg.DataVersion(artifact.data_version),
             tags=tags,
-            check_results=check_results(outcome.verdicts),
+            check_results=check_results(outcome.verdicts, check_pages(artifact, self.store.home)),
         )
 
     def _act(self, config: Section, inputs: dict[str, Any], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
