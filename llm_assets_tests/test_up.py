@@ -26,6 +26,9 @@ REEXECUTE = """mutation($id: String!) { launchRunReexecution(reexecutionParams: 
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = """mutation($id: String!) { terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) { __typename
   ... on TerminateRunFailure { message } } }"""
+LAUNCH = """mutation($config: RunConfigData!) { launchRun(executionParams: {runConfigData: $config, selector: {jobName: "reviews",
+  repositoryName: "__repository__", repositoryLocationName: "llm_assets", assetSelection: [{path: ["reviews", "pretrained_checkpoint"]}]}})
+  { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
 ASSETS = "{ assetNodes { assetKey { path } groupName latestRun: assetMaterializations(limit: 1) { runId } } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
@@ -37,7 +40,7 @@ class Up:
         self.home, self.process = home, process
         self.dagster, self.mlflow, self.gateway = (f"http://127.0.0.1:{ports[name]}" for name in ("dagster", "mlflow", "gateway"))
 
-    def ask_dagster(self, query: str, **variables: str) -> dict[str, Any]:
+    def ask_dagster(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = _post(f"{self.dagster}/graphql", {"query": query, "variables": variables})
         assert "errors" not in answer, answer
         return dict(answer["data"])
@@ -215,6 +218,17 @@ def test_terminating_a_run_in_the_ui_leaves_no_process(up: Up) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "cancelled" in err
     assert up.wait_for_run(started[0]["runId"])["status"] == "CANCELED"
+    wait_until(lambda: _workers(up.home) == 0, 20)
+
+
+@pytest.mark.slow
+def test_a_training_launched_in_the_ui_is_terminated_there(up: Up) -> None:
+    steps = {"ops": {"reviews__pretrained_checkpoint": {"config": {"steps": 5001}}}}
+    launched = up.ask_dagster(LAUNCH, config=steps)["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    wait_until(lambda: _workers(up.home) >= 2, 120)
+    up.ask_dagster(TERMINATE, id=launched["run"]["runId"])
+    assert up.wait_for_run(launched["run"]["runId"], 60)["status"] == "CANCELED"
     wait_until(lambda: _workers(up.home) == 0, 20)
 
 
