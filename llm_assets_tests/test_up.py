@@ -28,7 +28,8 @@ TERMINATE = """mutation($id: String!) { terminateRun(runId: $id, terminatePolicy
   ... on TerminateRunFailure { message } } }"""
 LAUNCH = """mutation($config: RunConfigData!) { launchRun(executionParams: {runConfigData: $config, selector: {jobName: "reviews",
   repositoryName: "__repository__", repositoryLocationName: "llm_assets", assetSelection: [{path: ["reviews", "pretrained_checkpoint"]}]}})
-  { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
+  { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } } } }"""
 ASSETS = "{ assetNodes { assetKey { path } groupName latestRun: assetMaterializations(limit: 1) { runId } } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 

@@ -28,5 +28,7 @@ def write(directory: Path, name: str, title: str, body: str) -> None:
     """Write ``body``, which is HTML already, as the page ``pages/<name>.html``; it needs nothing from outside."""
     folder = directory / "pages"
     folder.mkdir(exist_ok=True)
-    frame = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n'
+    frame = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n'
+    )
     (folder / f"{name}.html").write_text(frame, encoding="utf-8")
