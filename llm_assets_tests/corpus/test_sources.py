@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import document_schema, domains
-from llm_assets.corpus.reading import limited, read, strip_tags
+from llm_assets.corpus.formats import strip_tags
+from llm_assets.corpus.reading import read as read_pieces
+from llm_assets.corpus.reading import smallest
 from llm_assets.corpus.sources import Source, ignored_files, observe
 
 ROWS = [{"text": "很好", "label": "positive", "id": 1}, {"text": "很差\n真的", "label": "negative", "id": 2}]
@@ -20,6 +22,11 @@ ROWS = [{"text": "很好", "label": "positive", "id": 1}, {"text": "很差\n真�
 
 def source(**fields: Any) -> Source:
     return TypeAdapter(Source).validate_python({"name": "mine", "license": "CC0-1.0", "language": "zh", **fields})
+
+
+def read(mine: Source, cache: Path, limit: int | None = None) -> pa.Table:
+    """All documents of a source in one table."""
+    return pa.concat_tables([document_schema().empty_table(), *(piece.documents for piece in read_pieces(mine, cache, limit))])
 
 
 def rows(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
@@ -61,8 +68,8 @@ def test_a_limit_is_a_sample_by_hash_that_keeps_duplicates_together(tmp_path: Pa
     (tmp_path / "a.txt").write_text("".join(f"文{number}\n" for number in range(50)) * 2, encoding="utf-8")
     table = read(source(kind="files", path=str(tmp_path / "a.txt")), tmp_path, limit=10)
     assert len(table) == 20 and len(set(table["doc_id"].to_pylist())) == 10
-    backwards = limited(table.take(list(range(19, -1, -1))), 5)
-    assert set(backwards["doc_id"].to_pylist()) == set(limited(table, 5)["doc_id"].to_pylist())
+    doc_ids = table["doc_id"].to_pylist()
+    assert smallest(iter([doc_ids[::-1]]), 5) == smallest(iter([doc_ids[:7], doc_ids[7:]]), 5) == sorted(set(doc_ids))[:5]
     assert max(table["line"].to_pylist()[:10]) > 10  # no head
 
 
@@ -131,12 +138,12 @@ def test_files_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatc
 
 
 def test_an_inbox_passes_over_what_it_cannot_read_and_counts_it(tmp_path: Path) -> None:
-    for name in (".DS_Store", "README.md", "scan.pdf", "a.txt", ".hidden.txt"):
+    for name in (".DS_Store", "README.md", "scan.docx", "a.txt", ".hidden.txt"):
         (tmp_path / name).write_text("一\n")
     inbox, strict, stated = (source(kind="files", path=str(tmp_path / "*.*"), **more) for more in ({"required": False}, {}, {"format": "lines"}))
     assert len(read(inbox, tmp_path)) == 1
     assert [Path(name).name for name in observe(inbox)["files"]] == ["a.txt"]
-    assert [Path(name).name for name in ignored_files(inbox)] == ["README.md", "scan.pdf"]
+    assert [Path(name).name for name in ignored_files(inbox)] == ["README.md", "scan.docx"]
     assert observe(inbox)["ignored"] == ignored_files(inbox)
     with pytest.raises(SourceError, match=r"README\.md has no known suffix"):
         read(strict, tmp_path)
@@ -168,11 +175,18 @@ def test_files_are_observed_by_hash_and_a_vanished_one_is_named(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), [
-    ("a.jsonl", b'{"text": "ok"}\n["no"]\n', "line 2 holds a list"),
+    ("a.jsonl", b'{"text": "ok"}\n["no"]\n', "line 2 holds a list, not an object"),
     ("a.jsonl", b'{"body": "ok"}\n', "line 1 has no column text; it has body"),
     ("a.jsonl", b'{"text": 3}\n', "line 1: column text holds int"),
-    ("a.txt", "好".encode("gb18030"), "is not in utf-8-sig .*state the source's `encoding`"),
-    ("a.pdf", b"", "no known suffix"),
+    ("a.txt", b"\xff\xff", "line 1 is not in utf-8-sig; state the source's `encoding`"),
+    ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "line 2 is no JSON .*mend it, or set the source's `on_error: reject`"),
+    ("a.csv", b"body\nok\n", "it has no column text; it has body"),
+    ("a.csv", b"text,label\nok\n", "line 2 has 1 fields, the header 2"),
+    ("a.parquet", b"PAR1", "it is no whole Parquet file"),
+    ("a.xlsx", b"PK", "it is no whole XLSX file"),
+    ("a.zip", b"PK", "it is no whole zip archive"),
+    ("a.jsonl.gz", b"no", "is damaged or cut off"),
+    ("a.docx", b"", "no known suffix"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)

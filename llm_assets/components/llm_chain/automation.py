@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.corpus.sources import FORMATS
+from llm_assets.corpus.formats import FORMATS, is_readable
 from llm_assets.links.chain import CHAIN
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.home import data_root
@@ -57,7 +57,7 @@ def new_documents(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Se
         description=f"Materializes the chain when the files in data/inbox/{spec.name}/ change.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.RunRequest:
-        files = sorted(path for path in inbox.glob("*") if path.suffix.lower() in FORMATS and not path.name.startswith("."))
+        files = sorted(path for path in inbox.glob("*") if is_readable(path.name) and not path.name.startswith("."))
         if not files:
             return dg.SkipReason(f"no documents ({', '.join(FORMATS)}) in {inbox}")
         state = digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])

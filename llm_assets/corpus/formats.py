@@ -1,0 +1,337 @@
+"""File formats as streams of rows: of a file only the piece at hand is in memory.
+
+A row that cannot be read is no exception but a ``BadRow`` with the rule it breaks: whether that stops the run or goes into
+the rejects is for the source to say. What concerns a file as a whole raises ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from llm_assets.store.strict import Strict
+
+Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf"]
+FORMATS: Mapping[str, Format] = {
+    ".txt": "lines",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".xlsx": "xlsx",
+    ".html": "html",
+    ".htm": "html",
+    ".pdf": "pdf",
+}
+AUTO = "auto"
+ENCODINGS = ("utf-8-sig", "gb18030")  # tried in this order: GB18030 takes nearly any bytes, UTF-8 hardly any but its own
+BLOCK = 1 << 20  # bytes a read
+EXPANSION = 200  # a compressed member may be so many times its packed size; text packs 3 to 10 times, a bomb 1,000 times
+FREE = 64 << 20  # bytes that may always be unpacked, however well they were packed
+TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
+ESCAPED = re.compile("[\udc80-\udcff]")  # what the error handler surrogateescape makes of a byte that is no text
+
+Opener = Callable[[], IO[bytes]]
+
+
+class Row(NamedTuple):
+    """One document as its file has it."""
+
+    line: int  # from 1
+    text: str
+    label: str | None = None
+    id: str | None = None
+
+
+class BadRow(NamedTuple):
+    """A row that gives no document; ``detail`` says why and quotes nothing of it."""
+
+    line: int
+    rule: str
+    detail: str
+
+
+class Columns(Strict):
+    """Which columns (CSV, TSV, XLSX, JSON lines, Parquet, SQL) hold what."""
+
+    text: str = Field("text", description="the text; required in every row")
+    label: str | None = Field(None, description="the label; a row without it is a document without a label")
+    id: str | None = Field(None, description="the user's own identifier, kept for tracing")
+
+    @property
+    def required(self) -> list[str]:
+        """The columns without which there is no document; a missing label makes one without a label."""
+        return [self.text, *([self.id] if self.id else [])]
+
+
+class MissingColumnsError(ValueError):
+    """A file lacks columns that the source names."""
+
+    def __init__(self, missing: Iterable[str], found: Iterable[str], where: str = "it") -> None:
+        super().__init__(f"{where} has no column {', '.join(missing)}; it has {', '.join(map(str, found)) or 'none'}")
+
+
+def known_format(name: str) -> Format | None:
+    """The format that a file's name tells, ``.gz`` aside."""
+    return FORMATS.get(Path(name.lower().removesuffix(".gz")).suffix)
+
+
+def is_readable(name: str) -> bool:
+    """Whether a file's name tells how to read it: a known suffix, packed or not, or a zip archive of such files."""
+    return known_format(name) is not None or name.lower().endswith(".zip")
+
+
+def opener(path: Path) -> Opener:
+    """Opens a file's bytes, unpacked where its name ends in ``.gz``."""
+    if path.name.lower().endswith(".gz"):
+        return lambda: io.BufferedReader(_Bounded(gzip.open(path), path.name, path.stat().st_size))
+    return lambda: path.open("rb")
+
+
+def zip_members(path: Path) -> Iterator[tuple[str, Opener]]:
+    """Name and opener of every readable member of a zip archive, by name. Raises ``ValueError`` for a damaged archive."""
+    try:
+        with zipfile.ZipFile(path) as box:
+            entries = sorted((entry for entry in box.infolist() if known_format(entry.filename)), key=lambda entry: entry.filename)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"it is no whole zip archive ({error})") from error
+    for entry in entries:
+        yield entry.filename, _member_opener(path, entry)
+
+
+def detect_encoding(open_bytes: Opener) -> str:
+    """The first of ``ENCODINGS`` in which every byte is text, else UTF-8, in which the bad rows then show."""
+    for encoding in ENCODINGS:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            with open_bytes() as stream:
+                while block := stream.read(BLOCK):
+                    decoder.decode(block)
+            decoder.decode(b"", True)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return ENCODINGS[0]
+
+
+def rows(open_bytes: Opener, form: Format, columns: Columns, encoding: str, longest: int) -> Iterator[Row | BadRow]:
+    """The rows of one file; ``longest`` bounds a line in characters.
+
+    Raises ``MissingColumnsError`` for a table without the named columns and ``ValueError`` for a file that is not of its format.
+    """
+    with open_bytes() as stream:
+        if form == "parquet":
+            yield from _records(_parquet(stream), columns)
+        elif form == "xlsx":
+            yield from _records(_xlsx(stream, columns), columns)
+        elif form in ("html", "pdf"):
+            yield from _whole(stream, form, encoding)
+        elif form in ("csv", "tsv"):
+            text = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
+            yield from _records(_delimited(text, "\t" if form == "tsv" else ",", columns, longest), columns)
+        else:
+            text = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="\n")
+            yield from _records(_json_lines(text, longest), columns) if form == "jsonl" else _lines(text, form, longest)
+
+
+def records(values: Iterable[Mapping[str, Any]], columns: Columns) -> Iterator[Row | BadRow]:
+    """The rows of a table that something else has read."""
+    return _records(enumerate(values, 1), columns)
+
+
+def strip_tags(line: str) -> str:
+    """The words of a ``word/tag`` line without tags, brackets of compounds and the spaces between (Chinese has none)."""
+    return "".join(word[1:] if len(word) > 1 and word.startswith("[") else word for word in TAGGED_WORD.findall(line))
+
+
+def _bounded_lines(text: io.TextIOWrapper, longest: int) -> Iterator[tuple[int, str | BadRow]]:
+    number = 0
+    while line := text.readline(longest + 1):
+        number += 1
+        if len(line) > longest and not line.endswith("\n"):
+            while (rest := text.readline(BLOCK)) and not rest.endswith("\n"):
+                continue
+            yield number, BadRow(number, "line_too_long", f"line {number} is longer than {longest} characters (`maximum_line`)")
+        elif ESCAPED.search(line):
+            yield number, BadRow(number, "undecodable", f"line {number} is not in {text.encoding}; state the source's `encoding`")
+        else:
+            yield number, line
+
+
+def _lines(text: io.TextIOWrapper, form: Format, longest: int) -> Iterator[Row | BadRow]:
+    for number, line in _bounded_lines(text, longest):
+        if isinstance(line, BadRow):
+            yield line
+        elif line.strip():
+            value = line.removesuffix("\n").removesuffix("\r")
+            yield Row(number, strip_tags(value) if form == "tagged" else value)
+
+
+def _json_lines(text: io.TextIOWrapper, longest: int) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
+    for number, line in _bounded_lines(text, longest):
+        if isinstance(line, BadRow):
+            yield number, line
+        elif line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, BadRow(number, "malformed", f"line {number} is no JSON ({type(error).__name__})")
+                continue
+            is_object = isinstance(record, dict)
+            yield number, record if is_object else BadRow(number, "malformed", f"line {number} holds a {type(record).__name__}, not an object")
+
+
+def _delimited(text: io.TextIOWrapper, delimiter: str, columns: Columns, longest: int) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
+    csv.field_size_limit(longest)
+    reader = csv.reader(text, delimiter=delimiter)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return  # an empty file holds no documents
+        _require(columns, header)
+        for values in reader:
+            number = reader.line_num
+            if any(ESCAPED.search(value) for value in values):
+                yield number, BadRow(number, "undecodable", f"line {number} is not in {text.encoding}; state the source's `encoding`")
+            elif values and len(values) != len(header):
+                yield number, BadRow(number, "malformed", f"line {number} has {len(values)} fields, the header {len(header)}")
+            elif values:
+                yield number, dict(zip(header, values, strict=True))
+    except csv.Error as error:  # the reader has lost its place: no later row can be trusted
+        raise ValueError(f"line {reader.line_num}: {error}; a field may have {longest} characters (`maximum_line`)") from error
+
+
+def _parquet(stream: IO[bytes]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        number = 0
+        for batch in pq.ParquetFile(stream).iter_batches(10_000):
+            for record in batch.to_pylist():
+                yield (number := number + 1), record
+    except pa.ArrowException as error:
+        raise ValueError(f"it is no whole Parquet file ({error})") from error
+
+
+def _xlsx(stream: IO[bytes], columns: Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    openpyxl = _extra("openpyxl", "xlsx")
+    try:
+        book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ValueError(f"it is no whole XLSX file ({type(error).__name__})") from error
+    try:
+        table = book.active.iter_rows(values_only=True)
+        header = [str(name) for name in next(table, ()) if name is not None]
+        _require(columns, header)
+        for number, values in enumerate(table, 2):
+            if any(value is not None for value in values):
+                yield number, dict(zip(header, values, strict=False))
+    finally:
+        book.close()
+
+
+def _whole(stream: IO[bytes], form: Format, encoding: str) -> Iterator[Row | BadRow]:
+    """One document a file: the text of a page without its frame, or of all pages of a PDF."""
+    content = stream.read()
+    if form == "html":
+        text = _extra("trafilatura", "html").extract(content.decode(encoding, "replace"), include_comments=False)
+    else:
+        pypdf = _extra("pypdf", "pdf")
+        try:
+            text = "\n".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages)
+        except pypdf.errors.PyPdfError as error:
+            raise ValueError(f"it is no whole PDF file ({error})") from error
+    yield Row(1, text) if text and text.strip() else BadRow(1, "missing_text", f"no text was found in this {form} file")
+
+
+def _records(values: Iterable[tuple[int, Mapping[str, Any] | BadRow]], columns: Columns) -> Iterator[Row | BadRow]:
+    for line, record in values:
+        yield record if isinstance(record, BadRow) else _row(line, record, columns)
+
+
+def _row(line: int, record: Mapping[str, Any], columns: Columns) -> Row | BadRow:
+    if missing := [name for name in columns.required if name not in record]:
+        return BadRow(line, "missing_text", str(MissingColumnsError(missing, record, f"line {line}")))
+    text = record[columns.text]
+    if not isinstance(text, str):
+        return BadRow(line, "missing_text", f"line {line}: column {columns.text} holds {type(text).__name__}, not text")
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate, which JSON can carry and Arrow cannot, becomes "?"
+    return Row(line, text, _optional(record, columns.label), _optional(record, columns.id))
+
+
+def _optional(record: Mapping[str, Any], column: str | None) -> str | None:
+    value = record.get(column) if column else None
+    return None if value is None or value == "" else str(value)
+
+
+def _require(columns: Columns, header: Iterable[str]) -> None:
+    if missing := [name for name in columns.required if name not in header]:
+        raise MissingColumnsError(missing, header)
+
+
+def _extra(module: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{extra} files need the package {module}: pip install 'llm-assets[{extra}]'") from error
+
+
+def _member_opener(path: Path, entry: zipfile.ZipInfo) -> Opener:
+    def open_member() -> IO[bytes]:
+        box = zipfile.ZipFile(path)
+        return io.BufferedReader(_Bounded(box.open(entry), entry.filename, entry.compress_size, box))
+
+    return open_member
+
+
+class _Bounded(io.RawIOBase):
+    """An unpacking stream that stops where no honest text would have been packed so small."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, name: str, packed: int, owner: zipfile.ZipFile | None = None) -> None:
+        self._stream, self._name, self._owner = stream, name, owner
+        self._left = max(FREE, packed * EXPANSION)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._stream.read(len(buffer))
+        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{self._name} is damaged or cut off ({error})") from error
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"{self._name} unpacks to more than {EXPANSION} times its size: taken for a decompression bomb, nothing is read")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        if self._owner:
+            self._owner.close()
+        super().close()
