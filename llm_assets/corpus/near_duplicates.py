@@ -1,16 +1,18 @@
 """Near-duplicates: MinHash signatures, locality-sensitive hashing in bands, connected components.
 
-Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (LSH). Signatures come from ``rensa``: 17.5 MB/s on one thread
-against 0.9 for datasketch on the same Chinese reviews.
+Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (LSH). Signatures are computed with numpy over arrays of code
+points, and kept on the disk band by band: a band is 16 bytes a document, and one band at a time is in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from llm_assets.corpus.codepoints import CodePoints, hash_texts, letters, ngrams
 from llm_assets.store.progress import Progress, silent
 from llm_assets.store.strict import Strict
 
@@ -20,83 +22,188 @@ if TYPE_CHECKING:
 
 SHINGLE = 3  # characters
 PERMUTATIONS = 128  # the estimate of a Jaccard similarity of 0.7 then has a standard error of 0.04
-BATCH = 20_000  # documents hashed at once: their shingles stay below 0.5 GB
+TOKENS = 1 << 17  # shingles hashed at once: 0.5 MB stay in the processor's cache
 NEIGHBOURS = 8  # documents of a bucket each one is compared with; larger buckets hang together through chains
+PAIRS = 20_000  # pairs compared at once
 
 
 class NearDuplicates(Strict):
     """When two texts count as near-duplicates."""
 
     similarity: float = Field(0.7, gt=0, le=1, description="estimated Jaccard similarity of the character trigrams, from here on")
-    bands: int = Field(32, description="of the 128 hashes; a pair of similarity s meets with probability 1-(1-s^(128/bands))^bands")
+    bands: Literal[1, 2, 4, 8, 16, 32, 64, 128] = Field(
+        32, description="of the 128 hashes; a pair of similarity s meets with probability 1-(1-s^(128/bands))^bands"
+    )
 
 
-def signatures(keys: Sequence[str], progress: Progress = silent) -> NDArray[np.uint32]:
-    """MinHash signatures of the texts' character trigrams, shape [texts, 128]. ``keys`` come from ``documents.text_key``."""
+def signatures(points: CodePoints) -> NDArray[np.uint32]:
+    """MinHash signatures of the character trigrams, shape [texts, 128]; a text of fewer characters is its own shingle.
+
+    Hash k of a text is the least of (a_k h + b_k) mod 2^32 over the hashes h of its shingles, with odd a_k.
+    """
     import numpy as np
-    from rensa import RMinHash
 
-    result = np.empty((len(keys), PERMUTATIONS), dtype=np.uint32)
-    for start in range(0, len(keys), BATCH):
-        batch = [_shingles(key) for key in keys[start : start + BATCH]]
-        result[start : start + len(batch)] = RMinHash.digest_matrix_from_token_sets(batch, num_perm=PERMUTATIONS, seed=0).to_rows()
-        progress(start + len(batch), len(keys), "documents")
+    random = np.random.default_rng(0)
+    factors = random.integers(0, 1 << 32, PERMUTATIONS, np.uint32) | np.uint32(1)
+    shifts = random.integers(0, 1 << 32, PERMUTATIONS, np.uint32)
+    hashes, starts = ngrams(points, SHINGLE)
+    result = np.empty((len(points.starts) - 1, PERMUTATIONS), np.uint32)
+    whole = np.flatnonzero(starts[1:] > starts[:-1])
+    short = np.flatnonzero(starts[1:] == starts[:-1])
+    result[short] = _high(hash_texts(points)[short])[:, None] * factors + shifts
+    tokens = _high(hashes)
+    for group in _groups(whole, starts):
+        first = starts[group[0]]
+        piece = tokens[first : starts[group[-1] + 1]]
+        begins = starts[group] - first
+        hashed = np.empty_like(piece)
+        for number, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
+            np.multiply(piece, factor, out=hashed)
+            np.add(hashed, shift, out=hashed)
+            result[group, number] = np.minimum.reduceat(hashed, begins)
     return result
 
 
-def clusters(keys: Sequence[str], config: NearDuplicates, progress: Progress = silent) -> NDArray[np.int64]:
-    """The cluster of each text, shape [texts]: the smallest index in its connected component of equal and near-equal texts."""
+def clusters(
+    batches: Iterable[Sequence[str]], config: NearDuplicates, scratch: Path, total: int = 0, progress: Progress = silent
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The cluster of each text and the hash of its letters, both of shape [texts].
+
+    A cluster is the smallest index in its connected component of equal and near-equal texts. ``scratch`` takes the
+    signatures of different texts, 512 bytes each; in memory stay some 80 bytes a text.
+    """
     import numpy as np
 
-    first: dict[str, int] = {}
-    equal_to = np.array([first.setdefault(key, index) for index, key in enumerate(keys)], dtype=np.int64)
-    unique = np.unique(equal_to)
-    marks = signatures([keys[index] for index in unique], progress)
-    parent = np.arange(len(unique))
-    for left, right in zip(*_pairs(marks, config), strict=True):
-        _unite(parent, left, right)
-    roots = np.array([_root(parent, index) for index in range(len(unique))], dtype=np.int64)
-    return unique[roots[np.searchsorted(unique, equal_to)]] if len(unique) else equal_to
+    seen = np.empty(0, np.uint64)
+    keys: list[NDArray[np.uint64]] = []
+    with _Bands(scratch, config.bands) as bands:
+        done = 0
+        for texts in batches:
+            points = letters(texts)
+            hashes = hash_texts(points)
+            first = np.sort(np.unique(hashes, return_index=True)[1])
+            new = first[~_in_sorted(seen, hashes[first])]
+            bands.append(signatures(_take(points, new)))
+            seen = np.sort(np.concatenate([seen, hashes[new]]), kind="stable")  # merges runs that are sorted already
+            keys.append(hashes)
+            done += len(texts)
+            progress(done, max(total, done), "documents")
+        everything = np.concatenate([np.empty(0, np.uint64), *keys])
+        _, first, same = np.unique(everything, return_index=True, return_inverse=True)
+        unique = np.sort(first)  # in the order in which their signatures were written
+        place = np.searchsorted(unique, first)[same]
+        roots = _components(len(unique), *_similar(bands, everything[unique], config))
+    return unique[roots[place]] if len(unique) else np.empty(0, np.int64), everything
 
 
-def _shingles(key: str) -> list[str]:
-    return [key[index : index + SHINGLE] for index in range(len(key) - SHINGLE + 1)] or [key]
+class _Bands:
+    """Signatures on the disk, a file a band."""
+
+    def __init__(self, scratch: Path, bands: int) -> None:
+        self.rows = PERMUTATIONS // bands
+        self.paths = [scratch / f"band-{number:03d}.u4" for number in range(bands)]
+
+    def __enter__(self) -> _Bands:
+        self._files = [path.open("wb") for path in self.paths]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file, path in zip(self._files, self.paths, strict=True):
+            file.close()
+            path.unlink(missing_ok=True)
+
+    def append(self, marks: NDArray[np.uint32]) -> None:
+        for number, file in enumerate(self._files):
+            file.write(marks[:, number * self.rows : (number + 1) * self.rows].tobytes())
+
+    def __iter__(self) -> Iterator[NDArray[np.uint32]]:
+        """Each band's part of all signatures, shape [texts, 128 / bands]."""
+        import numpy as np
+
+        for file, path in zip(self._files, self.paths, strict=True):
+            file.flush()
+            yield np.fromfile(path, np.uint32).reshape(-1, self.rows)
 
 
-def _pairs(marks: NDArray[np.uint32], config: NearDuplicates) -> tuple[list[int], list[int]]:
-    """Pairs that share a band and whose whole signatures agree in at least the wanted share of hashes."""
+def _similar(bands: _Bands, keys: NDArray[np.uint64], config: NearDuplicates) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs that share a band and whose whole signatures agree in at least the wanted share of hashes.
+
+    In a bucket each text meets those that follow it by ``keys``, so that the order of the texts changes no pair.
+    """
     import numpy as np
 
-    rows = PERMUTATIONS // config.bands
-    left, right = [], []
-    for band in range(config.bands):
-        part = np.ascontiguousarray(marks[:, band * rows : (band + 1) * rows])
-        bucket = part.view([("", part.dtype)] * rows).ravel() if rows > 1 else part.ravel()
-        _, number = np.unique(bucket, return_inverse=True)
-        order = np.argsort(number, kind="stable")
-        ranked = number[order]
-        for step in range(1, NEIGHBOURS + 1):
-            together = np.flatnonzero(ranked[step:] == ranked[:-step]) if step < len(ranked) else np.empty(0, int)
+    candidates = np.empty(0, np.uint64)  # left << 32 | right
+    for part in bands:
+        bucket = part.astype(np.uint64) @ _odd(part.shape[1])
+        order = np.lexsort((keys, bucket)).astype(np.uint64)
+        ranked = bucket[order]
+        found = []
+        for step in range(1, min(NEIGHBOURS, len(ranked) - 1) + 1):
+            together = np.flatnonzero(ranked[step:] == ranked[:-step])
             if not len(together):
                 break
-            left.append(order[together])
-            right.append(order[together + step])
-    if not left:
-        return [], []
-    candidates = np.unique(np.stack([np.concatenate(left), np.concatenate(right)], axis=1), axis=0)
-    chunks = np.array_split(candidates, len(candidates) // BATCH + 1)
-    agreement = np.concatenate([(marks[chunk[:, 0]] == marks[chunk[:, 1]]).mean(axis=1) for chunk in chunks])
-    similar = candidates[agreement >= config.similarity]
-    return similar[:, 0].tolist(), similar[:, 1].tolist()
+            left, right = order[together], order[together + step]
+            found.append(np.minimum(left, right) << np.uint64(32) | np.maximum(left, right))
+        candidates = np.unique(np.concatenate([candidates, *found]))
+    lefts, rights = (candidates >> np.uint64(32)).astype(np.int64), (candidates & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    agreeing = np.zeros(len(lefts), np.int64)
+    for part in bands:
+        for start in range(0, len(lefts), PAIRS):
+            chosen = slice(start, start + PAIRS)
+            agreeing[chosen] += (part[lefts[chosen]] == part[rights[chosen]]).sum(axis=1)
+    similar = agreeing >= config.similarity * PERMUTATIONS
+    return lefts[similar], rights[similar]
 
 
-def _root(parent: NDArray[np.int64], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]  # path halving
-        index = int(parent[index])
-    return index
+def _components(count: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The smallest member of each one's connected component, shape [count]."""
+    import numpy as np
+
+    parent = np.arange(count)
+    while True:  # each round hooks roots onto smaller ones and halves the ways to them; chains of n end after log n rounds
+        low, high = np.minimum(parent[left], parent[right]), np.maximum(parent[left], parent[right])
+        if np.array_equal(low, high):
+            return parent
+        np.minimum.at(parent, high, low)
+        while not np.array_equal(parent, above := parent[parent]):
+            parent = above
 
 
-def _unite(parent: NDArray[np.int64], left: int, right: int) -> None:
-    one, other = _root(parent, left), _root(parent, right)
-    parent[max(one, other)] = min(one, other)
+def _groups(texts: NDArray[np.int64], starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The texts in runs that hold about ``TOKENS`` shingles; a text without any may stand between two of a run."""
+    import numpy as np
+
+    if len(texts):
+        yield from np.split(texts, np.flatnonzero(np.diff(starts[texts] // TOKENS)) + 1)
+
+
+def _take(points: CodePoints, texts: NDArray[np.int64]) -> CodePoints:
+    """Some of the texts, in ascending order."""
+    import numpy as np
+
+    chosen = np.zeros(len(points.starts) - 1, np.bool_)
+    chosen[texts] = True
+    starts = np.concatenate([[0], np.cumsum(points.lengths[texts])])
+    return CodePoints(points.values[np.repeat(chosen, points.lengths)], starts)
+
+
+def _in_sorted(ordered: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: NDArray[np.bool_] = ordered[place] == values
+    return found
+
+
+def _high(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    import numpy as np
+
+    return (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def _odd(count: int) -> NDArray[np.uint64]:
+    import numpy as np
+
+    return np.random.default_rng(1).integers(0, 1 << 63, count, np.uint64) * np.uint64(2) + np.uint64(1)

@@ -1,123 +1,215 @@
-"""Rules that drop a document: each a pure function from an Arrow array of texts to a mask of those it drops.
+"""Rules that drop a document: each a pure function from a batch of texts to a mask of those it drops.
 
 Thresholds belong to a language and a kind of text. Those made for long English web pages (Gopher: Rae et al. 2021,
-arXiv 2112.11446) keep none of 6,000 Chinese reviews, so every language states its own.
+arXiv 2112.11446) keep none of 6,000 Chinese reviews, so every language, and every kind of text in it, states its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from llm_assets.corpus.documents import text_key
+from llm_assets.corpus.codepoints import GOLDEN, CodePoints, flatten, hash_texts, letters, members, ngrams
 from llm_assets.store.strict import Strict
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
+
+REPETITION_FROM = 30  # characters; shorter texts have too few trigrams for a share to mean something
+SLOTS = 4  # places a trigram in the table that counts different ones
+LINES_FROM = 4  # lines; fewer have too few for a share of repeated ones
 
 
 class LanguageRules(Strict):
-    """The thresholds for the texts of one language; all lengths in characters of the normalised text."""
+    """The thresholds for the texts of one language, or of one kind of text in it; all lengths in characters of the normalised text."""
 
     scripts: list[str] = Field(description="Unicode scripts the language is written in, such as Han or Latin")
     minimum_characters: int = Field(4, ge=1)
     maximum_characters: int = Field(20_000, ge=1)
     minimum_script_share: float = Field(0.3, ge=0, le=1, description="letters of those scripts among all letters")
+    identified: str | None = Field(None, description="ISO 639-1 code that a language identifier (py3langid) must find in texts of 20 letters or more")
     maximum_symbol_share: float = Field(0.5, ge=0, le=1, description="characters that are no letter, digit or space among all")
     minimum_distinct_trigrams: float = Field(0.3, ge=0, le=1, description="different character trigrams among all, in texts of 30 characters or more")
+    maximum_repeated_lines: float = Field(0.5, ge=0, le=1, description="lines that stood before among all, in texts of 4 lines or more")
+    maximum_run: int = Field(60, ge=2, description="the same letter so many times in a row is a cat on the keyboard")
     boilerplate: list[str] = Field(default_factory=list, description="a document holding one of these strings is a piece of a page's frame")
     maximum_occurrences: int = Field(20, ge=1, description="a text standing more often in the corpus is a piece of a page's frame")
+    toxic_words: list[str] = Field(default_factory=list, description="a lexicon of insults; none: the rule rests")
+    maximum_toxic_words: int = Field(2, ge=0, description="a document may hold so many of them")
 
 
-REPETITION_FROM = 30  # characters; shorter texts have too few trigrams for a share to mean something
+class Texts:
+    """A batch of normalised texts of one language and kind, with what rules ask of all its characters computed once."""
+
+    def __init__(self, texts: list[str], frequent: NDArray[np.uint64] | None = None) -> None:
+        self.texts = texts
+        self._frequent = frequent  # sorted hashes of the texts that stand too often in the corpus
+
+    @cached_property
+    def points(self) -> CodePoints:
+        """The code points of all texts."""
+        return flatten(self.texts)
+
+    @cached_property
+    def arrow(self) -> pa.Array:
+        """The texts as an Arrow array."""
+        import pyarrow as pa
+
+        return pa.array(self.texts, pa.string())
+
+    @cached_property
+    def stands_too_often(self) -> NDArray[np.bool_]:
+        """Which texts the corpus holds too often, punctuation aside."""
+        import numpy as np
+
+        if self._frequent is None or not len(self._frequent):
+            return np.zeros(len(self.texts), np.bool_)
+        return np.isin(hash_texts(letters(self.texts)), self._frequent)
 
 
-def too_short(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def too_short(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """Fewer characters than ``minimum_characters``."""
-    import pyarrow.compute as pc
-
-    return pc.less(pc.utf8_length(texts), rules.minimum_characters)
+    return texts.points.lengths < rules.minimum_characters
 
 
-def too_long(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def too_long(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """More characters than ``maximum_characters``."""
-    import pyarrow.compute as pc
-
-    return pc.greater(pc.utf8_length(texts), rules.maximum_characters)
+    return texts.points.lengths > rules.maximum_characters
 
 
-def wrong_language(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def wrong_script(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """A smaller share of the language's scripts among the letters than ``minimum_script_share``; no letters count as share 0."""
-    import pyarrow.compute as pc
+    import numpy as np
 
-    own = pc.count_substring_regex(texts, "[" + "".join(rf"\p{{{script}}}" for script in rules.scripts) + "]")
-    letters = pc.count_substring_regex(texts, r"\p{L}")
-    return pc.less(pc.cast(own, "double"), pc.multiply(pc.max_element_wise(letters, 1), rules.minimum_script_share))
+    own = texts.points.count(members(texts.points, "[" + "".join(rf"\p{{{script}}}" for script in rules.scripts) + "]"))
+    every = np.maximum(texts.points.count(members(texts.points, r"\p{L}")), 1)
+    return own < every * rules.minimum_script_share
 
 
-def too_many_symbols(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def wrong_language(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
+    """Another language identified than ``identified`` (py3langid, after Lui and Baldwin 2012); short texts are not asked about."""
+    import numpy as np
+
+    dropped = np.zeros(len(texts.texts), np.bool_)
+    if rules.identified is None:
+        return dropped
+    from py3langid import classify
+
+    for index in np.flatnonzero(texts.points.count(members(texts.points, r"\p{L}")) >= 20).tolist():
+        dropped[index] = classify(texts.texts[index])[0] != rules.identified
+    return dropped
+
+
+def too_many_symbols(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """A larger share of characters that are no letter, digit or space than ``maximum_symbol_share``."""
-    import pyarrow.compute as pc
-
-    symbols = pc.count_substring_regex(texts, r"[^\p{L}\p{M}\p{N}\s]")
-    return pc.greater(pc.cast(symbols, "double"), pc.multiply(pc.utf8_length(texts), rules.maximum_symbol_share))
+    symbols = texts.points.count(members(texts.points, r"[^\p{L}\p{M}\p{N}\s]"))
+    return symbols > texts.points.lengths * rules.maximum_symbol_share
 
 
-def repetitive(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def repetitive(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """A smaller share of different character trigrams than ``minimum_distinct_trigrams``, as when a sentence is pasted ten times."""
-    import pyarrow as pa
+    import numpy as np
 
-    def share(text: str) -> float:
-        count = len(text) - 2
-        return len({text[index : index + 3] for index in range(count)}) / count
+    hashes, starts = ngrams(texts.points, 3)
+    runs = np.diff(starts)
+    owner = np.repeat(np.arange(len(runs), dtype=np.uint64), runs)
+    bits = max(int(len(hashes) * SLOTS).bit_length(), 1)
+    slot = (hashes + owner * np.uint64(GOLDEN)) >> np.uint64(64 - bits)
+    last = np.empty(1 << bits, np.uint32)
+    number = np.arange(len(hashes), dtype=np.uint32)
+    last[slot] = number
+    at_least = np.bincount(owner[last[slot] == number].astype(np.int64), minlength=len(runs))  # trigrams that share a slot count once
+    dropped = (texts.points.lengths >= REPETITION_FROM) & (at_least < runs * rules.minimum_distinct_trigrams)
+    for index in np.flatnonzero(dropped).tolist():
+        dropped[index] = len(np.unique(hashes[starts[index] : starts[index + 1]])) < runs[index] * rules.minimum_distinct_trigrams
+    return dropped
 
-    return pa.array([len(text) >= REPETITION_FROM and share(text) < rules.minimum_distinct_trigrams for text in texts.to_pylist()], pa.bool_())
+
+def repeated_lines(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
+    """A larger share of lines that stood before than ``maximum_repeated_lines``, as in menus and lists of links."""
+    import numpy as np
+
+    dropped = np.zeros(len(texts.texts), np.bool_)
+    for index in np.flatnonzero(texts.points.count(texts.points.values == ord("\n")) >= LINES_FROM - 1).tolist():
+        lines = texts.texts[index].split("\n")
+        dropped[index] = len(lines) - len(set(lines)) > len(lines) * rules.maximum_repeated_lines
+    return dropped
 
 
-def framing(texts: pa.Array, rules: LanguageRules) -> pa.Array:
+def gibberish(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
+    """The same letter more than ``maximum_run`` times in a row."""
+    import numpy as np
+
+    values, run = texts.points.values, rules.maximum_run
+    if len(values) <= run:
+        return np.zeros(len(texts.texts), np.bool_)
+    same = np.concatenate([[0], np.cumsum(values[1:] == values[:-1])])
+    long = np.zeros(len(values), np.bool_)
+    long[run:] = same[run:] - same[:-run] == run  # so many equal neighbours up to here
+    place = np.arange(len(values)) - np.repeat(texts.points.starts[:-1], texts.points.lengths)
+    return texts.points.count(long & (place >= run) & members(texts.points, r"\p{L}")) > 0
+
+
+def framing(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     """One of the ``boilerplate`` strings in it: navigation bars, footers and the like."""
-    import pyarrow as pa
+    import numpy as np
     import pyarrow.compute as pc
 
     if not rules.boilerplate:
-        return pa.array([False] * len(texts))
-    return pc.match_substring_regex(texts, "|".join(map(re.escape, rules.boilerplate)))
+        return np.zeros(len(texts.texts), np.bool_)
+    found: NDArray[np.bool_] = pc.match_substring_regex(texts.arrow, "|".join(map(re.escape, rules.boilerplate))).to_numpy(zero_copy_only=False)
+    return found.astype(np.bool_)
 
 
-def frequent(texts: pa.Array, rules: LanguageRules) -> pa.Array:
-    """The same text, punctuation aside, more than ``maximum_occurrences`` times among ``texts`` (so: of the whole corpus)."""
-    import pyarrow as pa
-
-    keys = [text_key(text) for text in texts.to_pylist()]
-    counts = Counter(keys)
-    return pa.array([counts[key] > rules.maximum_occurrences for key in keys], pa.bool_())
+def frequent(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
+    """The same text, punctuation aside, more than ``maximum_occurrences`` times in the whole corpus."""
+    return texts.stands_too_often
 
 
-RULES: Mapping[str, Callable[[pa.Array, LanguageRules], pa.Array]] = {
+def toxic(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
+    """More than ``maximum_toxic_words`` occurrences of words of the lexicon ``toxic_words``."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if not rules.toxic_words:
+        return np.zeros(len(texts.texts), np.bool_)
+    counts = pc.count_substring_regex(texts.arrow, "(?i)" + "|".join(map(re.escape, rules.toxic_words)))
+    found: NDArray[np.bool_] = counts.to_numpy(zero_copy_only=False) > rules.maximum_toxic_words
+    return found
+
+
+RULES: Mapping[str, Callable[[Texts, LanguageRules], NDArray[np.bool_]]] = {
     "framing": framing,
     "frequent": frequent,
     "too_short": too_short,
     "too_long": too_long,
+    "wrong_script": wrong_script,
     "wrong_language": wrong_language,
     "too_many_symbols": too_many_symbols,
     "repetitive": repetitive,
+    "repeated_lines": repeated_lines,
+    "gibberish": gibberish,
+    "toxic": toxic,
 }
 
 
-def first_rule(texts: pa.Array, rules: LanguageRules) -> list[str | None]:
-    """For each text of one language the first rule that drops it, or None; a text is judged by later rules only while it stands."""
+def first_rule(texts: Texts, rules: LanguageRules) -> list[str | None]:
+    """For each text the first rule that drops it, or None."""
     import numpy as np
-    import pyarrow as pa
 
-    verdict: list[str | None] = [None] * len(texts)
-    standing = np.arange(len(texts))
+    verdict: list[str | None] = [None] * len(texts.texts)
+    if not texts.texts:
+        return verdict
+    standing = np.ones(len(texts.texts), np.bool_)
     for name, rule in RULES.items():
-        dropped = rule(texts.take(pa.array(standing)), rules).to_numpy(zero_copy_only=False).astype(bool)
-        for index in standing[dropped]:
+        dropped = rule(texts, rules) & standing
+        for index in np.flatnonzero(dropped).tolist():
             verdict[index] = name
-        standing = standing[~dropped]
+        standing &= ~dropped
     return verdict

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from llm_assets.corpus.cleaning import clean_texts
 from llm_assets.corpus.documents import domains, text_key
 from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
-from llm_assets.links.screened_corpus import clean_texts
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READ = ("doc_id", "text", "label", "source", "metadata")
+BATCH = 10_000  # documents at once
 COLUMNS = ("doc_id", "text", "label", "domain", "split", "cluster")
 
 
@@ -51,17 +56,15 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
     `members.parquet` lists all documents of the drawn clusters; clean_corpus removes every one.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    raw = raw_corpus.table("documents.parquet")
-    raw = raw.filter(pc.is_valid(raw["label"]))
-    if config.sources is not None:
-        raw = raw.filter(pc.is_in(raw["source"], pa.array(config.sources, pa.string())))
-    texts, _ = clean_texts(raw["text"].to_pylist(), bench.progress)
+    raw = pa.concat_tables([_labelled(batch, config) for batch in raw_corpus.batches("documents.parquet", list(READ))])
+    texts = [text for batch in raw.to_batches() for text in clean_texts(batch["text"].to_pylist()).texts]
     keys = [text_key(text) for text in texts]
     groups: dict[int, list[int]] = defaultdict(list)
-    for index, cluster in enumerate(clusters(keys, config.near_duplicates, bench.progress).tolist()):
+    pieces = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+    number, _ = clusters(pieces, config.near_duplicates, bench.scratch, len(texts), bench.progress)
+    for index, cluster in enumerate(number.tolist()):
         if keys[index]:
             groups[cluster].append(index)
 
@@ -101,6 +104,16 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
             "labels": dict(sorted(balance.items())),
         }
     )
+
+
+def _labelled(batch: pa.RecordBatch, config: EvaluationSetsConfig) -> pa.Table:
+    """The rows that carry a label and come from one of the sources asked for; all else is read past."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = pa.Table.from_batches([batch])
+    table = table.filter(pc.is_valid(table["label"]))
+    return table if config.sources is None else table.filter(pc.is_in(table["source"], pa.array(config.sources, pa.string())))
 
 
 def assign(cluster: str, config: EvaluationSetsConfig) -> str | None:
@@ -152,5 +165,5 @@ LINK = Link(
         Check("one_document_a_cluster", "No document, text or cluster stands twice in the sets", _sets_disjoint),
         Check("every_label_in_every_set", "Both sets hold documents of every label, and there are at least two labels", _sets_usable),
     ),
-    libraries=("pyarrow", "rensa"),
+    libraries=("numpy", "pyarrow"),
 )

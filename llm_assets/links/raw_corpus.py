@@ -80,7 +80,7 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
         "Sources",
         ("source", "kind", "licence", "encoding", "documents", "rejected rows"),
         [
-            (s.name, s.kind, s.license, ", ".join(sorted(tally.encodings[s.name])), sizes[s.name], _counted(tally.rejects[s.name]))
+            (s.name, s.kind, s.license, ", ".join(sorted(tally.encodings.get(s.name, ()))), sizes[s.name], _counted(tally.rejects.get(s.name)))
             for s in config.sources
         ],
     )

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
+from llm_assets.corpus.codepoints import letters
+from llm_assets.corpus.near_duplicates import NearDuplicates, signatures
+from llm_assets.corpus.near_duplicates import clusters as clusters_of
 
 CONFIG = NearDuplicates()
 TEXT = "这家酒店的位置很好离地铁站只有五分钟早餐种类也多服务员态度热情房间干净整洁下次来上海还会选择住在这里"
+
+
+def clusters(texts: list[str], config: NearDuplicates, size: int = 50) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as scratch:
+        found, _ = clusters_of((texts[start : start + size] for start in range(0, len(texts), size)), config, Path(scratch))
+        assert not list(Path(scratch).iterdir())  # signatures are gone
+    return found
 
 
 def test_equal_and_nearly_equal_texts_meet_and_others_do_not() -> None:
@@ -40,3 +51,24 @@ def test_a_cluster_is_named_by_its_first_member(keys: list[str]) -> None:
     assert len(found) == len(keys)
     assert all(found[name] == name <= index for index, name in enumerate(found))
     assert all(found[index] == found[keys.index(key)] for index, key in enumerate(keys))
+
+
+@given(st.lists(st.text(alphabet="好坏酒店书。 ", max_size=12), max_size=20), st.integers(1, 7))
+@settings(max_examples=30, deadline=None)
+def test_batches_and_order_change_no_cluster(texts: list[str], size: int) -> None:
+    found = clusters(texts, CONFIG)
+    assert found.tolist() == clusters(texts, CONFIG, size).tolist()
+    backwards = clusters(texts[::-1], CONFIG)[::-1]
+    together = [{j for j in range(len(texts)) if found[i] == found[j]} for i in range(len(texts))]
+    assert together == [{j for j in range(len(texts)) if backwards[i] == backwards[j]} for i in range(len(texts))]
+
+
+def test_signatures_estimate_the_jaccard_similarity() -> None:
+    rng = random.Random(3)
+    errors = []
+    for kept in range(4, 40, 2):
+        other = TEXT[:kept] + "".join(rng.choices("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏", k=40 - kept))
+        one, two = ({text[i : i + 3] for i in range(len(text) - 2)} for text in (TEXT, other))
+        marks = signatures(letters([TEXT, other]))
+        errors.append(float((marks[0] == marks[1]).mean()) - len(one & two) / len(one | two))
+    assert abs(np.mean(errors)) < 0.03 and np.std(errors) < 0.06  # the standard error of 128 hashes is at most 0.044
