@@ -73,3 +73,17 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     assert not check("deduplicated", pa.concat_tables([table, documents(table["text"][0].as_py() + "。")]))
     assert not check("enough_kept", table.slice(0, 5))
     assert not check("expectations", pa.concat_tables([table, table.slice(0, 1)]))
+
+
+def test_an_evaluation_text_inside_a_longer_document_leaves_training(tmp_path: Path) -> None:
+    held = "房间干净整洁服务员态度热情早餐种类也多"
+    around = "昨天从北京坐高铁过来一路上都在下雨,到了之后发现" + held + ",不过停车场实在太小了只好停在马路对面走过来,晚上还挺吵的没有睡好。"
+    screened = artifact(tmp_path / "screened", "screened_corpus", documents__parquet=documents(around, "到底好不好"))
+    inputs = {"screened_corpus": screened, "evaluation_sets": evaluation(tmp_path / "sets", held)}
+    clean = run(Store(tmp_path / "home"), "clean_corpus", {"minimum_kept": 1}, inputs).artifact
+    assert clean.table("documents.parquet")["text"].to_pylist() == ["到底好不好"]
+    assert [(row["rule"], row["evidence"]) for row in clean.table("rejects.parquet").to_pylist()] == [("evaluation_overlap", doc_id(held))]
+    page = clean.path("pages/duplicates.html").read_text(encoding="utf-8")
+    assert "昨天从北京坐高铁过来" in page and "(evaluation document)" in page
+    leaked = altered(clean, tmp_path / "leaked", "clean_corpus", documents__parquet=documents(around))
+    assert not judge("clean_corpus", "decontaminated", leaked, **inputs).passed

@@ -68,3 +68,6 @@ def test_checks_fail(tmp_path: Path) -> None:
     assert not verdict.passed and verdict.values["doc_ids"] == ["0" * 20]
     doubled = pa.concat_tables([table, table])
     assert not judge("raw_corpus", "expectations", artifact(tmp_path / "c", "raw_corpus", documents__parquet=doubled)).passed
+    numbered = table.set_column(1, "id", pa.array(["7", "7"]))
+    verdict = judge("raw_corpus", "own_ids_unique", artifact(tmp_path / "d", "raw_corpus", documents__parquet=numbered))
+    assert not verdict.passed and "positive: 7" in verdict.description
