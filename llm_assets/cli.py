@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
+from llm_assets.terminal.settings import UsageError, known_links, overrides, sections, spec_of, store_of
 
 if TYPE_CHECKING:
     from llm_assets.components.llm_chain.spec import Settings
-    from llm_assets.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
 
@@ -43,13 +43,13 @@ def run(
     from llm_assets.store.progress import ProgressFile
     from llm_assets.terminal.bars import progress_bars
 
-    spec = _spec(chain, preset)
-    overrides = _overrides(spec, set_ or [])
-    links = _known_links(select or [])
+    spec = spec_of(chain, preset)
+    changes = overrides(spec, set_ or [])
+    links = known_links(select or [])
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
     progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
     with open_instance(data_root()) as instance, progress_bars(progress, console):
-        report = run_chain(instance, data_root(), spec, run_id, links, overrides)
+        report = run_chain(instance, data_root(), spec, run_id, links, changes)
     if report.cancelled:
         typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
         raise typer.Exit(130)
@@ -69,9 +69,9 @@ def plan(chain: Chain, preset: Preset = "", set_: Set = None) -> None:
     from llm_assets.audit.plan import plan as make_plan
     from llm_assets.terminal.tables import plan_table
 
-    spec = _spec(chain, preset)
-    overrides = _overrides(spec, set_ or [])
-    Console().print(plan_table(chain, make_plan(_store(spec), _sections(spec, overrides), spec.seed)))
+    spec = spec_of(chain, preset)
+    changes = overrides(spec, set_ or [])
+    Console().print(plan_table(chain, make_plan(store_of(spec), sections(spec, changes), spec.seed)))
 
 
 @app.command()
@@ -79,13 +79,48 @@ def scorecard(chain: Chain, as_json: Annotated[bool, typer.Option("--json", help
     """Print the newest scorecard: every model beside the baselines, on the same test set."""
     from llm_assets.terminal.tables import scorecard_table
 
-    record = _newest_scorecard(_spec(chain))
+    record = _newest_scorecard(spec_of(chain))
     if as_json:
         typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 
     Console().print(scorecard_table(record))
+
+
+@app.command()
+def docs(
+    chain: Chain,
+    rule: Annotated[str, typer.Option("--rule", metavar="R", help="Show documents that this rule dropped.")] = "",
+    search: Annotated[str, typer.Option("--search", metavar="T", help="Show documents that hold this text, and what became of them.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Documents to show.")] = 20,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table by rule and source as Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show what became of the documents: how many each rule dropped, which ones, and where those that hold a text are now.
+
+    Texts are shown masked, in pieces.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from llm_assets.audit import documents
+    from llm_assets.terminal import documents as tables
+
+    corpus = documents.current_corpus(chain, store_of(spec_of(chain)))
+    if search:
+        fates = documents.search(corpus, search, limit, rule or None)
+        shown, table = [asdict(fate) for fate in fates], tables.fates_table(search, fates)
+    elif rule:
+        shown = documents.rejected(corpus, rule, limit)
+        table = tables.rejected_table(rule, shown)
+    elif markdown:
+        typer.echo(tables.corpus_markdown(chain, corpus), nl=False)
+        return
+    else:
+        shown, table = documents.dropped(corpus), tables.dropped_table(chain, corpus)
+    typer.echo(json.dumps(shown, ensure_ascii=False, indent=2)) if as_json else Console().print(table)
 
 
 @app.command()
@@ -140,8 +175,8 @@ def gc(
     for spec in chains().values():
         by_root.setdefault(spec.store, []).append(spec)
     for specs in by_root.values():
-        store = _store(specs[0])
-        current = {spec.name: current_fingerprints(store, _sections(spec, {}), spec.seed) for spec in specs}
+        store = store_of(specs[0])
+        current = {spec.name: current_fingerprints(store, sections(spec, {}), spec.seed) for spec in specs}
         garbage = find_garbage(store, current, keep_days)
         for manifest in garbage.artifacts:
             typer.echo(f"{manifest.link} {manifest.fingerprint}  {megabytes(manifest.size)}")
@@ -195,6 +230,7 @@ def main() -> None:
     from dagster.components.core.component_tree import ComponentTreeException
 
     from llm_assets.audit.current import NothingUsableError
+    from llm_assets.audit.documents import UnknownRuleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.serving.client import GatewayRefusedError
@@ -206,7 +242,7 @@ def main() -> None:
 
     expected = (
         ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
-        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError,
+        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
     )  # fmt: skip
     try:
         app()
@@ -222,82 +258,11 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def _spec(chain: str, preset: str = "") -> Settings:
-    """A chain's spec. Exits with the known names for an unknown one, and with file and line for a faulty YAML."""
-    prepare_environment()
-    if preset:
-        os.environ["LLM_ASSETS_PRESET"] = preset
-    from llm_assets.definitions import chains
-
-    known = chains()
-    if chain not in known:
-        _fail(f"no chain {chain!r}; there are: {', '.join(known)}")
-    return known[chain]
-
-
-def _store(spec: Settings) -> Store:
-    from llm_assets.store.store import Store
-
-    return Store(data_root(), spec.store or None)
-
-
-def _known_links(names: list[str]) -> list[str]:
-    from llm_assets.links.chain import LINKS
-
-    if unknown := [name for name in names if name not in LINKS]:
-        _fail(f"no link {unknown[0]!r}; the chain's links are: {', '.join(LINKS)}")
-    return names
-
-
-def _overrides(spec: Settings, assignments: list[str]) -> dict[str, dict[str, Any]]:
-    """``--set`` arguments as nested mappings a link; the values are YAML."""
-    import yaml
-
-    from llm_assets.components.llm_chain.spec import merge
-
-    overrides: dict[str, dict[str, Any]] = {}
-    for assignment in assignments:
-        path, separator, value = assignment.partition("=")
-        keys = path.split(".")
-        if not separator or len(keys) < 2:
-            _fail(f"--set {assignment}: write LINK.KEY=VALUE, such as finetuned_model.epochs=2")
-        _known_links(keys[:1])
-        change: Any = yaml.safe_load(value)
-        for key in reversed(keys[1:]):
-            change = {key: change}
-        overrides[keys[0]] = merge(overrides.get(keys[0], {}), change)
-    _sections(spec, overrides)
-    return overrides
-
-
-def _sections(spec: Settings, overrides: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Every section with its overrides; exits naming the section, the key and what it allows when one does not fit."""
-    import dagster as dg
-    from pydantic import ValidationError
-
-    from llm_assets.components.llm_chain.references import referenced_assets, resolve, with_places
-    from llm_assets.components.llm_chain.spec import merge
-    from llm_assets.links.chain import LINKS
-
-    sections = {}
-    for name, link in LINKS.items():
-        values = merge(getattr(spec, name).model_dump(mode="json"), overrides.get(name, {}))
-        try:
-            sections[name] = link.config.model_validate(values)
-            if referenced_assets(sections[name]):
-                with dg.DagsterInstance.get() as instance:
-                    sections[name] = link.config.model_validate(with_places(values, resolve(instance, _store(spec), values)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            _fail(f"{'.'.join((name, *map(str, first['loc'])))}: {first['msg']}; keys of {name}: {', '.join(link.config.model_fields)}")
-    return sections
-
-
 def _newest_scorecard(spec: Settings) -> dict[str, Any]:
     from llm_assets.audit.cost import seconds_to_make
     from llm_assets.serving.releases import champion
 
-    store = _store(spec)
+    store = store_of(spec)
     entry = store.journal(spec.name, "scorecard").newest(lambda entry: not entry["trial"])
     if entry is None:
         _fail(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")

@@ -179,7 +179,8 @@ def toxic(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
 
     if not rules.toxic_words:
         return np.zeros(len(texts.texts), np.bool_)
-    counts = pc.count_substring_regex(texts.arrow, "(?i)" + "|".join(map(re.escape, rules.toxic_words)))
+    words = (rf"\b{re.escape(word)}\b" if word.isascii() else re.escape(word) for word in rules.toxic_words)  # Chinese has no bounds of words
+    counts = pc.count_substring_regex(texts.arrow, "(?i)" + "|".join(words))
     found: NDArray[np.bool_] = counts.to_numpy(zero_copy_only=False) > rules.maximum_toxic_words
     return found
 

@@ -51,7 +51,7 @@ def in_workers(function: Callable[[Item], Result], items: Iterable[Item], proces
             number += 1
     except BrokenProcessPool as error:
         raise WorkerDiedError(
-            f"a worker process ended at shard {number + 1} ({error}); nothing was committed. Was memory short? Run again, or with fewer `processes`"
+            f"a worker process ended at shard {number + 1} or one of the next {IN_FLIGHT * processes - 1} ({error}); nothing was committed. Was memory short? Run again, or with fewer `processes`"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_assets.corpus.documents import domains, text_key
+from llm_assets.corpus.pii import mask
+from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from llm_assets.evaluation.label_noise import LabelNoise
+
+
+SHOWN = 20  # suspects on the page
+PIECE = 80  # characters of a text on the page
+READ = 4 * PIECE  # characters masked before the cut, so that none cuts personal data in two
 
 
 class LabelledExamplesConfig(Section):
@@ -21,39 +34,79 @@ class LabelledExamplesConfig(Section):
 
     labels: list[str] | None = Field(None, min_length=2, description="only documents with these; none: every label found")
     minimum_share: float = Field(0.1, ge=0, le=0.5, description="the check fails when a label has a smaller share of the examples")
+    noise_folds: int = Field(3, ge=0, le=20, description="parts of the cross-validation that estimates label noise; 0: not estimated")
+    drop_suspects: bool = Field(False, description="whether examples whose label is probably wrong are left out")
+    maximum_noise: float = Field(0.2, ge=0, le=1, description="the check warns when more of the labels are estimated to be wrong")
+
+    @model_validator(mode="after")
+    def _suspects_are_known(self) -> Self:
+        if self.drop_suspects and self.noise_folds < 2:
+            raise ValueError("labelled_examples: drop_suspects needs label noise to be estimated; set noise_folds to 2 or more")
+        if self.noise_folds == 1:
+            raise ValueError("labelled_examples: noise_folds is 1, which leaves nothing to train on; set it to 0, or to 2 or more")
+        return self
 
 
 def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifact) -> Made:
     """Collects the labelled documents of the clean corpus as training examples.
 
     The clean corpus holds neither duplicates nor anything of the evaluation sets, so the examples do not either. A text
-    that stands with two labels is left out and counted: nobody could learn which is right.
+    that stands with two labels is left out and counted: nobody could learn which is right. How many of the other labels
+    are wrong is estimated by confident learning; `suspects.parquet` names the doubtful ones. `provenance` is the source.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    documents = clean_corpus.table("documents.parquet", ["doc_id", "text", "label", "metadata"])
-    documents = documents.filter(pc.is_valid(documents["label"]))
-    if config.labels:
-        documents = documents.filter(pc.is_in(documents["label"], pa.array(config.labels, pa.string())))
+    documents, outside = _labelled(bench, config, clean_corpus)
     disputed = _disputed(documents["text"].to_pylist(), documents["label"].to_pylist())
-    examples = documents.filter(pa.array([index not in disputed for index in range(len(documents))], pa.bool_()))
-    domain = domains(examples["metadata"].to_pylist())
-    examples = examples.drop_columns(["metadata"]).append_column("domain", pa.array(domain, pa.string()))
+    examples = documents.take(pa.array([index for index in range(len(documents)) if index not in disputed], pa.int64()))
+    noise, metrics = _noise(bench, config, examples)
+    _suspects(bench.directory, examples, noise)
+    if noise is not None and config.drop_suspects:
+        dropped = set(noise.suspects.tolist())
+        examples = examples.take(pa.array([index for index in range(len(examples)) if index not in dropped], pa.int64()))
     pq.write_table(examples, bench.directory / "train.parquet")
-    counts = dict(sorted(Counter(examples["label"].to_pylist()).items()))
+    label, domain = examples["label"].to_pylist(), [str(name) for name in examples["domain"].to_pylist()]
+    counts = dict(sorted(Counter(label).items()))
+    both = {f"{one} / {other}": count for (one, other), count in sorted(Counter(zip(label, domain, strict=True)).items())}
     write_json(bench.directory / "labels.json", list(counts))
     bars(bench.directory, "labels", counts, "Examples of each label", "documents")
+    bars(bench.directory, "labels_by_domain", both, "Examples of each label and domain", "documents")
     histogram(bench.directory, "lengths", pc.utf8_length(examples["text"]).to_pylist(), "Length of the examples", "characters")
     return Made(
         metrics={
             "examples": len(examples),
             "labels": counts,
+            "outside": outside,
             "contradictory_labels": len(disputed),
-            "domains": dict(sorted(Counter(str(name) for name in domain).items())),
+            "domains": dict(sorted(Counter(domain).items())),
+            "labels_by_domain": both,
+            "provenance": dict(sorted(Counter(examples["provenance"].to_pylist()).items())),
+            **metrics,
         }
     )
+
+
+def _labelled(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifact) -> tuple[pa.Table, dict[str, int]]:
+    """The documents with a label of those declared, and how many stand with each other label."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = ["doc_id", "text", "label", "metadata", "source"]
+    schema = pa.schema([(name, pa.string()) for name in ("doc_id", "text", "label", "domain", "provenance")])
+    tables, outside, read, total = [schema.empty_table()], Counter[str](), 0, clean_corpus.rows("documents.parquet")
+    for batch in clean_corpus.batches("documents.parquet", columns):
+        read += len(batch)
+        kept = pa.Table.from_batches([batch]).filter(pc.is_valid(batch["label"]))
+        if config.labels:
+            declared = pc.is_in(kept["label"], pa.array(config.labels, pa.string()))
+            outside.update(kept.filter(pc.invert(declared))["label"].to_pylist())
+            kept = kept.filter(declared)
+        domain = pa.array(domains(kept["metadata"].to_pylist()), pa.string())
+        tables.append(pa.table([kept["doc_id"], kept["text"], kept["label"], domain, kept["source"]], schema=schema))
+        bench.progress(read, total, "documents")
+    return pa.concat_tables(tables), dict(sorted(outside.items()))
 
 
 def _disputed(texts: list[str], labels: list[str]) -> set[int]:
@@ -62,6 +115,45 @@ def _disputed(texts: list[str], labels: list[str]) -> set[int]:
     for index, text in enumerate(texts):
         places[text_key(text)].append(index)
     return {index for group in places.values() if len({labels[index] for index in group}) > 1 for index in group}
+
+
+def _noise(bench: Bench, config: LabelledExamplesConfig, examples: pa.Table) -> tuple[LabelNoise | None, dict[str, Any]]:
+    """What confident learning says of the labels, if it can say anything, and the metrics of it."""
+    from llm_assets.evaluation.label_noise import TooFewExamplesError, estimate
+
+    if not config.noise_folds:
+        return None, {"noise_skipped": "noise_folds is 0"}
+    try:
+        noise = estimate(examples["text"].to_pylist(), examples["label"].to_pylist(), config.noise_folds, bench.seed)
+    except TooFewExamplesError as error:
+        return None, {"noise_skipped": str(error)}
+    return noise, {
+        "noise_rate": round(noise.rate, 4),
+        "noise_by_pair": {pair: round(rate, 4) for pair, rate in noise.pairs.items()},
+        "suspects": len(noise.suspects),
+        "suspects_dropped": len(noise.suspects) if config.drop_suspects else 0,
+    }
+
+
+def _suspects(directory: Path, examples: pa.Table, noise: LabelNoise | None) -> None:
+    """Write `suspects.parquet`, the most doubtful label first, the page of the first, and the plot of the margins."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    doubtful = examples.take(pa.array([] if noise is None else noise.suspects, pa.int64()))
+    suggested = [] if noise is None else [noise.labels[place] for place in noise.suggested]
+    # In thousandths: the last digits of a probability differ between processors.
+    margin = [] if noise is None else noise.margin.round(3).tolist()
+    given = doubtful["label"].to_pylist()
+    columns = {"doc_id": doubtful["doc_id"], "given": given, "suggested": suggested, "margin": margin}
+    schema = pa.schema([*((name, pa.string()) for name in ("doc_id", "given", "suggested")), ("margin", pa.float64())])
+    pq.write_table(pa.table(columns, schema=schema), directory / "suspects.parquet")
+    first = doubtful.slice(0, SHOWN)
+    pieces = [mask(text[:READ])[0][:PIECE] for text in first["text"].to_pylist()]
+    rows = list(zip(first["doc_id"].to_pylist(), given, suggested, margin, pieces, strict=False))[:SHOWN]
+    note = f"The {len(rows)} most doubtful of {len(doubtful)} labels; the margin is the probability of the suggested label less that of the given."
+    pages.table(directory, "suspects", "Labels that are probably wrong", ("doc_id", "given", "suggested", "margin", "text"), rows, note)
+    histogram(directory, "margins", margin, "Margins of the doubtful labels", "probability")
 
 
 def _balanced(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
@@ -99,6 +191,16 @@ def _from_clean(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     )
 
 
+def _consistent(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    rate, ceiling = artifact.metrics.get("noise_rate"), artifact.manifest.recipe["config"]["maximum_noise"]
+    reason = artifact.metrics.get("noise_skipped", "no estimate stands in the metrics")
+    found = f"{rate:.1%} of the labels are estimated to be wrong, at most {ceiling:.0%} expected" if rate is not None else f"not estimated: {reason}"
+    return Verdict(
+        check="labels_consistent", passed=rate is None or rate <= ceiling, blocking=False, description=found,
+        values=artifact.metrics.get("noise_by_pair", {}),
+    )  # fmt: skip
+
+
 def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     from llm_assets.corpus.expectations import judge_examples
 
@@ -118,7 +220,8 @@ LINK = Link(
         Check("balanced", "At least two labels, none with a vanishing share", _balanced),
         Check("undisputed", "No text stands with two labels", _undisputed),
         Check("from_clean_corpus", "Every example is a document of the clean corpus", _from_clean),
+        Check("labels_consistent", "Few labels are estimated to be wrong (confident learning)", _consistent, blocking=False),
         Check("expectations", "Great Expectations: doc_ids unique, labels among those declared, texts not empty", _expectations),
     ),
-    libraries=("pyarrow",),
+    libraries=("pyarrow", "scikit-learn"),
 )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from llm_assets.corpus.archives import SourceError
-from llm_assets.corpus.pii import MASKS
 from llm_assets.corpus.places import local
+from llm_assets.corpus.vocabulary import BYTES, SPECIAL, Vocabulary, train
+from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
@@ -24,21 +24,14 @@ from llm_assets.store.verdict import Verdict
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-BYTES = [f"<0x{value:02X}>" for value in range(256)]  # what a character outside the alphabet is spelt with
-# Runs of Han, of other letters, of signs; digits one by one. A leading space belongs to the run, so that no text is lost.
-PIECES = r" ?\p{Han}+| ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
 SAMPLE = 500  # documents that the figures and the checks are taken from
+SHOWN = 80  # characters of a text on the page
 FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-class TokenizerConfig(Section):
+class TokenizerConfig(Section, Vocabulary):
     """The vocabulary."""
 
-    vocabulary: int = Field(8192, ge=600, description="entries, the 256 bytes and the special tokens included")
-    alphabet: int = Field(3000, ge=50, description="most frequent characters that get an entry of their own; others are spelt in bytes")
-    longest: int = Field(8, ge=1, description="characters a token may hold")
-    training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id; more costs time and gains 0.5% in length")
     existing: str | None = Field(
         None,
         description="folder with tokenizer.json and tokenizer_config.json to take instead of training one; "
@@ -54,75 +47,43 @@ def observe_existing(config: TokenizerConfig) -> dict[str, Any]:
 
 
 def tokenizer(bench: Bench, config: TokenizerConfig, clean_corpus: Artifact) -> Made:
-    """Trains a byte-pair encoding on the clean corpus, or takes over an existing tokenizer.
+    """Trains a tokenizer on the clean corpus, a byte-pair encoding unless another kind is asked for, or takes over an existing one.
 
     No word segmentation: merges form inside runs of Han characters, so common words become tokens by themselves. Frequent
     characters have an entry each, rare ones are spelt in bytes, so nothing is ever unknown and decoding gives the text back.
     Measured on reviews and news with 8,192 entries: 3.97 bytes a token, 0 unknown, 2.1 s; a byte-level alphabet 4.01 and
     22 s; all characters and no bytes 3.83 with 0.07% unknown. The tokens that mask personal data are never split.
     """
-    documents = clean_corpus.table("documents.parquet", ["doc_id", "text"]).sort_by("doc_id")
-    texts = documents["text"].to_pylist()
     if config.existing:
         for name, path in _existing(config).items():
             shutil.copyfile(path, bench.directory / name)
     else:
-        train(_head(texts, config.training_characters), config).save(str(bench.directory / "tokenizer.json"))
+        train(config, _training_texts(clean_corpus, config.training_characters)).save(str(bench.directory / "tokenizer.json"))
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.maximum_length, "clean_up_tokenization_spaces": False}
         write_json(bench.directory / "tokenizer_config.json", {**settings, **SPECIAL})
     encoder = load(bench.directory)
-    sample = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:SAMPLE]
+    sample = _sample(clean_corpus)
     encodings = encoder.encode_batch(sample, add_special_tokens=False)
     tokens = [token for encoding in encodings for token in encoding.tokens]
     spelt = set(BYTES)
     lengths = Counter(len(token) for token in encoder.get_vocab() if token not in spelt)
     bars(bench.directory, "vocabulary", {str(length): lengths[length] for length in sorted(lengths)}, "Vocabulary by length of the token", "entries")
     histogram(bench.directory, "lengths", [len(encoding.ids) for encoding in encodings], "Length of the documents", "tokens")
+    columns = ("text", "tokens")
+    rows = [(text[:SHOWN], "".join(f"{token}|" for token in encoder.encode(text[:SHOWN], add_special_tokens=False).tokens)) for text in sample[:20]]
+    pages.table(bench.directory, "tokens", "How texts are cut", columns, rows, f"20 documents, cut to {SHOWN} characters")
     return Made(
         metrics={
             "vocabulary": encoder.get_vocab_size(),
             "bytes_per_token": round(sum(len(text.encode()) for text in sample) / max(len(tokens), 1), 4),
             "unknown_share": tokens.count("[UNK]") / max(len(tokens), 1),
             "byte_share": round(sum(token in spelt for token in tokens) / max(len(tokens), 1), 5),
+            "round_trip_share": 1 - _lossy(encoder, sample) / max(len(sample), 1),
+            "used_share": round(len(set(tokens)) / max(encoder.get_vocab_size(), 1), 4),
+            "kind": "existing" if config.existing else config.kind,
             "existing": config.existing,
         }
     )
-
-
-def train(texts: list[str], config: TokenizerConfig) -> Tokenizer:
-    """A byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) with byte fallback. The same texts give the same tokenizer.
-
-    The alphabet is counted here: the trainer breaks ties between equally frequent characters at random.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    counts = Counter(character for text in texts for character in text)
-    alphabet = sorted(counts, key=lambda character: (-counts[character], character))[: config.alphabet]
-    draft = Tokenizer(models.BPE(unk_token="[UNK]"))
-    draft.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
-    draft.add_tokens([AddedToken(token, normalized=False) for token in MASKS.values()])
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocabulary - len(BYTES) - len(MASKS),
-        special_tokens=list(SPECIAL.values()),
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        max_token_length=config.longest,
-        min_frequency=2,
-        show_progress=False,
-    )
-    draft.train_from_iterator(texts, trainer)
-    described = json.loads(draft.to_str())
-    vocabulary = described["model"]["vocab"]
-    vocabulary |= {token: len(vocabulary) + place for place, token in enumerate(BYTES)}
-    described["model"]["byte_fallback"] = True
-    described["added_tokens"] = [token for token in described["added_tokens"] if token["special"]]
-    finished = Tokenizer.from_str(json.dumps(described))
-    finished.add_tokens([AddedToken(token, normalized=False) for token in MASKS.values()])
-    finished.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    finished.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    )
-    return finished
 
 
 def load(directory: Path) -> Tokenizer:
@@ -132,15 +93,40 @@ def load(directory: Path) -> Tokenizer:
     return Tokenizer.from_file(str(directory / "tokenizer.json"))
 
 
-def _head(texts: Iterable[str], characters: int) -> list[str]:
+def _training_texts(clean_corpus: Artifact, characters: int) -> list[str]:
     """The first texts, in the order of their doc_ids, that together hold so many characters."""
-    chosen: list[str] = []
-    for text in texts:
-        if characters <= 0:
-            break
-        chosen.append(text)
-        characters -= len(text)
+    import numpy as np
+    import pyarrow.compute as pc
+
+    names, lengths = [np.empty(0, "S20")], [np.empty(0, np.int64)]
+    for batch in clean_corpus.batches("documents.parquet", ["doc_id", "text"]):
+        names.append(np.array(batch["doc_id"].to_pylist(), "S20"))
+        lengths.append(pc.utf8_length(batch["text"]).to_numpy().astype(np.int64))
+    order = np.argsort(np.concatenate(names), kind="stable")
+    before = np.cumsum(np.concatenate(lengths)[order]) - np.concatenate(lengths)[order]
+    place = {index: number for number, index in enumerate(order[before < characters].tolist())}
+    chosen, start = [""] * len(place), 0
+    for batch in clean_corpus.batches("documents.parquet", ["text"]):
+        for index in range(start, start + len(batch)):
+            if index in place:
+                chosen[place[index]] = batch["text"][index - start].as_py()
+        start += len(batch)
     return chosen
+
+
+def _sample(clean_corpus: Artifact) -> list[str]:
+    """The texts whose SHA-256 is smallest: a sample that hardly changes with the corpus."""
+    chosen: list[tuple[bytes, str]] = []
+    for batch in clean_corpus.batches("documents.parquet", ["text"]):
+        chosen += [(hashlib.sha256(text.encode()).digest(), text) for text in batch["text"].to_pylist()]
+        chosen = sorted(chosen)[:SAMPLE]
+    return [text for _, text in chosen]
+
+
+def _lossy(encoder: Tokenizer, texts: list[str]) -> int:
+    """How many texts do not come back from their tokens as they were."""
+    encodings = encoder.encode_batch(texts, add_special_tokens=False)
+    return sum(encoder.decode(encoding.ids, skip_special_tokens=False) != text for text, encoding in zip(texts, encodings, strict=True))
 
 
 def _existing(config: TokenizerConfig) -> dict[str, Path]:
@@ -149,11 +135,6 @@ def _existing(config: TokenizerConfig) -> dict[str, Path]:
     if missing := [str(path) for path in paths.values() if not path.is_file()]:
         raise SourceError(f"tokenizer: {', '.join(missing)} is not there; correct `existing` of the section tokenizer, or leave it out to train one")
     return paths
-
-
-def _sample(inputs: Mapping[str, Any]) -> list[str]:
-    texts = inputs["clean_corpus"].table("documents.parquet", ["text"])["text"].to_pylist()
-    return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:SAMPLE]
 
 
 def _special_tokens(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
@@ -173,9 +154,8 @@ def _content(token: Any) -> str:
 
 
 def _round_trip(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    encoder, sample = load(artifact.directory), _sample(inputs)
-    encodings = encoder.encode_batch(sample, add_special_tokens=False)
-    lossy = sum(encoder.decode(encoding.ids, skip_special_tokens=False) != text for text, encoding in zip(sample, encodings, strict=True))
+    sample = _sample(inputs["clean_corpus"])
+    lossy = _lossy(load(artifact.directory), sample)
     description = f"{lossy} of {len(sample)} documents do not come back from their tokens as they were"
     return Verdict(check="round_trip", passed=not lossy, description=description)
 
@@ -183,7 +163,7 @@ def _round_trip(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 def _few_unknown(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     encoder, ceiling = load(artifact.directory), artifact.manifest.recipe["config"]["maximum_unknown"]
     unknown = encoder.token_to_id(_content(artifact.json("tokenizer_config.json").get("unk_token")))
-    ids = [one for encoding in encoder.encode_batch(_sample(inputs), add_special_tokens=False) for one in encoding.ids]
+    ids = [one for encoding in encoder.encode_batch(_sample(inputs["clean_corpus"]), add_special_tokens=False) for one in encoding.ids]
     share = sum(one == unknown for one in ids) / max(len(ids), 1)
     description = f"{share:.4%} of the tokens are unknown, at most {ceiling:.4%} allowed"
     return Verdict(check="few_unknown", passed=share <= ceiling, description=description, values={"share": share})

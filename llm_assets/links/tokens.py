@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from llm_assets.corpus.documents import ROW_GROUP, table_writer
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.links.tokenizer import load
@@ -17,9 +22,11 @@ from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
-BATCH = 2_000  # documents encoded at once
+BATCH = 5_000  # documents encoded at once
 
 
 class TokensConfig(Section):
@@ -37,57 +44,125 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     last block of each part is padded. `documents.parquet` leads from a doc_id to its blocks, and so from a block back to
     the documents in it.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    documents = clean_corpus.table("documents.parquet", ["doc_id", "text"]).sort_by("doc_id")
     encoder = load(tokenizer.directory)
-    size = encoder.get_vocab_size()
-    dtype = np.dtype("<u2" if size <= 65_535 else "<u4")
-    padding = encoder.token_to_id("[PAD]")
-    doc_ids, texts = documents["doc_id"].to_pylist(), documents["text"].to_pylist()
-    held_out = np.array([is_validation(doc_id, config.validation_share) for doc_id in doc_ids], dtype=bool)
-    encoded: list[NDArray[np.unsignedinteger[Any]]] = []
-    for start in range(0, len(texts), BATCH):
-        encoded += [np.array(encoding.ids, dtype=dtype) for encoding in encoder.encode_batch_fast(texts[start : start + BATCH])]
-        bench.progress(len(encoded), len(texts), "documents")
-    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-
-    starts = np.zeros(len(encoded), dtype=np.int64)  # place of each document's first token in the whole file
-    blocks: list[int] = []
-    with (bench.directory / "tokens.bin").open("wb") as file:
-        for part in (~held_out, held_out):
-            places = np.flatnonzero(part)
-            base = sum(blocks) * config.context
-            starts[places] = base + np.cumsum(lengths[places]) - lengths[places]
-            used = int(lengths[places].sum())
-            blocks.append(-(-used // config.context))
-            for place in places:
-                file.write(encoded[place].tobytes())
-            file.write(np.full(blocks[-1] * config.context - used, padding, dtype=dtype).tobytes())
-    first = starts // config.context
-    index = {
-        "doc_id": pa.array(doc_ids, pa.string()),
-        "block": pa.array(first),
-        "offset": pa.array(starts % config.context),
-        "length": pa.array(lengths),
-        "blocks": pa.array((starts + lengths - 1) // config.context - first + 1),
-    }
-    pq.write_table(pa.table(index), bench.directory / "documents.parquet")
+    encoded = encode(bench, clean_corpus, encoder)
+    held_out = [is_validation(name.decode(), config.validation_share) for name in encoded.names]
+    index = pack(encoded, held_out, config.context, encoder.token_to_id("[PAD]") or 0, bench)
+    _write_index(bench, encoded.names, index, config.context)
+    tokens = int(index.lengths.sum())
     layout = {
-        "dtype": f"uint{dtype.itemsize * 8}",
+        "dtype": f"uint{encoded.dtype.itemsize * 8}",
         "context": config.context,
-        "blocks": sum(blocks),
-        "train_blocks": blocks[0],
-        "validation_blocks": blocks[1],
-        "padding_tokens": int(sum(blocks) * config.context - lengths.sum()),
-        "vocabulary_size": size,
+        "blocks": sum(index.blocks),
+        "train_blocks": index.blocks[0],
+        "validation_blocks": index.blocks[1],
+        "padding_tokens": sum(index.blocks) * config.context - tokens,
+        "vocabulary_size": encoder.get_vocab_size(),
     }
     write_json(bench.directory / "layout.json", layout)
-    histogram(bench.directory, "lengths", lengths.tolist(), "Length of the documents", "tokens")
-    bars(bench.directory, "blocks", {"train": blocks[0], "validation": blocks[1]}, "Blocks", f"blocks of {config.context} tokens")
-    return Made(metrics={**layout, "tokens": int(lengths.sum()), "documents": len(doc_ids), "validation_documents": int(held_out.sum())})
+    histogram(bench.directory, "lengths", index.lengths, "Length of the documents", "tokens")
+    parts = {"train": index.blocks[0], "validation": index.blocks[1]}
+    bars(bench.directory, "blocks", parts, "Blocks", f"blocks of {config.context} tokens")
+    return Made(
+        metrics={
+            **layout,
+            "tokens": tokens,
+            "documents": len(encoded.names),
+            "validation_documents": sum(held_out),
+            "longer_than_a_block": int((index.lengths > config.context).sum()),
+            "packing_efficiency": round(tokens / max(sum(index.blocks) * config.context, 1), 6),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Every document's tokens in a scratch file, in the order of their doc_ids: 40 bytes a document in memory."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    names: NDArray[np.bytes_]  # doc_ids, ascending
+    lengths: NDArray[np.int64]  # tokens
+    places: NDArray[np.int64]  # of the first token in the scratch file
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where each document stands in ``tokens.bin``."""
+
+    starts: NDArray[np.int64]  # of its first token
+    lengths: NDArray[np.int64]
+    blocks: tuple[int, int]  # of training, of validation
+
+
+def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
+    """Encode the documents as they stand in the corpus, a batch at a time, into the scratch folder."""
+    import numpy as np
+
+    path, total = bench.scratch / "encoded.bin", clean_corpus.rows("documents.parquet")
+    dtype = np.dtype("<u2" if encoder.get_vocab_size() <= 65_535 else "<u4")
+    names, lengths, done = [np.empty(0, "S20")], [np.empty(0, np.int64)], 0
+    with path.open("wb") as file:
+        for batch in clean_corpus.batches("documents.parquet", ["doc_id", "text"], BATCH):
+            ids = [encoding.ids for encoding in encoder.encode_batch_fast(batch["text"].to_pylist())]
+            sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+            file.write(np.fromiter(chain.from_iterable(ids), dtype, int(sizes.sum())).tobytes())
+            names.append(np.array(batch["doc_id"].to_pylist(), "S20"))
+            lengths.append(sizes)
+            done += len(ids)
+            bench.progress(done, total, "documents")
+    every, sizes = np.concatenate(names), np.concatenate(lengths)
+    order = np.argsort(every, kind="stable")
+    return Encoded(path, dtype, every[order], sizes[order], (np.cumsum(sizes) - sizes)[order])
+
+
+def pack(encoded: Encoded, held_out: Sequence[bool], context: int, padding: int, bench: Bench) -> Packed:
+    """Write ``tokens.bin``: training documents one after another, padded to a whole block, then the held-out ones alike."""
+    import numpy as np
+
+    starts, size = np.zeros(len(encoded.names), np.int64), encoded.dtype.itemsize
+    blocks: list[int] = []
+    mask = np.array(held_out, np.bool_)
+    with encoded.path.open("rb") as source, (bench.directory / "tokens.bin").open("wb") as file:
+        for part in (~mask, mask):
+            places = np.flatnonzero(part)
+            lengths = encoded.lengths[places]
+            used = int(lengths.sum())
+            starts[places] = sum(blocks) * context + np.cumsum(lengths) - lengths
+            for place, length in zip((encoded.places[places] * size).tolist(), (lengths * size).tolist(), strict=True):
+                file.write(os.pread(source.fileno(), length, place))
+            blocks.append(-(-used // context))
+            file.write(np.full(blocks[-1] * context - used, padding, dtype=encoded.dtype).tobytes())
+    encoded.path.unlink()
+    return Packed(starts, encoded.lengths, (blocks[0], blocks[1]))
+
+
+def document_ids(index: pa.Table, blocks: int, context: int) -> NDArray[np.int64]:
+    """Which row of ``documents.parquet`` each position belongs to, shape [blocks, context]; -1 where there is padding.
+
+    Positions attend within their document when attention is masked where these numbers differ.
+    """
+    import numpy as np
+
+    flat = np.full(blocks * context, -1, np.int64)
+    starts = index["block"].to_numpy() * context + index["offset"].to_numpy()
+    lengths = index["length"].to_numpy()
+    inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    flat[np.repeat(starts, lengths) + inside] = np.repeat(np.arange(len(starts)), lengths)
+    return flat.reshape(blocks, context)
+
+
+def _write_index(bench: Bench, names: NDArray[np.bytes_], index: Packed, context: int) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema([("doc_id", pa.string()), *((name, pa.int64()) for name in ("block", "offset", "length", "blocks"))])
+    with table_writer(bench.directory / "documents.parquet", schema) as append:
+        for start in range(0, len(names), ROW_GROUP):
+            rows = slice(start, start + ROW_GROUP)
+            starts, lengths = index.starts[rows], index.lengths[rows]
+            first = starts // context
+            columns = [first, starts % context, lengths, (starts + lengths - 1) // context - first + 1]
+            append(pa.table([pa.array([name.decode() for name in names[rows]], pa.string()), *map(pa.array, columns)], schema=schema))
 
 
 def is_validation(doc_id: str, share: float) -> bool:
@@ -132,10 +207,16 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     ends = starts + index["length"].to_numpy() - 1
     inside = len(ends) > 0 and int(ends.max()) < len(stream)
     framed = inside and bool(np.all(stream[starts] == opening) and np.all(stream[ends] == closing))
-    clean = inputs["clean_corpus"].table("documents.parquet", ["doc_id", "text"])
-    missing = len(set(clean["doc_id"].to_pylist()) ^ set(index["doc_id"].to_pylist()))
-    texts = dict(zip(clean["doc_id"].to_pylist(), clean["text"].to_pylist(), strict=True))
     sample = range(0, len(index), max(1, len(index) // 50))
+    looked_up = {index["doc_id"][place].as_py() for place in sample}
+    found = [np.empty(0, "S20")]
+    texts: dict[str, str] = {}
+    for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id", "text"]):
+        doc_ids = batch["doc_id"].to_pylist()
+        found.append(np.array(doc_ids, "S20"))
+        texts |= {one: batch["text"][place].as_py() for place, one in enumerate(doc_ids) if one in looked_up}
+    indexed = np.array(index["doc_id"].to_numpy(zero_copy_only=False), "S20")
+    missing = len(np.setxor1d(np.concatenate(found), indexed))
     wrong = [
         index["doc_id"][place].as_py()
         for place in sample

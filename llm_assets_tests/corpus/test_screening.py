@@ -47,6 +47,11 @@ def test_another_language_in_the_same_script_is_identified() -> None:
     assert first_rule(Texts(texts), english) == [None, "wrong_language", None]
 
 
+def test_an_insult_is_a_word_and_no_part_of_one() -> None:
+    english = LanguageRules(scripts=["Latin"], toxic_words=["ass"], maximum_toxic_words=0)
+    assert first_rule(Texts(["first class passenger", "You ASS!"]), english) == [None, "toxic"]
+
+
 def test_phrases_are_no_patterns() -> None:
     assert judged("framing", "axb") == [False]
 

@@ -3,17 +3,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
+from pydantic import ValidationError
 
+from llm_assets.links.labelled_examples import LINK
 from llm_assets.links.making import Outcome
+from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import altered, artifact, documents, judge, run
+
+PHONE = "13812345678"
 
 
 def test_the_slice_gives_labelled_examples_with_domains(corpus: dict[str, Outcome]) -> None:
     outcome = corpus["labelled_examples"]
     assert all(verdict.passed for verdict in outcome.verdicts)
     table = outcome.artifact.table("train.parquet")
-    assert table.column_names == ["doc_id", "text", "label", "domain"]
+    assert table.column_names == ["doc_id", "text", "label", "domain", "provenance"]
+    assert set(table["provenance"].to_pylist()) == {"positive", "negative"}
     assert outcome.artifact.json("labels.json") == ["negative", "positive"] == sorted(set(table["label"].to_pylist()))
     assert set(table["domain"].to_pylist()) == {"books", None}
     held = set(corpus["evaluation_sets"].artifact.table("members.parquet")["doc_id"].to_pylist())
@@ -27,6 +34,40 @@ def test_disputed_and_unwanted_labels_stay_out(tmp_path: Path) -> None:
     made = run(Store(tmp_path / "home"), "labelled_examples", {"labels": ["negative", "positive"]}, {"clean_corpus": clean}).artifact
     assert made.table("train.parquet")["text"].to_pylist() == ["好得很啊", "坏得很啊"]
     assert made.metrics["contradictory_labels"] == 2
+    assert made.metrics["outside"] == {"neutral": 1}
+    assert "rarest with 1 examples" in made.metrics["noise_skipped"]
+    assert made.rows("suspects.parquet") == 0
+    assert judge("labelled_examples", "labels_consistent", made, clean_corpus=clean).passed
+
+
+def planted(directory: Path) -> tuple[Artifact, str]:
+    """60 good and 60 bad texts, one good text labelled bad; and its doc_id."""
+    texts = [f"{PHONE if n == 0 else ''}非常好看喜欢{n}赞" for n in range(60)] + [f"太差失望退货{n}骗" for n in range(60)]
+    table = documents(*texts, labels=["bad", *["good"] * 59, *["bad"] * 60])
+    return artifact(directory, "clean_corpus", documents__parquet=table), table["doc_id"][0].as_py()
+
+
+def test_a_wrong_label_is_found_shown_masked_and_dropped_on_demand(tmp_path: Path) -> None:
+    clean, wrong = planted(tmp_path / "clean")
+    store = Store(tmp_path / "home")
+    made = run(store, "labelled_examples", {"maximum_noise": 0.0}, {"clean_corpus": clean})
+    suspects = made.artifact.table("suspects.parquet").to_pylist()
+    assert [(one["doc_id"], one["given"], one["suggested"]) for one in suspects[:1]] == [(wrong, "bad", "good")]
+    assert made.artifact.metrics["suspects"] == len(suspects)
+    assert 0 < made.artifact.metrics["noise_rate"] < 0.1
+    page = made.artifact.path("pages/suspects.html").read_text(encoding="utf-8")
+    assert wrong in page
+    assert "[PHONE]" in page
+    assert PHONE not in page
+    assert [verdict.check for verdict in made.verdicts if not verdict.passed] == ["labels_consistent"]
+    assert not any(verdict.blocking for verdict in made.verdicts if not verdict.passed)
+    dropped = run(store, "labelled_examples", {"drop_suspects": True}, {"clean_corpus": clean}).artifact
+    assert wrong not in dropped.table("train.parquet")["doc_id"].to_pylist()
+    assert dropped.rows("train.parquet") == 120 - len(suspects)
+    unasked = run(store, "labelled_examples", {"noise_folds": 0}, {"clean_corpus": clean}).artifact
+    assert "noise_rate" not in unasked.metrics
+    with pytest.raises(ValidationError, match="drop_suspects needs"):
+        LINK.config.model_validate({"noise_folds": 0, "drop_suspects": True})
 
 
 def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.pii import MASKS
+from llm_assets.corpus.vocabulary import SPECIAL, train
 from llm_assets.links.making import Outcome
-from llm_assets.links.tokenizer import SPECIAL, TokenizerConfig, observe_existing, train
+from llm_assets.links.tokenizer import TokenizerConfig, observe_existing
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import SECTIONS, altered, judge, run
 
 TEXTS = ["这家酒店的早餐很好", "酒店的位置不错,早餐一般", "the hotel was fine, 3 stars", "酒店酒店酒店"] * 5
 CONFIG = TokenizerConfig(vocabulary=600, alphabet=60)
-TRAINED = train(TEXTS, CONFIG)
+TRAINED = train(CONFIG, TEXTS)
 
 
 def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dict[str, Outcome]) -> None:
@@ -35,7 +36,7 @@ def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dic
 
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
-    assert train(TEXTS, CONFIG).to_str() == TRAINED.to_str()
+    assert train(CONFIG, TEXTS).to_str() == TRAINED.to_str()
 
 
 def test_masks_of_personal_data_are_never_split() -> None:
@@ -90,3 +91,21 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     without_mask = json.loads(own.path("tokenizer_config.json").read_text()) | {"mask_token": "[HIDE]"}
     broken = altered(own, tmp_path / "mask", "tokenizer", tokenizer_config__json=without_mask)
     assert not judge("tokenizer", "special_tokens", broken, clean_corpus=clean).passed
+
+
+@pytest.mark.parametrize("kind", ["unigram", "words"])
+def test_every_kind_gives_any_text_back_without_unknowns(kind: str) -> None:
+    trained = train(TokenizerConfig(kind=kind, vocabulary=600, alphabet=60), TEXTS)
+    assert trained.get_vocab_size() <= 600 and set(SPECIAL.values()) <= set(trained.get_vocab())
+    for text in (*TEXTS[:4], "", "好", "电话[PHONE],3 < 5 的🎉生僻字龘\n", " 空 格 "):
+        encoding = trained.encode(text, add_special_tokens=False)
+        assert trained.decode(encoding.ids, skip_special_tokens=False) == text and "[UNK]" not in encoding.tokens
+    assert trained.encode("好").tokens == ["[CLS]", "好", "[SEP]"]
+    assert "酒店" in trained.encode("这家酒店", add_special_tokens=False).tokens[-1]
+
+
+def test_a_stop_word_has_no_entry_and_keeps_its_characters() -> None:
+    settings = {"kind": "words", "vocabulary": 600, "alphabet": 60}
+    assert "酒店" in train(TokenizerConfig(**settings), TEXTS).get_vocab()
+    without = train(TokenizerConfig(**settings, stop_words=["酒店"]), TEXTS)
+    assert "酒店" not in without.get_vocab() and without.encode("酒店", add_special_tokens=False).tokens == ["酒", "店"]

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from llm_assets.links.link import Bench
 from llm_assets.links.making import Outcome
 from llm_assets.links.tokenizer import load
-from llm_assets.links.tokens import is_validation
+from llm_assets.links.tokens import Encoded, document_ids, is_validation, pack
 from llm_assets.store.artifact import Artifact
-from llm_assets_tests.corpus.material import altered, judge
+from llm_assets_tests.corpus.material import altered, judge, no_launch
 
 
 def blocks(artifact: Artifact) -> np.ndarray:
@@ -57,3 +62,32 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     assert not check("index_holds", documents__parquet=swapped)
     assert not check("validation_held_out", documents__parquet=swapped)
     assert not check("expectations", documents__parquet=pa.concat_tables([index, index.slice(0, 1)]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(2, 40), max_size=12), st.integers(8, 20), st.integers(0, 2**12))
+def test_any_lengths_pack_and_unpack(lengths: list[int], context: int, held: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), Path(folder), 0, Path(folder), no_launch)
+        sizes = np.array(lengths, np.int64)
+        contents = [np.arange(size, dtype="<u2") + 1000 * number for number, size in enumerate(lengths)]
+        (bench.scratch / "encoded.bin").write_bytes(b"".join(one.tobytes() for one in contents))
+        names = np.array([f"{number:020x}" for number in range(len(lengths))], "S20")
+        encoded = Encoded(bench.scratch / "encoded.bin", np.dtype("<u2"), names, sizes, np.cumsum(sizes) - sizes)
+        held_out = [bool(held >> number & 1) for number in range(len(lengths))]
+        packed = pack(encoded, held_out, context, 7, bench)
+        stream = np.fromfile(bench.directory / "tokens.bin", "<u2")
+    assert len(stream) == sum(packed.blocks) * context
+    assert all(stream[start : start + len(one)].tolist() == one.tolist() for start, one in zip(packed.starts, contents, strict=True))
+    assert all((start >= packed.blocks[0] * context) == out for start, out in zip(packed.starts, held_out, strict=True))
+    index = pa.table({"block": packed.starts // context, "offset": packed.starts % context, "length": sizes})
+    owners = document_ids(index, sum(packed.blocks), context).reshape(-1)
+    assert all((owners[start : start + size] == number).all() for number, (start, size) in enumerate(zip(packed.starts, sizes, strict=True)))
+    assert (owners == -1).sum() == len(stream) - sizes.sum() and set(stream[owners == -1].tolist()) <= {7}
+
+
+def test_efficiency_and_long_documents_are_counted(corpus: dict[str, Outcome]) -> None:
+    metrics = corpus["tokens"].artifact.metrics
+    assert metrics["packing_efficiency"] == pytest.approx(metrics["tokens"] / (metrics["blocks"] * metrics["context"]), abs=1e-6)
+    lengths = corpus["tokens"].artifact.table("documents.parquet")["length"].to_numpy()
+    assert metrics["longer_than_a_block"] == int((lengths > metrics["context"]).sum()) > 0

@@ -1,0 +1,136 @@
+"""What became of documents: which rule dropped how many, which ones, and where those that hold a text are now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_assets.audit.current import current_artifact
+from llm_assets.corpus import pii
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.store import Store
+
+SNIPPET = 30  # characters shown on either side of a hit
+
+
+class UnknownRuleError(LookupError):
+    """A rule was asked for under which nothing was dropped."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The artifacts a chain's clean corpus was made from, and itself."""
+
+    raw_corpus: Artifact
+    screened_corpus: Artifact
+    evaluation_sets: Artifact
+    clean_corpus: Artifact
+
+    @property
+    def rejecting(self) -> tuple[Artifact, ...]:
+        """Those that drop documents, in the order in which they do."""
+        return self.raw_corpus, self.screened_corpus, self.clean_corpus
+
+
+@dataclass(frozen=True)
+class Fate:
+    """One occurrence of a document in the raw corpus, and what became of it."""
+
+    doc_id: str
+    source: str
+    member: str
+    line: int
+    snippet: str  # masked, around the hit
+    state: str  # kept, dropped, evaluation
+    link: str | None = None  # that dropped it
+    rule: str | None = None
+    evidence: str | None = None
+
+
+def current_corpus(chain: str, store: Store) -> Corpus:
+    """The corpus a chain stands on now: its clean corpus, and what that was made from. Raises ``NothingUsableError``."""
+    clean = current_artifact(chain, "clean_corpus", store.root)
+    screened = _input(store, clean, "screened_corpus")
+    return Corpus(_input(store, screened, "raw_corpus"), screened, _input(store, clean, "evaluation_sets"), clean)
+
+
+def dropped(corpus: Corpus) -> list[dict[str, Any]]:
+    """How many documents each rule of each link dropped from each source: ``{link, rule, source, documents}``, most first."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for artifact in corpus.rejecting:
+        for batch in artifact.batches("rejects.parquet", ["rule", "source"]):
+            counts.update((artifact.link, *pair) for pair in zip(batch["rule"].to_pylist(), batch["source"].to_pylist(), strict=True))
+    return [{"link": link, "rule": rule, "source": source, "documents": count} for (link, rule, source), count in counts.most_common()]
+
+
+def rejected(corpus: Corpus, rule: str, limit: int) -> list[dict[str, Any]]:
+    """Documents that a rule dropped, those with the smallest doc_ids, with place and masked evidence.
+
+    Raises ``UnknownRuleError`` naming the rules there are.
+    """
+    found: list[dict[str, Any]] = []
+    known: set[str] = set()
+    for artifact in corpus.rejecting:
+        for batch in artifact.batches("rejects.parquet"):
+            known.update(batch["rule"].to_pylist())
+            found += [{"link": artifact.link, **row} for row in batch.to_pylist() if row["rule"] == rule]
+            found = sorted(found, key=lambda row: (row["doc_id"], row["source"], row["member"], row["line"]))[:limit]
+    if rule not in known:
+        raise UnknownRuleError(f"no rule {rule!r} dropped anything here; these did: {', '.join(sorted(known)) or 'none'}")
+    return found
+
+
+def search(corpus: Corpus, text: str, limit: int, rule: str | None = None) -> list[Fate]:
+    """Occurrences in the raw corpus that hold a text, and what became of each; with ``rule`` only those it dropped."""
+    fates = []
+    ends = _ends(corpus)
+    for row in _holding(corpus.raw_corpus, text):
+        fate = _fate(row, text, ends)
+        if rule is None or fate.rule == rule:
+            fates.append(fate)
+        if len(fates) >= limit:
+            break
+    return fates
+
+
+def _input(store: Store, artifact: Artifact, name: str) -> Artifact:
+    return store.open(name, artifact.manifest.inputs[name].fingerprint)
+
+
+def _holding(raw: Artifact, text: str) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.compute as pc
+
+    for batch in raw.batches("documents.parquet", ["doc_id", "text", "source", "member", "line"]):
+        yield from batch.filter(pc.match_substring(batch["text"], text)).to_pylist()
+
+
+Place = tuple[str, str, str, int]
+
+
+def _ends(corpus: Corpus) -> dict[Place, tuple[str, str, str]]:
+    """By place, the link, rule and evidence that ended a document's way."""
+    columns = ["doc_id", "source", "member", "line", "rule", "evidence"]
+    return {
+        _place(row): (artifact.link, row["rule"], row["evidence"])
+        for artifact in corpus.rejecting[1:]
+        for batch in artifact.batches("rejects.parquet", columns)
+        for row in batch.to_pylist()
+    }
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return row["doc_id"], row["source"], row["member"], row["line"]
+
+
+def _fate(row: Mapping[str, Any], text: str, ends: Mapping[Place, tuple[str, str, str]]) -> Fate:
+    hit = row["text"].index(text)
+    start, end = max(hit - 4 * SNIPPET, 0), hit + len(text) + 4 * SNIPPET  # masked with more around it than is shown
+    parts = (row["text"][start:hit], row["text"][hit : hit + len(text)], row["text"][hit + len(text) : end])
+    before, inside, after = (pii.mask(part)[0] for part in parts)
+    whole = pii.mask(row["text"][start:end])[0]
+    snippet = f"{before[-SNIPPET:]}{inside}{after[:SNIPPET]}" if f"{before}{inside}{after}" == whole else whole[: 2 * SNIPPET]
+    link, rule, evidence = ends.get(_place(row), (None, None, None))
+    state = "kept" if rule is None else "evaluation" if rule == "evaluation" else "dropped"
+    return Fate(*_place(row), snippet, state, link, rule, evidence)
