@@ -13,8 +13,9 @@ from pathlib import Path
 from benchmarks.chain import orchestration, reuse
 from benchmarks.loading import definitions
 from benchmarks.models import finetuned, quantized
+from benchmarks.screening import leak, near_duplicates, screening
 
-BENCHMARKS = {function.__name__: function for function in (definitions, orchestration, reuse, finetuned, quantized)}
+BENCHMARKS = {function.__name__: function for function in (definitions, orchestration, reuse, finetuned, quantized, screening, near_duplicates, leak)}
 
 
 def main() -> None:
