@@ -124,18 +124,38 @@ def _planted(texts: Sequence[str], scratch: Path) -> None:
 
 def _datatrove(texts: Sequence[str]) -> tuple[dict[str, float], list[bool]]:
     """Seconds of datatrove's stages over the texts, and which it keeps."""
+    import jieba
     from datatrove.data import Document
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
     from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
     from datatrove.pipeline.formatters import FTFYFormatter, PIIFormatter
+    from datatrove.utils.hashing import HashConfig
+    from datatrove.utils.word_tokenizers import WordTokenizer
+
+    class Words(WordTokenizer):
+        """jieba's words: datatrove's own setting for Chinese gives whole sentences with the spaCy release of today."""
+
+        def word_tokenize(self, text: str) -> list[str]:
+            return [word for word in jieba.cut(text) if not word.isspace()]
+
+        def sent_tokenize(self, text: str) -> list[str]:
+            return [text]
+
+        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+            return [(0, len(text))]
+
+    words: Any = Words("zh")
+    jieba.setLogLevel("WARNING")
 
     documents = [Document(text=text, id=str(place)) for place, text in enumerate(texts)]
     formatters = [FTFYFormatter(), PIIFormatter()]
     limits: dict[str, Any] = {"min_doc_words": 2, "max_doc_words": 4000, "min_avg_word_length": None, "max_avg_word_length": None}
-    quality = GopherQualityFilter(**limits, max_symbol_word_ratio=0.5, max_non_alpha_words_ratio=None, min_stop_words=None, language="zh")
-    repetition = GopherRepetitionFilter(language="zh")
+    quality = GopherQualityFilter(**limits, max_symbol_word_ratio=0.5, max_non_alpha_words_ratio=None, min_stop_words=None, language=words)
+    often, again = tuple((n, 0.7) for n in (2, 3, 4)), tuple((n, 0.7) for n in range(5, 11))  # our trigram rule: 0.3 different
+    repetition = GopherRepetitionFilter(language=words, top_n_grams=often, dup_n_grams=again)
     with tempfile.TemporaryDirectory() as folder:
-        marker = MinhashDedupSignature(folder, config=MinhashConfig(n_grams=3, num_buckets=32, hashes_per_bucket=4), language="zh")
+        config = MinhashConfig(n_grams=3, num_buckets=32, hashes_per_bucket=4, hash_config=HashConfig(hash_fc="sha1"))
+        marker = MinhashDedupSignature(folder, config=config, language=words)
         quality.filter(documents[0]), repetition.filter(documents[0])  # word segmenters load at their first use
         _, cleaning = _timed(lambda: [formatter.format(document.text) for document in documents for formatter in formatters])
         kept, rules = _timed(lambda: [quality.filter(document) is True and repetition.filter(document) is True for document in documents])
