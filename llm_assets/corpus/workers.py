@@ -50,8 +50,9 @@ def in_workers(function: Callable[[Item], Result], items: Iterable[Item], proces
             yield waiting.popleft().result()
             number += 1
     except BrokenProcessPool as error:
+        shards = f"shard {number + 1} or one of the next {IN_FLIGHT * processes - 1}"
         raise WorkerDiedError(
-            f"a worker process ended at shard {number + 1} or one of the next {IN_FLIGHT * processes - 1} ({error}); nothing was committed. Was memory short? Run again, or with fewer `processes`"
+            f"a worker process ended at {shards} ({error}); nothing was committed. Was memory short? Free some and run again"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

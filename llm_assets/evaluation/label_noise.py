@@ -119,4 +119,5 @@ def calibrated_joint(joint: NDArray[np.int64], given: NDArray[np.int64]) -> NDAr
 
     counts = joint + np.diag((joint.sum(axis=1) == 0).astype(np.int64))
     shares = np.bincount(given, minlength=len(joint)) / len(given)
-    return counts / counts.sum(axis=1, keepdims=True) * shares[:, None]
+    joint_shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True) * shares[:, None]
+    return joint_shares
