@@ -53,7 +53,8 @@ def test_every_check_ran_and_is_kept_beside_its_artifact(tiny_chain: Path, monke
             for check in link.checks:
                 key = dg.AssetCheckKey(dg.AssetKey(["reviews", link.name]), check.name)
                 record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-                assert record.status.value == "SUCCEEDED", key
+                judged = {"SUCCEEDED"} if check.blocking else {"SUCCEEDED", "FAILED"}  # a warning may stand: half-trained labels look noisy
+                assert record.status.value in judged, key
     for manifest in store.manifests():
         verdicts = store.verdicts(manifest.link, manifest.fingerprint)
         assert verdicts is not None
