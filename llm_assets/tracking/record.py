@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import flatten
 
+REFUSED = re.compile(r"[^\w.\- :/]")  # in a metric's name
 CURVE = "curve.parquet"  # a trained link's metrics a step, with a column `step`
 
 
@@ -70,7 +72,8 @@ def record_of(chain: str, artifact: Artifact) -> RunRecord:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    """The figures by name; labels stand in names, and may hold signs that MLflow refuses."""
+    return {REFUSED.sub("_", key): float(value) for key, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
 
 
 def _curve(artifact: Artifact) -> list[tuple[int, str, float]]:

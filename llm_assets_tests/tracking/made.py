@@ -33,7 +33,7 @@ def make(home: Path, fingerprint: str, link: str = "finetuned_model", trained: b
         link=link, fingerprint=fingerprint, data_version=fingerprint if trained else "content", seconds=2.5, core_seconds=4, peak_memory_bytes=10**9,
         recipe={"config": {f"option_{index}": index for index in range(120)} | {"optimizer": {"lr": 0.01}}, "seed": 7},
         inputs={"tokens": InputEntry(link="tokens", fingerprint="feed", data_version="beef")}, files=describe_files(directory),
-        metrics={"accuracy": {"test": 0.75}, "epochs": 3, "diverged": NAN, "best": True, "model": "tiny"},
+        metrics={"accuracy": {"test": 0.75}, "epochs": 3, "diverged": NAN, "best": True, "model": "tiny", "noise": {"差 -> 好": 0.1}},
         licenses=[], libraries={}, code={"commit": "c0ffee"}, dagster_run_id="run-1", host="test", started="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     (directory / MANIFEST).write_text(manifest.model_dump_json())

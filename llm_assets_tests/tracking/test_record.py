@@ -13,6 +13,7 @@ def test_a_record_holds_recipe_figures_curve_and_inputs(tmp_path: Path) -> None:
     assert record.ended_ms - record.started_ms == 2500
     assert record.params["config.optimizer.lr"] == "0.01" and record.params["seed"] == "7"
     assert record.metrics["accuracy.test"] == 0.75 and record.metrics["epochs"] == 3 and record.metrics["cost.core_seconds"] == 4
+    assert record.metrics["noise.差 -_ 好"] == 0.1  # a label in a name, without the sign that MLflow refuses
     assert not {"best", "model"} & record.metrics.keys()
     assert len(record.curve) == 2 * STEPS + STEPS // 100
     assert (100, "validation_loss", 0.02) in record.curve and not any(name == "step" for _, name, _ in record.curve)
