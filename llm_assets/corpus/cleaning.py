@@ -29,7 +29,10 @@ class Cleaned(NamedTuple):
 
 
 def clean_texts(texts: Sequence[str]) -> Cleaned:
-    """A batch of texts with their encoding repaired (``ftfy``: Speer 2019), normalised and masked. Cleaning twice changes nothing more."""
+    """A batch of texts with their encoding repaired (``ftfy``: Speer 2019), normalised and masked.
+
+    Cleaning twice changes nothing more, but for damage that an HTML entity had spelt out.
+    """
     mended = list(texts)
     repaired = [index for index, text in enumerate(texts) if MOJIBAKE.search(text)] if MOJIBAKE.search("".join(texts)) else []
     if repaired:
@@ -48,7 +51,7 @@ def normalise_all(texts: Sequence[str]) -> list[str]:
 
     Characters that stand for themselves in NFKC whatever stands beside them, or for one other such character (full-width
     forms, mostly), are replaced all at once; a text that holds anything else, or anything but that to clean, goes through
-    ``normalise``: 1 in 50 reviews.
+    ``normalise``.
     """
     import numpy as np
 

@@ -17,7 +17,8 @@ DOC_ID_LENGTH = 20  # hexadecimal digits: 80 bits, a collision among 10^9 texts 
 COLUMNS = ("doc_id", "id", "text", "language", "source", "license", "member", "line", "label", "metadata")
 REJECT_COLUMNS = ("doc_id", "source", "member", "line", "rule", "start", "end", "evidence")
 EVIDENCE_LENGTH = 80  # characters of masked text a rejected document may show
-ROW_GROUP = 10_000  # rows of a row group, which is also a shard of work: about 3 MB of reviews
+SAMPLES = 20  # documents of each rule on a page
+ROW_GROUP = 10_000  # rows of a row group, which is also a shard of work: about 2.4 MB of reviews
 ROW_GROUP_BYTES = 16 << 20  # or as many rows as fill this, where documents are long
 
 _PUNCTUATION = re.compile(r"[\W_]+")

@@ -109,11 +109,15 @@ def _library() -> Any:
 
 
 def _frame(artifact: Artifact, name: str, columns: list[str]) -> pd.DataFrame:
-    """The table with each text replaced by its length in characters."""
+    """The table with each text replaced by its length in characters; the texts are read in pieces."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = artifact.table(name, columns)
-    return table.drop_columns(["text"]).append_column("characters", pc.utf8_length(table["text"])).to_pandas()
+    pieces = []
+    for batch in artifact.batches(name, columns):
+        piece = pa.Table.from_batches([batch])
+        pieces.append(piece.drop_columns(["text"]).append_column("characters", pc.utf8_length(piece["text"])))
+    return (pa.concat_tables(pieces) if pieces else pa.table({name: [] for name in (*columns, "characters")})).to_pandas()
 
 
 def _title(expectation: Expectation) -> str:

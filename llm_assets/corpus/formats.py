@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import re
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from llm_assets.corpus.unpacking import Opener
 from llm_assets.store.strict import Strict
 
 Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf"]
@@ -39,12 +38,8 @@ FORMATS: Mapping[str, Format] = {
 AUTO = "auto"
 ENCODINGS = ("utf-8-sig", "gb18030")  # tried in this order: GB18030 takes nearly any bytes, UTF-8 hardly any but its own
 BLOCK = 1 << 20  # bytes a read
-EXPANSION = 200  # a compressed member may be so many times its packed size; text packs 3 to 10 times, a bomb 1,000 times
-FREE = 64 << 20  # bytes that may always be unpacked, however well they were packed
 TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
 ESCAPED = re.compile("[\udc80-\udcff]")  # what the error handler surrogateescape makes of a byte that is no text
-
-Opener = Callable[[], IO[bytes]]
 
 
 class Row(NamedTuple):
@@ -92,24 +87,6 @@ def known_format(name: str) -> Format | None:
 def is_readable(name: str) -> bool:
     """Whether a file's name tells how to read it: a known suffix, packed or not, or a zip archive of such files."""
     return known_format(name) is not None or name.lower().endswith(".zip")
-
-
-def opener(path: Path) -> Opener:
-    """Opens a file's bytes, unpacked where its name ends in ``.gz``."""
-    if path.name.lower().endswith(".gz"):
-        return lambda: io.BufferedReader(_Bounded(gzip.open(path), path.name, path.stat().st_size))
-    return lambda: path.open("rb")
-
-
-def zip_members(path: Path) -> Iterator[tuple[str, Opener]]:
-    """Name and opener of every readable member of a zip archive, by name. Raises ``ValueError`` for a damaged archive."""
-    try:
-        with zipfile.ZipFile(path) as box:
-            entries = sorted((entry for entry in box.infolist() if known_format(entry.filename)), key=lambda entry: entry.filename)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"it is no whole zip archive ({error})") from error
-    for entry in entries:
-        yield entry.filename, _member_opener(path, entry)
 
 
 def detect_encoding(open_bytes: Opener) -> str:
@@ -290,48 +267,3 @@ def _extra(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(f"{extra} files need the package {module}: pip install 'llm-assets[{extra}]'") from error
-
-
-def _member_opener(path: Path, entry: zipfile.ZipInfo) -> Opener:
-    def open_member() -> IO[bytes]:
-        box = zipfile.ZipFile(path)
-        return io.BufferedReader(_Bounded(box.open(entry), entry.filename, entry.compress_size, box))
-
-    return open_member
-
-
-class _Bounded(io.RawIOBase):
-    """An unpacking stream that stops where no honest text would have been packed so small."""
-
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile, name: str, packed: int, owner: zipfile.ZipFile | None = None) -> None:
-        self._stream, self._name, self._owner = stream, name, owner
-        self._left = max(FREE, packed * EXPANSION)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._stream.seekable()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            content = self._stream.read(len(buffer))
-        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{self._name} is damaged or cut off ({error})") from error
-        self._left -= len(content)
-        if self._left < 0:
-            raise ValueError(f"{self._name} unpacks to more than {EXPANSION} times its size: taken for a decompression bomb, nothing is read")
-        buffer[: len(content)] = content
-        return len(content)
-
-    def close(self) -> None:
-        self._stream.close()
-        if self._owner:
-            self._owner.close()
-        super().close()

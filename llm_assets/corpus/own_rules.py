@@ -31,8 +31,12 @@ class OwnRule(Strict):
             raise SourceError(f"own rule {self.name}: {self.function} cannot be imported ({error}); correct it or install its package") from error
 
     def source_hash(self) -> str:
-        """The SHA-256 of the module that holds the function: an edit of it is another recipe."""
-        return hashlib.sha256(inspect.getsource(inspect.getmodule(self.load()) or self.load()).encode()).hexdigest()
+        """The SHA-256 of the module that holds the function: an edit of it is another recipe. Raises ``SourceError`` for one without source."""
+        try:
+            source = inspect.getsource(importlib.import_module(self.load().__module__))
+        except (OSError, TypeError) as error:
+            raise SourceError(f"own rule {self.name}: the source of {self.function} cannot be read, so no recipe could name it") from error
+        return hashlib.sha256(source.encode()).hexdigest()
 
     def dropped(self, texts: Any) -> list[bool]:
         """The function's verdicts. Raises ``SourceError`` when there are more or fewer of them than texts."""
@@ -54,6 +58,10 @@ class Listed(Strict):
     def _one_of_two(self) -> Listed:
         if (self.doc_id is None) == (self.matching is None):
             raise ValueError("give either doc_id or matching")
+        try:
+            re.compile(self.matching or "")
+        except re.error as error:
+            raise ValueError(f"matching is no regular expression ({error})") from error
         return self
 
     @cached_property

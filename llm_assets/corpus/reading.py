@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.archives import SourceError, fetch, read_member
 from llm_assets.corpus.database import DatabaseError, query_rows
-from llm_assets.corpus.documents import doc_id, document_schema, reject_schema
-from llm_assets.corpus.formats import AUTO, BadRow, Format, Opener, Row, detect_encoding, opener, records, rows, zip_members
+from llm_assets.corpus.documents import EVIDENCE_LENGTH, doc_id, document_schema, reject_schema
+from llm_assets.corpus.formats import AUTO, BadRow, Format, Row, detect_encoding, known_format, records, rows
 from llm_assets.corpus.hub import observed_commit
 from llm_assets.corpus.places import local
 from llm_assets.corpus.sources import AssetSource, FilesSource, HuggingFaceSource, PypiSource, Source, SqlSource, format_of, matching_files
+from llm_assets.corpus.unpacking import Opener, opener, zip_members
 from llm_assets.store.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _pieces(source: Source, cache: Path, progress: Progress) -> Iterator[Piece]:
             good = [value for value in batch if isinstance(value, Row)]
             yield Piece(_documents(source, member, good), _rejects(source, member, bad), encoding)
             done += len(batch)
-            progress(done, done + BATCH if len(batch) >= BATCH else done, f"rows of {source.name}")
+            progress(done, done, f"rows of {source.name}")  # how many there are is known at the end
 
 
 def _batch(values: Rows) -> list[Row | BadRow]:
@@ -105,7 +106,7 @@ def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[
     else:
         for name, path in matching_files(source):
             if name.lower().endswith(".zip") and source.format is None:
-                for member, open_member in _guarded(source, name, lambda path=path: zip_members(path)):  # type: ignore[misc]
+                for member, open_member in _guarded(source, name, lambda path=path: zip_members(path, known_format)):  # type: ignore[misc]
                     yield _file(source, f"{name}/{member}", open_member, format_of(source, member))
             else:
                 yield _file(source, name, opener(path), format_of(source, name))
@@ -177,7 +178,7 @@ def _rejects(source: Source, member: str, bad: list[BadRow]) -> pa.Table:
     import pyarrow as pa
 
     place = {"source": source.name, "member": member, "doc_id": "", "start": 0, "end": 0}
-    values = [{**place, "line": row.line, "rule": row.rule, "evidence": row.detail[:80]} for row in bad]
+    values = [{**place, "line": row.line, "rule": row.rule, "evidence": row.detail[:EVIDENCE_LENGTH]} for row in bad]
     return pa.Table.from_pylist(values, reject_schema())
 
 

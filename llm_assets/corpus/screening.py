@@ -1,7 +1,7 @@
 """Rules that drop a document: each a pure function from a batch of texts to a mask of those it drops.
 
 Thresholds belong to a language and a kind of text. Those made for long English web pages (Gopher: Rae et al. 2021,
-arXiv 2112.11446) keep none of 6,000 Chinese reviews, so every language, and every kind of text in it, states its own.
+arXiv 2112.11446) keep hardly a Chinese review, so every language, and every kind of text in it, states its own.
 """
 
 from __future__ import annotations

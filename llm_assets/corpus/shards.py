@@ -14,7 +14,7 @@ from llm_assets.corpus import pii
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.cleaning import Cleaned, clean_texts
 from llm_assets.corpus.codepoints import hash_texts, letters
-from llm_assets.corpus.documents import rejects
+from llm_assets.corpus.documents import SAMPLES, rejects
 from llm_assets.corpus.own_rules import Listed, OwnRule, reason_for
 from llm_assets.corpus.screening import LanguageRules, Texts, first_rule
 from llm_assets.store.strict import Strict
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-SAMPLES = 20  # documents of each rule that a shard shows
-SHOWN = 80  # characters of a text that is shown
 DROP_LIST, KEEP_LIST = "drop_list", "keep_list"
 
 
@@ -80,7 +78,7 @@ def screen_shard(batch: pa.RecordBatch, config: Screening, frequent: Mapping[str
         dropped=dropped,
         masked=Counter(span.rule for found in cleaned.masks.values() for span in found),
         samples=[
-            (rule, doc_ids[index], sources[index], _shown(before[index]), "dropped" if verdicts[index] else _shown(cleaned.texts[index]))
+            (rule, doc_ids[index], sources[index], pii.excerpt(before[index]), "dropped" if verdicts[index] else pii.excerpt(cleaned.texts[index]))
             for rule, indices in happened.items()
             for index in sorted(indices, key=doc_ids.__getitem__)[:SAMPLES]
         ],
@@ -142,11 +140,6 @@ def _happened(verdicts: Sequence[str | None], cleaned: Cleaned) -> dict[str, lis
         if rule:
             happened.setdefault(rule, []).append(index)
     return happened
-
-
-def _shown(text: str) -> str:
-    """The beginning of a text, masked; four times as much is masked as is shown, so that no number is cut in two."""
-    return pii.mask(text[: 4 * SHOWN])[0][:SHOWN]
 
 
 def frequent_texts(batches: Iterable[pa.RecordBatch], config: Screening) -> dict[str, NDArray[np.uint64]]:

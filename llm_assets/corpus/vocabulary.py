@@ -37,7 +37,7 @@ class Vocabulary(Strict):
     vocabulary: int = Field(8192, ge=600, description="entries, the 256 bytes and the special tokens included")
     alphabet: int = Field(3000, ge=50, description="most frequent characters that get an entry of their own; others are spelt in bytes")
     longest: int = Field(8, ge=1, description="characters a token may hold")
-    training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id; more costs time and gains 0.5% in length")
+    training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id")
     minimum_frequency: int = Field(2, ge=1, description="of a merge, or of a word, in the training text")
     stop_words: list[str] = Field(default_factory=list, description="words (kind words) that get no entry; their characters remain")
 

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from llm_assets.corpus.codepoints import hash_texts, letters
 from llm_assets.corpus.contamination import EvaluationNgrams, Overlap
-from llm_assets.corpus.documents import document_schema, reject_schema, rejects, table_writer
+from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES, document_schema, reject_schema, rejects, table_writer
 from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
+from llm_assets.corpus.pii import excerpt
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RULES = ("evaluation", "evaluation_overlap", "duplicate", "near_duplicate")
-SAMPLES = 20  # pairs of each rule on the page
-SHOWN = 80  # characters of a text on the page
 
 
 class CleanCorpusConfig(Section):
@@ -72,7 +71,7 @@ def clean_corpus(bench: Bench, config: CleanCorpusConfig, screened_corpus: Artif
             kept, dropped = table.filter(pa.array(ends < 0)), table.filter(pa.array(ends >= 0))
             keep(kept)
             reject(rejects(dropped, [RULES[rule] for rule in ends[ends >= 0]], [corpus.names[one].decode() for one in other[place][ends >= 0]]))
-            texts |= {index: table["text"][index - start].as_py()[:SHOWN] for index in shown if start <= index < start + len(table)}
+            texts |= {index: excerpt(table["text"][index - start].as_py()) for index in shown if start <= index < start + len(table)}
             sources.update(kept["source"].to_pylist())
             labels.update(label for label in kept["label"].to_pylist() if label)
             lengths.append(np.fromiter(map(len, kept["text"].to_pylist()), np.uint32, len(kept)))
@@ -99,7 +98,7 @@ def clean_corpus(bench: Bench, config: CleanCorpusConfig, screened_corpus: Artif
 
 @dataclass
 class _Survey:
-    """What is known of every document after one look at each: 50 bytes a document. Evaluation documents stand at the end."""
+    """What is known of every document after one look at each: 54 bytes a document. Evaluation documents stand at the end."""
 
     names: NDArray[np.bytes_]  # doc_ids, shape [documents + evaluation documents]
     cluster: NDArray[np.int64]
@@ -201,7 +200,9 @@ def _page(directory: Path, corpus: _Survey, samples: Mapping[str, list[tuple[int
         for dropped, kept in pairs
     ]
     columns = ("rule", "dropped", "its text", "repeats", "text of that")
-    pages.table(directory, "duplicates", "What repeats what", columns, rows, f"Up to {SAMPLES} pairs a rule; texts are cut to {SHOWN} characters.")
+    pages.table(
+        directory, "duplicates", "What repeats what", columns, rows, f"Up to {SAMPLES} pairs a rule; texts are cut to {EVIDENCE_LENGTH} characters."
+    )
 
 
 def _decontaminated(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from llm_assets.corpus.documents import domains, text_key
-from llm_assets.corpus.pii import mask
+from llm_assets.corpus.documents import SAMPLES, domains, text_key
+from llm_assets.corpus.pii import excerpt
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llm_assets.evaluation.label_noise import LabelNoise
-
-
-SHOWN = 20  # suspects on the page
-PIECE = 80  # characters of a text on the page
-READ = 4 * PIECE  # characters masked before the cut, so that none cuts personal data in two
 
 
 class LabelledExamplesConfig(Section):
@@ -148,9 +143,9 @@ def _suspects(directory: Path, examples: pa.Table, noise: LabelNoise | None) -> 
     columns = {"doc_id": doubtful["doc_id"], "given": given, "suggested": suggested, "margin": margin}
     schema = pa.schema([*((name, pa.string()) for name in ("doc_id", "given", "suggested")), ("margin", pa.float64())])
     pq.write_table(pa.table(columns, schema=schema), directory / "suspects.parquet")
-    first = doubtful.slice(0, SHOWN)
-    pieces = [mask(text[:READ])[0][:PIECE] for text in first["text"].to_pylist()]
-    rows = list(zip(first["doc_id"].to_pylist(), given, suggested, margin, pieces, strict=False))[:SHOWN]
+    first = doubtful.slice(0, SAMPLES)
+    pieces = [excerpt(text) for text in first["text"].to_pylist()]
+    rows = list(zip(first["doc_id"].to_pylist(), given, suggested, margin, pieces, strict=False))[:SAMPLES]
     note = f"The {len(rows)} most doubtful of {len(doubtful)} labels; the margin is the probability of the suggested label less that of the given."
     pages.table(directory, "suspects", "Labels that are probably wrong", ("doc_id", "given", "suggested", "margin", "text"), rows, note)
     histogram(directory, "margins", margin, "Margins of the doubtful labels", "probability")

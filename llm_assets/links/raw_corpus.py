@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from llm_assets.corpus.codepoints import flatten, hash_texts
 from llm_assets.corpus.documents import doc_id, document_schema, reject_schema, table_writer
 from llm_assets.corpus.licenses import LicensePolicy
 from llm_assets.corpus.reading import Piece, read
@@ -68,7 +69,7 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
                 tally.add(source.name, piece)
     lengths = tally.lengths()
     sizes = {source.name: tally.documents[source.name] for source in config.sources}
-    languages = {f"{source.language or 'not stated'}": 0 for source in config.sources}
+    languages: Counter[str] = Counter()
     for source in config.sources:
         languages[source.language or "not stated"] += sizes[source.name]
     histogram(bench.directory, "lengths", lengths, "Length of the documents", "characters")
@@ -119,7 +120,7 @@ class _Tally:
         self.rejects.setdefault(source, Counter()).update(piece.rejects["rule"].to_pylist())
         self.encodings.setdefault(source, set()).update({piece.encoding} - {None})  # type: ignore[arg-type]
         self._lengths.append(pc.utf8_length(piece.documents["text"]).to_numpy().astype(np.uint32))
-        self._ids.append(hashes(piece.documents["doc_id"].to_pylist()))
+        self._ids.append(hash_texts(flatten(piece.documents["doc_id"].to_pylist())))
 
     def lengths(self) -> NDArray[np.uint32]:
         import numpy as np
@@ -130,13 +131,6 @@ class _Tally:
         import numpy as np
 
         return len(np.unique(np.concatenate([np.empty(0, np.uint64), *self._ids])))
-
-
-def hashes(doc_ids: list[str]) -> NDArray[np.uint64]:
-    """The first 64 bits of each doc_id, which tell documents apart as well as any count needs."""
-    import numpy as np
-
-    return np.array([int(one[:16], 16) for one in doc_ids], dtype=np.uint64)
 
 
 def _counted(counts: Mapping[str, int] | None) -> str:
@@ -169,7 +163,7 @@ def _identity(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _own_ids_unique(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    repeated = sorted({key for key, count in _own_ids(artifact).items() if count > 1})
+    repeated = sorted(key for key, count in Counter(_own_ids(artifact)).items() if count > 1)
     shown = ", ".join(f"{source}: {own}" for source, own in repeated[:5])
     return Verdict(
         check="own_ids_unique",
@@ -179,11 +173,8 @@ def _own_ids_unique(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _own_ids(artifact: Artifact) -> Counter[tuple[str, str]]:
-    return Counter(_pairs(artifact))
-
-
-def _pairs(artifact: Artifact) -> Iterator[tuple[str, str]]:
+def _own_ids(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    """Source and own id of every row that has one."""
     for batch in artifact.batches("documents.parquet", ["source", "id"]):
         yield from ((source, own) for source, own in zip(batch["source"].to_pylist(), batch["id"].to_pylist(), strict=True) if own is not None)
 

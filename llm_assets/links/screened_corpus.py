@@ -12,10 +12,10 @@ from pydantic import Field
 
 from llm_assets.corpus import pii
 from llm_assets.corpus.codepoints import flatten, hash_texts
-from llm_assets.corpus.documents import document_schema, reject_schema, table_writer
+from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES, document_schema, reject_schema, table_writer
 from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.corpus.screening import RULES
-from llm_assets.corpus.shards import DROP_LIST, KEEP_LIST, SAMPLES, SHOWN, Screening, Shard, frequent_texts, mask_schema, screen_shard
+from llm_assets.corpus.shards import DROP_LIST, KEEP_LIST, Screening, Shard, frequent_texts, mask_schema, screen_shard
 from llm_assets.corpus.workers import cores, in_workers
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PARALLEL_FROM = 64 << 20  # bytes of the raw corpus; below, starting processes takes longer than the work they share
+PARALLEL_FROM = 64 << 20  # bytes of the raw corpus; a smaller one is screened before several processes have started
 
 
 class ScreenedCorpusConfig(Section, Screening):
@@ -88,7 +88,7 @@ def screened_corpus(bench: Bench, config: ScreenedCorpusConfig, raw_corpus: Arti
         "What screening did, rule by rule",
         ("rule", "document", "source", "before (masked)", "after"),
         tally.sampled(),
-        f"Up to {SAMPLES} documents a rule, those with the smallest doc_id; texts are cut to {SHOWN} characters.",
+        f"Up to {SAMPLES} documents a rule, those with the smallest doc_id; texts are cut to {EVIDENCE_LENGTH} characters.",
     )
     return Made(metrics={**counters, "normaliser_version": NORMALISER_VERSION})
 

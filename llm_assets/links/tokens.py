@@ -15,7 +15,7 @@ from pydantic import Field
 from llm_assets.corpus.documents import ROW_GROUP, table_writer
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
-from llm_assets.links.tokenizer import load
+from llm_assets.links.tokenizer import load, special_tokens
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
@@ -47,7 +47,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     encoder = load(tokenizer.directory)
     encoded = encode(bench, clean_corpus, encoder)
     held_out = [is_validation(name.decode(), config.validation_share) for name in encoded.names]
-    index = pack(encoded, held_out, config.context, encoder.token_to_id("[PAD]") or 0, bench)
+    index = pack(encoded, held_out, config.context, _ids(tokenizer)["pad_token"], bench)
     _write_index(bench, encoded.names, index, config.context)
     tokens = int(index.lengths.sum())
     layout = {
@@ -77,7 +77,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
 
 @dataclass(frozen=True)
 class Encoded:
-    """Every document's tokens in a scratch file, in the order of their doc_ids: 40 bytes a document in memory."""
+    """Every document's tokens in a scratch file, in the order of their doc_ids: 36 bytes a document in memory."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -165,6 +165,13 @@ def _write_index(bench: Bench, names: NDArray[np.bytes_], index: Packed, context
             append(pa.table([pa.array([name.decode() for name in names[rows]], pa.string()), *map(pa.array, columns)], schema=schema))
 
 
+def _ids(tokenizer: Artifact) -> dict[str, int]:
+    """The numbers of a tokenizer's special tokens by role; its own check has found that all are there."""
+    encoder = load(tokenizer.directory)
+    numbers = {role: encoder.token_to_id(token) for role, token in special_tokens(tokenizer.directory).items()}
+    return {role: number for role, number in numbers.items() if number is not None}
+
+
 def is_validation(doc_id: str, share: float) -> bool:
     """Whether the document is held out: by its own hash, so that it stays held out whatever else the corpus holds."""
     return int.from_bytes(hashlib.sha256(f"validation:{doc_id}".encode()).digest()[:8]) / 2**64 < share
@@ -201,8 +208,8 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
     layout, index = artifact.json("layout.json"), artifact.table("documents.parquet")
     stream = _matrix(artifact).reshape(-1)
-    encoder = load(inputs["tokenizer"].directory)
-    opening, closing = encoder.token_to_id("[CLS]"), encoder.token_to_id("[SEP]")
+    encoder, special = load(inputs["tokenizer"].directory), _ids(inputs["tokenizer"])
+    opening, closing = special["cls_token"], special["sep_token"]
     starts = index["block"].to_numpy() * layout["context"] + index["offset"].to_numpy()
     ends = starts + index["length"].to_numpy() - 1
     inside = len(ends) > 0 and int(ends.max()) < len(stream)
@@ -225,7 +232,7 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     return Verdict(
         check="index_holds",
         passed=framed and not missing and not wrong,
-        description=f"{len(index)} documents, {missing} missing or foreign; {'all' if framed else 'not all'} framed by [CLS] and [SEP]; "
+        description=f"{len(index)} documents, {missing} missing or foreign; {'all' if framed else 'not all'} opened and closed; "
         f"{len(wrong)} of {len(sample)} looked up are not their document's tokens",
         values={"doc_ids": wrong[:10]},
     )

@@ -11,25 +11,28 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_assets.audit.documents import Corpus, Fate, dropped
+from llm_assets.corpus.screening import RULES
+from llm_assets.corpus.shards import DROP_LIST
 
 MEANING = {
-    "framing": "holds a phrase of a page's frame",
-    "frequent": "the same text stands in the corpus too often to be anybody's words",
-    "too_short": "fewer characters than its language asks for",
-    "too_long": "more characters than its language allows",
-    "wrong_script": "too few letters of its language's scripts",
-    "wrong_language": "another language was identified",
-    "too_many_symbols": "too large a share of signs that are no letter, digit or space",
-    "repetitive": "too few different character trigrams: a phrase pasted again and again",
-    "repeated_lines": "too many lines that stood before",
-    "gibberish": "one letter repeated without end",
-    "toxic": "too many words of the lexicon of insults",
-    "drop_list": "dropped by name, with a reason",
+    "undecodable": "bytes that are no text in its file's encoding",
+    "malformed": "no row of its file's format",
+    "missing_text": "no text where the source says it stands",
+    "line_too_long": "longer than the source's `maximum_line`",
+    "unknown_label": "a label that is not among the source's `labels`",
+    DROP_LIST: "dropped by name, with a reason",
     "evaluation": "is, or nearly is, a document of the evaluation sets",
     "evaluation_overlap": "an evaluation document stands inside it",
     "duplicate": "equals another document but for punctuation",
     "near_duplicate": "nearly equals another document",
 }
+
+
+def meaning(rule: str) -> str:
+    """What a rule drops: a screening rule says it in its docstring."""
+    if rule in RULES:
+        return " ".join((RULES[rule].__doc__ or "").split()).replace("``", "`").rstrip(".")
+    return MEANING.get(rule, "a rule of yours")
 
 
 def dropped_table(chain: str, corpus: Corpus) -> Table:
@@ -38,13 +41,13 @@ def dropped_table(chain: str, corpus: Corpus) -> Table:
     for name, justify in (("link", "left"), ("rule", "left"), ("documents", "right"), ("meaning", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for (link, rule), counts in _by_rule(corpus).items():
-        table.add_row(link, rule, f"{sum(counts.values()):,}", MEANING.get(rule, "a rule of yours"))
+        table.add_row(link, rule, f"{sum(counts.values()):,}", meaning(rule))
     return table
 
 
 def rejected_table(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a dropped document, with its place and masked evidence."""
-    table = Table(title=f"{rule}: {MEANING.get(rule, 'a rule of yours')}", box=box.SIMPLE_HEAD, caption=f"{len(rows)} shown")
+    table = Table(title=f"{rule}: {meaning(rule)}", box=box.SIMPLE_HEAD, caption=f"{len(rows)} shown")
     for name in ("document", "where", "evidence"):
         table.add_column(name, overflow="fold")
     for row in rows:
@@ -82,8 +85,8 @@ def corpus_markdown(chain: str, corpus: Corpus) -> str:
         lines.append(_row(f"{link}: {rule}", *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"))
     kept: Mapping[str, int] = clean["sources"]
     lines += [_row("**kept**", *(f"**{kept.get(name, 0):,}**" for name in names), f"**{clean['kept']:,}**"), ""]
-    lines += ["| rule | drops a document that |", "| --- | --- |"]
-    lines += [_row(rule, MEANING.get(rule, "a rule of yours")) for rule in dict.fromkeys(rule for _, rule in _by_rule(corpus))]
+    lines += ["| rule | drops |", "| --- | --- |"]
+    lines += [_row(rule, meaning(rule)) for rule in dict.fromkeys(rule for _, rule in _by_rule(corpus))]
     masked = ", ".join(f"{count:,} {kind}" for kind, count in screened["masked"].items() if count) or "none"
     lines += [
         "",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.audit.documents import Corpus, UnknownRuleError, dropped, rejected, search
+from llm_assets.corpus.documents import reject_schema
 from llm_assets.links.making import Outcome
 from llm_assets.store.store import Store
 from llm_assets.terminal.documents import corpus_markdown
@@ -37,7 +38,7 @@ def test_a_rules_documents_are_shown_by_doc_id(real: Corpus) -> None:
 
 def test_a_text_is_found_with_its_fate_and_masked(tmp_path: Path) -> None:
     texts = ("电话13800138000的酒店不错", "电话13800138000的酒店不错!", "酒店", "这家酒店的早餐好吃")
-    raw = artifact(tmp_path / "raw", "raw_corpus", documents__parquet=documents(*texts), rejects__parquet=rejects_of_nothing(tmp_path))
+    raw = artifact(tmp_path / "raw", "raw_corpus", documents__parquet=documents(*texts), rejects__parquet=reject_schema().empty_table())
     store = Store(tmp_path / "home")
     screened = run(store, "screened_corpus", {"minimum_kept": 0.0}, {"raw_corpus": raw}).artifact
     sets = evaluation(tmp_path / "sets", texts[3])
@@ -53,12 +54,6 @@ def test_a_text_is_found_with_its_fate_and_masked(tmp_path: Path) -> None:
     assert fates[0].snippet == "电话[PHONE]的酒店不错" and "13800138000" not in str(fates)
     assert [fate.line for fate in search(corpus, "酒店", 10, "too_short")] == [3]
     assert "[PHONE]" in search(corpus, "13800138000", 1)[0].snippet and not search(corpus, "没有的话", 10)
-
-
-def rejects_of_nothing(tmp_path: Path) -> object:
-    from llm_assets.corpus.documents import reject_schema
-
-    return reject_schema().empty_table()
 
 
 def numbers(line: str) -> list[int]:

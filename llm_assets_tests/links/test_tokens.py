@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from llm_assets.links.link import Bench
 from llm_assets.links.making import Outcome
-from llm_assets.links.tokenizer import load
+from llm_assets.links.tokenizer import FILES, load
 from llm_assets.links.tokens import Encoded, document_ids, is_validation, pack
 from llm_assets.store.artifact import Artifact
-from llm_assets_tests.corpus.material import altered, judge, no_launch
+from llm_assets.store.store import Store
+from llm_assets_tests.corpus.material import altered, judge, no_launch, run
 
 
 def blocks(artifact: Artifact) -> np.ndarray:
@@ -91,3 +92,18 @@ def test_efficiency_and_long_documents_are_counted(corpus: dict[str, Outcome]) -
     assert metrics["packing_efficiency"] == pytest.approx(metrics["tokens"] / (metrics["blocks"] * metrics["context"]), abs=1e-6)
     lengths = corpus["tokens"].artifact.table("documents.parquet")["length"].to_numpy()
     assert metrics["longer_than_a_block"] == int((lengths > metrics["context"]).sum()) > 0
+
+
+def test_an_existing_tokenizer_may_call_its_special_tokens_otherwise(corpus: dict[str, Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for name in FILES:
+        text = corpus["tokenizer"].artifact.path(name).read_text(encoding="utf-8")
+        for ours, theirs in (("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>")):
+            text = text.replace(ours, theirs)
+        (folder / name).write_text(text, encoding="utf-8")
+    store, clean = Store(tmp_path / "home"), corpus["clean_corpus"].artifact
+    taken = run(store, "tokenizer", {"existing": str(folder)}, {"clean_corpus": clean})
+    packed = run(store, "tokens", {"context": 32}, {"clean_corpus": clean, "tokenizer": taken.artifact})
+    assert all(verdict.passed for verdict in (*taken.verdicts, *packed.verdicts))
+    assert blocks(packed.artifact).reshape(-1)[0] == load(folder).token_to_id("<s>")
