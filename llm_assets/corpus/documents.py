@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm_assets.corpus.codepoints import flatten, hash_texts
+
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 DOC_ID_LENGTH = 20  # hexadecimal digits: 80 bits, a collision among 10^9 texts has a chance of 10^-6
 COLUMNS = ("doc_id", "id", "text", "language", "source", "license", "member", "line", "label", "metadata")
@@ -83,6 +87,24 @@ def doc_id(text: str) -> str:
 def text_key(text: str) -> str:
     """What is left of a normalised text without punctuation, spaces and case: texts that differ in no more count as duplicates."""
     return _PUNCTUATION.sub("", text.casefold())
+
+
+def hash_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> NDArray[np.uint64]:
+    """A 64-bit hash of what each row has in the columns; 8 bytes a row tell which rows of a corpus repeat each other."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = [pc.cast(batch[column], pa.string()) for column in columns]
+    return hash_texts(flatten(pc.binary_join_element_wise(*values, "\x1f", null_handling="replace", null_replacement="\x00").to_pylist()))
+
+
+def repeated_rows(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> NDArray[np.uint64]:
+    """The hashes, ascending, of rows that stand more than once in a table; 8 bytes a row are held, and as many to sort them."""
+    import numpy as np
+
+    hashes = np.concatenate([np.empty(0, np.uint64), *(hash_rows(batch, columns) for batch in batches)])
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
 def domains(metadata: Iterable[str]) -> list[str | None]:

@@ -2,102 +2,137 @@
 
 What is validated holds no text, only its length, and results are asked for as booleans: other result formats copy values
 into the report. Only for an expectation that failed are the count and the doc_ids of the offending rows looked up.
-Importing the library takes 7 s, so it is imported where a suite is judged and nowhere else.
+The library keeps about 340 bytes a row, so a table is judged in pieces; whether a key stands twice in it is found from
+hashes beforehand and goes into the pieces as a column. Importing the library takes 7 s, so it is imported where a suite
+is judged and nowhere else.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from llm_assets.corpus import data_docs
+from llm_assets.corpus.documents import hash_rows, repeated_rows
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.expectations.expectation import Expectation
 
 BOOLEAN = {"result_format": "BOOLEAN_ONLY"}
 SHOWN = 5  # doc_ids named for a failed expectation
 DOC_ID = r"^[0-9a-f]{20}$"
+PIECE = 200_000  # rows judged at once
+PLACE, IDENTITY = "place stands twice", "doc_id stands twice"  # columns that tell which rows repeat another's key
+KEYS: Mapping[str, list[str]] = {PLACE: ["source", "member", "line"], IDENTITY: ["doc_id"]}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is expected of a table: of each row, and of the one row of its totals."""
+
+    name: str
+    rows: list[Expectation]
+    totals: list[Expectation] = field(default_factory=list)
 
 
 def judge_documents(artifact: Artifact, link: str) -> Verdict:
     """The suite of raw_corpus (rows are occurrences) or clean_corpus (rows are documents, each once)."""
     gxe = _library()
 
-    frame = _frame(artifact, "documents.parquet", ["doc_id", "text", "source", "license", "member", "line", "metadata"])
-    suite: list[Expectation] = [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToMatchRegex(column="doc_id", regex=DOC_ID),
-        *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in ("characters", "source", "license", "member", "metadata")),
-        gxe.ExpectColumnValuesToBeBetween(column="line", min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="characters", min_value=1),
-    ]
-    if link == "raw_corpus":
-        suite.append(gxe.ExpectCompoundColumnsToBeUnique(column_list=["source", "member", "line"]))
-    else:
-        suite.append(gxe.ExpectColumnValuesToBeUnique(column="doc_id"))
-    return validate(frame, suite, link)
+    columns = ["doc_id", "text", "source", "license", "member", "line", "metadata"]
+    key = PLACE if link == "raw_corpus" else IDENTITY
+    suite = Suite(
+        link,
+        rows=[
+            gxe.ExpectColumnValuesToMatchRegex(column="doc_id", regex=DOC_ID),
+            *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in ("characters", "source", "license", "member", "metadata")),
+            gxe.ExpectColumnValuesToBeBetween(column="line", min_value=1),
+            gxe.ExpectColumnValuesToBeBetween(column="characters", min_value=1),
+            gxe.ExpectColumnValuesToBeInSet(column=key, value_set=[False]),
+        ],
+        totals=[gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1)],
+    )
+    return validate(suite, _pieces(artifact, "documents.parquet", columns, key), {"rows": artifact.rows("documents.parquet")})
 
 
 def judge_examples(artifact: Artifact) -> Verdict:
     """The suite of labelled_examples: each example once, its label declared, its text not empty."""
     gxe = _library()
 
-    frame = _frame(artifact, "train.parquet", ["doc_id", "text", "label"])
-    suite: list[Expectation] = [
-        gxe.ExpectTableRowCountToBeBetween(min_value=2),
-        gxe.ExpectColumnValuesToMatchRegex(column="doc_id", regex=DOC_ID),
-        gxe.ExpectColumnValuesToBeUnique(column="doc_id"),
-        gxe.ExpectColumnValuesToNotBeNull(column="label"),
-        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=artifact.json("labels.json")),
-        gxe.ExpectColumnValuesToBeBetween(column="characters", min_value=1),
-    ]
-    return validate(frame, suite, "labelled_examples")
+    suite = Suite(
+        "labelled_examples",
+        rows=[
+            gxe.ExpectColumnValuesToMatchRegex(column="doc_id", regex=DOC_ID),
+            gxe.ExpectColumnValuesToNotBeNull(column="label"),
+            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=artifact.json("labels.json")),
+            gxe.ExpectColumnValuesToBeBetween(column="characters", min_value=1),
+            gxe.ExpectColumnValuesToBeInSet(column=IDENTITY, value_set=[False]),
+        ],
+        totals=[gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=2)],
+    )
+    return validate(suite, _pieces(artifact, "train.parquet", ["doc_id", "text", "label"], IDENTITY), {"rows": artifact.rows("train.parquet")})
 
 
 def judge_index(artifact: Artifact) -> Verdict:
     """The suite of tokens: each document once, its place and length inside the layout."""
+    import pyarrow.compute as pc
+
     gxe = _library()
 
-    layout = artifact.json("layout.json")
-    frame = artifact.table("documents.parquet").to_pandas()
-    suite: list[Expectation] = [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeUnique(column="doc_id"),
-        gxe.ExpectColumnValuesToBeBetween(column="block", min_value=0, max_value=layout["blocks"] - 1),
-        gxe.ExpectColumnValuesToBeBetween(column="offset", min_value=0, max_value=layout["context"] - 1),
-        gxe.ExpectColumnValuesToBeBetween(column="length", min_value=2),  # [CLS] and [SEP] at least
-        gxe.ExpectColumnValuesToBeBetween(column="blocks", min_value=1, max_value=layout["blocks"]),
-        gxe.ExpectColumnSumToBeBetween(
-            column="length", min_value=(total := layout["blocks"] * layout["context"] - layout["padding_tokens"]), max_value=total
-        ),
-    ]
-    return validate(frame, suite, "tokens")
+    layout, columns = artifact.json("layout.json"), ["doc_id", "block", "offset", "length", "blocks"]
+    filled = layout["blocks"] * layout["context"] - layout["padding_tokens"]
+    suite = Suite(
+        "tokens",
+        rows=[
+            gxe.ExpectColumnValuesToBeBetween(column="block", min_value=0, max_value=layout["blocks"] - 1),
+            gxe.ExpectColumnValuesToBeBetween(column="offset", min_value=0, max_value=layout["context"] - 1),
+            gxe.ExpectColumnValuesToBeBetween(column="length", min_value=2),  # [CLS] and [SEP] at least
+            gxe.ExpectColumnValuesToBeBetween(column="blocks", min_value=1, max_value=layout["blocks"]),
+            gxe.ExpectColumnValuesToBeInSet(column=IDENTITY, value_set=[False]),
+        ],
+        totals=[
+            gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1),
+            gxe.ExpectColumnValuesToBeBetween(column="tokens", min_value=filled, max_value=filled),
+        ],
+    )
+    tokens = sum(pc.sum(batch["length"]).as_py() or 0 for batch in artifact.batches("documents.parquet", ["length"]))
+    totals = {"rows": artifact.rows("documents.parquet"), "tokens": tokens}
+    return validate(suite, _pieces(artifact, "documents.parquet", columns, IDENTITY), totals)
 
 
-def validate(frame: pd.DataFrame, expectations: list[Expectation], name: str) -> Verdict:
-    """The suite's verdict on a frame with a ``doc_id`` column: how many expectations hold, and which rows break the others."""
-    import great_expectations as gx
+def validate(suite: Suite, pieces: Iterator[pd.DataFrame], totals: Mapping[str, int]) -> Verdict:
+    """The suite's verdict on a table in pieces with a ``doc_id`` column: how many expectations hold, and which rows break the others."""
+    import pandas as pd
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
-    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
-    for place, expectation in enumerate(expectations):
-        expectation.meta = {"place": place}  # results come back in an order of the library's own
-    results = batch.validate(gx.ExpectationSuite(name=name, expectations=expectations), result_format=BOOLEAN).results
-    places = sorted(result.expectation_config.meta["place"] for result in results if result.expectation_config and not result.success)
-    broken = [expectations[place] for place in places]
-    failures = {_title(expectation): _offenders(batch, expectation) for expectation in broken}
-    held = len(expectations) - len(broken)
+    whole = _batch_definition(suite.name)
+    table = pd.DataFrame([{"doc_id": "(whole table)", **totals}])
+    outcomes: dict[str, ExpectationValidationResult] = {}
+    broken: dict[str, dict[str, Any]] = {}
+    for frame, expectations in chain(((piece, suite.rows) for piece in pieces), [(table, suite.totals)]):
+        batch = whole.get_batch({"dataframe": frame})
+        for expectation, outcome in _judged(batch, suite.name, expectations):
+            title = _title(expectation)
+            if outcomes.setdefault(title, outcome).success:
+                outcomes[title] = outcome
+            if not outcome.success:
+                rows, doc_ids = _offenders(batch, expectation)
+                found = broken.setdefault(title, {"rows": 0, "doc_ids": []})
+                found["rows"] += rows
+                found["doc_ids"] = [*found["doc_ids"], *doc_ids][:SHOWN]
     return Verdict(
         check="expectations",
         passed=not broken,
-        description=f"{held} of {len(expectations)} expectations hold over {len(frame)} rows" + "".join(f"; broken: {name}" for name in failures),
-        values={"rows": len(frame), "expectations": [_title(expectation) for expectation in expectations], "broken": failures},
+        description=f"{len(outcomes) - len(broken)} of {len(outcomes)} expectations hold over {totals['rows']} rows"
+        + "".join(f"; broken: {title}" for title in broken),
+        values={"rows": totals["rows"], "expectations": list(outcomes), "broken": broken},
+        page=data_docs.page(suite.name, list(outcomes.values()), totals["rows"], broken),
     )
 
 
@@ -108,27 +143,51 @@ def _library() -> Any:
     return great_expectations.expectations
 
 
-def _frame(artifact: Artifact, name: str, columns: list[str]) -> pd.DataFrame:
-    """The table with each text replaced by its length in characters; the texts are read in pieces."""
+def _batch_definition(name: str) -> Any:
+    import great_expectations as gx
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    return context.data_sources.add_pandas("memory").add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+
+
+def _judged(batch: Any, name: str, expectations: list[Expectation]) -> Iterator[tuple[Expectation, ExpectationValidationResult]]:
+    """Each expectation with its outcome, in the order of the suite: the library has an order of its own."""
+    import great_expectations as gx
+
+    for place, expectation in enumerate(expectations):
+        expectation.meta = {"place": place}
+    results = batch.validate(gx.ExpectationSuite(name=name, expectations=expectations), result_format=BOOLEAN).results
+    yield from zip(expectations, sorted(results, key=lambda outcome: int(outcome.expectation_config.meta["place"])), strict=True)
+
+
+def _pieces(artifact: Artifact, name: str, columns: list[str], key: str) -> Iterator[pd.DataFrame]:
+    """The table in pieces, each text replaced by its length in characters, with a column that tells whether a row's key stands twice."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    pieces = []
+    again = repeated_rows(artifact.batches(name, KEYS[key]), KEYS[key])
+    waiting: list[pa.Table] = []
     for batch in artifact.batches(name, columns):
-        piece = pa.Table.from_batches([batch])
-        pieces.append(piece.drop_columns(["text"]).append_column("characters", pc.utf8_length(piece["text"])))
-    return (pa.concat_tables(pieces) if pieces else pa.table({name: [] for name in (*columns, "characters")})).to_pandas()
+        piece = pa.Table.from_batches([batch]).append_column(key, pa.array(np.isin(hash_rows(batch, KEYS[key]), again)))
+        if "text" in columns:
+            piece = piece.drop_columns(["text"]).append_column("characters", pc.utf8_length(piece["text"]))
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= PIECE:
+            yield pa.concat_tables(waiting).to_pandas()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).to_pandas()
 
 
 def _title(expectation: Expectation) -> str:
-    name = type(expectation).__name__.removeprefix("Expect")
-    columns = getattr(expectation, "column", None) or ", ".join(getattr(expectation, "column_list", []))
-    return f"{name}({columns})"
+    return f"{type(expectation).__name__.removeprefix('Expect')}({getattr(expectation, 'column', '')})"
 
 
-def _offenders(batch: Any, expectation: Expectation) -> dict[str, Any]:
+def _offenders(batch: Any, expectation: Expectation) -> tuple[int, list[str]]:
     """How many rows break an expectation and the doc_ids of the first; nothing else of the result, which holds values."""
     form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["doc_id"], "partial_unexpected_count": 0}
     result = batch.validate(expectation, result_format=form).result
-    rows = result.get("unexpected_index_list") or []
-    return {"rows": result.get("unexpected_count"), "doc_ids": [row["doc_id"] for row in rows[:SHOWN]]}
+    return int(result["unexpected_count"]), [row["doc_id"] for row in result["unexpected_index_list"][:SHOWN]]

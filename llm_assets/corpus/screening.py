@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REPETITION_FROM = 30  # characters; shorter texts have too few trigrams for a share to mean something
 SLOTS = 4  # places a trigram in the table that counts different ones
+CONSONANT = "[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]"  # y reads as a vowel: rhythm is a word
+MASHED_FROM = 7  # consonants in a row; English has 6 (Knightsbridge), sdfghjkl 8
 LINES_FROM = 4  # lines; fewer have too few for a share of repeated ones
 
 
@@ -38,6 +40,7 @@ class LanguageRules(Strict):
     minimum_distinct_trigrams: float = Field(0.3, ge=0, le=1, description="different character trigrams among all, in texts of 30 characters or more")
     maximum_repeated_lines: float = Field(0.5, ge=0, le=1, description="lines that stood before among all, in texts of 4 lines or more")
     maximum_run: int = Field(60, ge=2, description="the same letter so many times in a row is a cat on the keyboard")
+    maximum_mashed_share: float = Field(0.2, ge=0, le=1, description="letters that stand among 7 or more Latin consonants in a row among all")
     boilerplate: list[str] = Field(default_factory=list, description="a document holding one of these strings is a piece of a page's frame")
     maximum_occurrences: int = Field(20, ge=1, description="a text standing more often in the corpus is a piece of a page's frame")
     toxic_words: list[str] = Field(default_factory=list, description="a lexicon of insults; none: the rule rests")
@@ -143,17 +146,18 @@ def repeated_lines(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
 
 
 def gibberish(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
-    """The same letter more than ``maximum_run`` times in a row."""
+    """The same letter more than ``maximum_run`` times in a row, or too large a share of keys struck at random (``maximum_mashed_share``)."""
     import numpy as np
 
-    values, run = texts.points.values, rules.maximum_run
-    if len(values) <= run:
+    points, run = texts.points, rules.maximum_run
+    if not len(points.values):
         return np.zeros(len(texts.texts), np.bool_)
-    same = np.concatenate([[0], np.cumsum(values[1:] == values[:-1])])
-    long = np.zeros(len(values), np.bool_)
-    long[run:] = same[run:] - same[:-run] == run  # so many equal neighbours up to here
-    place = np.arange(len(values)) - np.repeat(texts.points.starts[:-1], texts.points.lengths)
-    return texts.points.count(long & (place >= run) & members(texts.points, r"\p{L}")) > 0
+    starts = np.zeros(len(points.values), np.bool_)
+    starts[points.starts[:-1][points.lengths > 0]] = True
+    letters = members(points, r"\p{L}")
+    same = np.append(False, points.values[1:] == points.values[:-1]) & letters & ~starts
+    mashed = _run_lengths(members(points, CONSONANT), starts) >= MASHED_FROM
+    return (points.count(_run_lengths(same, starts) >= run) > 0) | (points.count(mashed) > points.count(letters) * rules.maximum_mashed_share)
 
 
 def framing(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
@@ -183,6 +187,15 @@ def toxic(texts: Texts, rules: LanguageRules) -> NDArray[np.bool_]:
     counts = pc.count_substring_regex(texts.arrow, "(?i)" + "|".join(words))
     found: NDArray[np.bool_] = counts.to_numpy(zero_copy_only=False) > rules.maximum_toxic_words
     return found
+
+
+def _run_lengths(marks: NDArray[np.bool_], starts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each character the length of the run of equal marks it stands in; runs end where texts start. Shape as ``marks``."""
+    import numpy as np
+
+    begins = np.flatnonzero(np.append(True, marks[1:] != marks[:-1]) | starts)
+    sizes = np.diff(np.append(begins, len(marks)))
+    return np.repeat(np.where(marks[begins], sizes, 0), sizes)
 
 
 RULES: Mapping[str, Callable[[Texts, LanguageRules], NDArray[np.bool_]]] = {

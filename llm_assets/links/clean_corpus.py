@@ -206,31 +206,31 @@ def _page(directory: Path, corpus: _Survey, samples: Mapping[str, list[tuple[int
 
 
 def _decontaminated(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    import numpy as np
+
     evaluation = inputs["evaluation_sets"].table("evaluation.parquet", ["text"])["text"].to_pylist()
     members = set(inputs["evaluation_sets"].table("members.parquet", ["doc_id"])["doc_id"].to_pylist())
     config = CleanCorpusConfig.model_validate(artifact.manifest.recipe["config"])
     ngrams = EvaluationNgrams(evaluation, config.overlap)
-    leaked: set[str] = set()
-    names: list[str] = []
+    names, leaked = [np.empty(0, "S20")], [np.empty(0, np.bool_)]
 
     def texts() -> Iterator[list[str]]:
         for batch in artifact.batches("documents.parquet", ["doc_id", "text"]):
             doc_ids, found = batch["doc_id"].to_pylist(), batch["text"].to_pylist()
-            names.extend(doc_ids)
-            leaked.update(members.intersection(doc_ids))
-            leaked.update(one for one, held in zip(doc_ids, ngrams.held(found).tolist(), strict=True) if held >= 0)
+            names.append(np.array(doc_ids, "S20"))
+            leaked.append((ngrams.held(found) >= 0) | np.fromiter((one in members for one in doc_ids), np.bool_, len(doc_ids)))
             yield found
         yield evaluation
 
     with tempfile.TemporaryDirectory() as scratch:
         cluster, _ = clusters(texts(), config.near_duplicates, Path(scratch))
-    held = set(cluster[len(names) :].tolist())
-    leaked.update(one for one, number in zip(names, cluster.tolist(), strict=False) if number in held)
+    total = len(cluster) - len(evaluation)
+    wrong = np.concatenate(leaked) | np.isin(cluster[:total], cluster[total:])
     return Verdict(
         check="decontaminated",
-        passed=not leaked,
-        description=f"{len(leaked)} of {len(names)} documents equal, nearly equal or hold one of the {len(evaluation)} evaluation documents",
-        values={"doc_ids": sorted(leaked)[:10]},
+        passed=not wrong.any(),
+        description=f"{int(wrong.sum())} of {total} documents equal, nearly equal or hold one of the {len(evaluation)} evaluation documents",
+        values={"doc_ids": sorted(one.decode() for one in np.concatenate(names)[wrong][:10])},
     )
 
 

@@ -176,8 +176,10 @@ def _undisputed(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _from_clean(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    clean = set(inputs["clean_corpus"].table("documents.parquet", ["doc_id"])["doc_id"].to_pylist())
-    foreign = [doc_id for doc_id in artifact.table("train.parquet", ["doc_id"])["doc_id"].to_pylist() if doc_id not in clean]
+    left = set(artifact.table("train.parquet", ["doc_id"])["doc_id"].to_pylist())
+    for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id"]):
+        left.difference_update(batch["doc_id"].to_pylist())
+    foreign = sorted(left)
     return Verdict(
         check="from_clean_corpus",
         passed=not foreign,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from llm_assets.corpus import pii
-from llm_assets.corpus.codepoints import flatten, hash_texts
-from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES, document_schema, reject_schema, table_writer
+from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES, document_schema, hash_rows, reject_schema, table_writer
 from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.corpus.screening import RULES
 from llm_assets.corpus.shards import DROP_LIST, KEEP_LIST, Screening, Shard, frequent_texts, mask_schema, screen_shard
@@ -153,13 +152,11 @@ def _nothing_lost(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _occurrences(artifact: Artifact, name: str) -> NDArray[np.uint64]:
-    """A hash of each document and the place where it stands: its source, member and line."""
+    """A hash of each document and the place where it stands."""
     import numpy as np
 
-    found = [np.empty(0, np.uint64)]
-    for batch in artifact.batches(name, ["doc_id", "source", "member", "line"]):
-        found.append(hash_texts(flatten([repr(tuple(row.values())) for row in batch.to_pylist()])))
-    return np.concatenate(found)
+    place = ["doc_id", "source", "member", "line"]
+    return np.concatenate([np.empty(0, np.uint64), *(hash_rows(batch, place) for batch in artifact.batches(name, place))])
 
 
 def _no_personal_data(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -44,9 +44,11 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     last block of each part is padded. `documents.parquet` leads from a doc_id to its blocks, and so from a block back to
     the documents in it.
     """
+    import numpy as np
+
     encoder = load(tokenizer.directory)
     encoded = encode(bench, clean_corpus, encoder)
-    held_out = [is_validation(name.decode(), config.validation_share) for name in encoded.names]
+    held_out = np.fromiter((is_validation(name.decode(), config.validation_share) for name in encoded.names), np.bool_, len(encoded.names))
     index = pack(encoded, held_out, config.context, _ids(tokenizer)["pad_token"], bench)
     _write_index(bench, encoded.names, index, config.context)
     tokens = int(index.lengths.sum())
@@ -68,7 +70,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
             **layout,
             "tokens": tokens,
             "documents": len(encoded.names),
-            "validation_documents": sum(held_out),
+            "validation_documents": int(held_out.sum()),
             "longer_than_a_block": int((index.lengths > config.context).sum()),
             "packing_efficiency": round(tokens / max(sum(index.blocks) * config.context, 1), 6),
         }
@@ -116,21 +118,22 @@ def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
     return Encoded(path, dtype, every[order], sizes[order], (np.cumsum(sizes) - sizes)[order])
 
 
-def pack(encoded: Encoded, held_out: Sequence[bool], context: int, padding: int, bench: Bench) -> Packed:
+def pack(encoded: Encoded, held_out: NDArray[np.bool_], context: int, padding: int, bench: Bench) -> Packed:
     """Write ``tokens.bin``: training documents one after another, padded to a whole block, then the held-out ones alike."""
     import numpy as np
 
     starts, size = np.zeros(len(encoded.names), np.int64), encoded.dtype.itemsize
     blocks: list[int] = []
-    mask = np.array(held_out, np.bool_)
     with encoded.path.open("rb") as source, (bench.directory / "tokens.bin").open("wb") as file:
-        for part in (~mask, mask):
+        for part in (~held_out, held_out):
             places = np.flatnonzero(part)
             lengths = encoded.lengths[places]
             used = int(lengths.sum())
             starts[places] = sum(blocks) * context + np.cumsum(lengths) - lengths
-            for place, length in zip((encoded.places[places] * size).tolist(), (lengths * size).tolist(), strict=True):
-                file.write(os.pread(source.fileno(), length, place))
+            for first in range(0, len(places), BATCH):
+                some = places[first : first + BATCH]
+                for place, length in zip((encoded.places[some] * size).tolist(), (encoded.lengths[some] * size).tolist(), strict=True):
+                    file.write(os.pread(source.fileno(), length, place))
             blocks.append(-(-used // context))
             file.write(np.full(blocks[-1] * context - used, padding, dtype=encoded.dtype).tobytes())
     encoded.path.unlink()
@@ -206,8 +209,8 @@ def _layout_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     import numpy as np
 
-    layout, index = artifact.json("layout.json"), artifact.table("documents.parquet")
-    stream = _matrix(artifact).reshape(-1)
+    layout, index = artifact.json("layout.json"), artifact.table("documents.parquet", ["block", "offset", "length"])
+    indexed, stream = _doc_ids(artifact), _matrix(artifact).reshape(-1)
     encoder, special = load(inputs["tokenizer"].directory), _ids(inputs["tokenizer"])
     opening, closing = special["cls_token"], special["sep_token"]
     starts = index["block"].to_numpy() * layout["context"] + index["offset"].to_numpy()
@@ -215,19 +218,15 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     inside = len(ends) > 0 and int(ends.max()) < len(stream)
     framed = inside and bool(np.all(stream[starts] == opening) and np.all(stream[ends] == closing))
     sample = range(0, len(index), max(1, len(index) // 50))
-    looked_up = {index["doc_id"][place].as_py() for place in sample}
-    found = [np.empty(0, "S20")]
+    looked_up = {indexed[place].decode(): place for place in sample}
     texts: dict[str, str] = {}
     for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id", "text"]):
-        doc_ids = batch["doc_id"].to_pylist()
-        found.append(np.array(doc_ids, "S20"))
-        texts |= {one: batch["text"][place].as_py() for place, one in enumerate(doc_ids) if one in looked_up}
-    indexed = np.array(index["doc_id"].to_numpy(zero_copy_only=False), "S20")
-    missing = len(np.setxor1d(np.concatenate(found), indexed))
+        texts |= {one: batch["text"][row].as_py() for row, one in enumerate(batch["doc_id"].to_pylist()) if one in looked_up}
+    missing = len(np.setxor1d(_doc_ids(inputs["clean_corpus"]), indexed))
     wrong = [
-        index["doc_id"][place].as_py()
-        for place in sample
-        if framed and encoder.encode(texts.get(index["doc_id"][place].as_py(), "")).ids != stream[starts[place] : ends[place] + 1].tolist()
+        one
+        for one, place in looked_up.items()
+        if framed and encoder.encode(texts.get(one, "")).ids != stream[starts[place] : ends[place] + 1].tolist()
     ]
     return Verdict(
         check="index_holds",
@@ -238,18 +237,24 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     )
 
 
+def _doc_ids(artifact: Artifact) -> NDArray[np.bytes_]:
+    """The doc_ids of the artifact's documents, 20 bytes each."""
+    import numpy as np
+
+    pieces = (np.array(batch["doc_id"].to_pylist(), "S20") for batch in artifact.batches("documents.parquet", ["doc_id"]))
+    return np.concatenate([np.empty(0, "S20"), *pieces])
+
+
 def _parts_disjoint(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    layout, index = artifact.json("layout.json"), artifact.table("documents.parquet")
-    share = artifact.manifest.recipe["config"]["validation_share"]
-    wrong = [
-        doc_id
-        for doc_id, block, blocks in zip(index["doc_id"].to_pylist(), index["block"].to_pylist(), index["blocks"].to_pylist(), strict=True)
-        if (block >= layout["train_blocks"]) != is_validation(doc_id, share) or (block < layout["train_blocks"] < block + blocks)
-    ]
+    border, share = artifact.json("layout.json")["train_blocks"], artifact.manifest.recipe["config"]["validation_share"]
+    wrong: list[str] = []
+    for batch in artifact.batches("documents.parquet", ["doc_id", "block", "blocks"]):
+        rows = zip(*(batch[column].to_pylist() for column in ("doc_id", "block", "blocks")), strict=True)
+        wrong += [one for one, block, blocks in rows if (block >= border) != is_validation(one, share) or block < border < block + blocks]
     return Verdict(
         check="validation_held_out",
         passed=not wrong,
-        description=f"{len(wrong)} of {len(index)} documents stand in the part they do not belong to",
+        description=f"{len(wrong)} of {artifact.rows('documents.parquet')} documents stand in the part they do not belong to",
         values={"doc_ids": wrong[:10]},
     )
 

@@ -56,11 +56,15 @@ class Artifact:
         return pyarrow.parquet.read_table(self.path(name), columns=columns)
 
     def batches(self, name: str, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pyarrow.RecordBatch]:
-        """The rows of a Parquet file in order, at most ``rows`` at once, so that memory does not grow with the file."""
+        """The rows of a Parquet file in order, at most ``rows`` of one row group at once, so that memory does not grow with the file.
+
+        Row groups are bounded in bytes where they are written, rows are not: a batch across groups could hold any number of long texts.
+        """
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path(name), memory_map=True) as file:
-            yield from file.iter_batches(rows, columns=columns)
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
     def rows(self, name: str) -> int:
         """How many rows a Parquet file of it has, from the file's own metadata."""

@@ -90,16 +90,27 @@ class Texts(Dataset[dict[str, Any]]):
 
 
 class CollateBlocks:
-    """Stack blocks; an attention mask comes with them only where a block is padded, since without one attention is faster."""
+    """Stack packed blocks, with masks that keep attention inside each document: what stands before it in the block is chance.
 
-    def __init__(self, padding: int) -> None:
+    A document begins where the tokenizer's opening token stands. ``windows`` names the model's kinds of attention layers
+    and how many tokens each looks to either side (None: all); a model with one kind takes its mask without a name.
+    """
+
+    def __init__(self, padding: int, opening: int, windows: Mapping[str, int | None]) -> None:
         self.padding = padding
+        self.opening = opening
+        self.windows = windows
 
-    def __call__(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """``input_ids`` and ``labels`` int64 [blocks, context], and ``attention_mask`` where one is padded."""
-        batch = {name: torch.stack([item[name] for item in items]) for name in ("input_ids", "labels")}
-        real = batch["input_ids"] != self.padding
-        return batch if bool(real.all()) else batch | {"attention_mask": real.long()}
+    def __call__(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        """``input_ids`` and ``labels`` int64 [blocks, context], ``attention_mask`` bool [blocks, 1, context, context] or one a kind of layer."""
+        batch: dict[str, Any] = {name: torch.stack([item[name] for item in items]) for name in ("input_ids", "labels")}
+        ids = batch["input_ids"]
+        document = (ids == self.opening).cumsum(1).masked_fill(ids == self.padding, -1)
+        together = document[:, None, :, None] == document[:, None, None, :]
+        place = torch.arange(ids.shape[1])
+        distance = (place[:, None] - place[None, :]).abs()
+        masks = {kind: together if window is None else together & (distance <= window) for kind, window in self.windows.items()}
+        return batch | {"attention_mask": masks or together}
 
 
 class CollateTexts:

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     ModernBertConfig,
     ModernBertForMaskedLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -56,6 +57,12 @@ def modernbert_config(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, voc
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
     )
+
+
+def attention_windows(config: PreTrainedConfig) -> dict[str, int | None]:
+    """How many tokens each kind of attention layer looks to either side, None for all; nothing where a model has one kind."""
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    return {kind: config.sliding_window if kind == "sliding_attention" else None for kind in kinds}
 
 
 def classifier(start_from: Path, objective: Classification) -> PreTrainedModel:

@@ -52,6 +52,12 @@ def test_an_insult_is_a_word_and_no_part_of_one() -> None:
     assert first_rule(Texts(["first class passenger", "You ASS!"]), english) == [None, "toxic"]
 
 
+def test_keys_struck_at_random_are_gibberish_and_a_long_word_is_not() -> None:
+    english = LanguageRules(scripts=["Latin"])
+    texts = ["sdfghjkl jkvcxzbnm the sdlkfjghs dfkgjhsd", "He lives in Knightsbridge; his rhythms, and the HTTPS strengths, are known.", ""]
+    assert [bool(value) for value in RULES["gibberish"](Texts(texts), english)] == [True, False, False]
+
+
 def test_phrases_are_no_patterns() -> None:
     assert judged("framing", "axb") == [False]
 

@@ -75,7 +75,7 @@ def test_any_lengths_pack_and_unpack(lengths: list[int], context: int, held: int
         (bench.scratch / "encoded.bin").write_bytes(b"".join(one.tobytes() for one in contents))
         names = np.array([f"{number:020x}" for number in range(len(lengths))], "S20")
         encoded = Encoded(bench.scratch / "encoded.bin", np.dtype("<u2"), names, sizes, np.cumsum(sizes) - sizes)
-        held_out = [bool(held >> number & 1) for number in range(len(lengths))]
+        held_out = np.array([held >> number & 1 for number in range(len(lengths))], np.bool_)
         packed = pack(encoded, held_out, context, 7, bench)
         stream = np.fromfile(bench.directory / "tokens.bin", "<u2")
     assert len(stream) == sum(packed.blocks) * context

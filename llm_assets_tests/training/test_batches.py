@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import ModernBertModel, PreTrainedTokenizerFast
 
 from llm_assets.training.batches import IGNORED, Blocks, CollateBlocks, CollateTexts, Texts, sample_order
-from llm_assets.training.job import Masked
+from llm_assets.training.job import Masked, ModelShape
+from llm_assets.training.models import attention_windows, modernbert_config
 from llm_assets_tests.links import trained
 
 
@@ -74,12 +76,32 @@ def test_padding_is_hidden_from_attention(tokenizer: PreTrainedTokenizerFast) ->
     batch = CollateTexts(0)([texts[0], texts[1]])
     assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3]] and batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [0, 1]
-    whole = blocks(tokenizer)
-    assert "attention_mask" not in CollateBlocks(0)([whole[0], whole[1]])
-    item = dict(whole[0])
-    item["input_ids"] = item["input_ids"].clone()
-    item["input_ids"][-1] = 0
-    assert CollateBlocks(0)([item])["attention_mask"].tolist()[0] == [1] * (trained.CONTEXT - 1) + [0]
+
+
+def test_a_document_is_encoded_alike_alone_and_among_others(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    shape = ModelShape(hidden=32, layers=4, heads=2, intermediate=48)  # layer 1 and 4 look at everything, 2 and 3 at a window
+    config = modernbert_config(shape, tokenizer, 50, 40)
+    config.local_attention = 6
+    model = ModernBertModel(config).eval()
+    opening, closing, padding = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    one, other = [opening, *range(10, 22), closing], [opening, *range(30, 45), closing]
+    block = torch.tensor([*one, *other, *[padding] * 5])
+    batch = CollateBlocks(padding, opening, attention_windows(config))([{"input_ids": block, "labels": block}])
+    assert set(batch["attention_mask"]) == {"full_attention", "sliding_attention"}
+    with torch.no_grad():
+        packed = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0][0]
+        alone = [model(input_ids=torch.tensor([ids]))[0][0] for ids in (one, other)]
+    assert torch.allclose(packed[: len(one)], alone[0], atol=1e-5)
+    assert torch.allclose(packed[len(one) : len(one) + len(other)], alone[1], atol=1e-5)
+
+
+def test_a_model_with_one_kind_of_attention_gets_one_mask() -> None:
+    ids = torch.tensor([2, 9, 7, 3, 8, 0])
+    mask = CollateBlocks(0, 7, {})([{"input_ids": ids, "labels": ids}])["attention_mask"]
+    assert mask.shape == (1, 1, 6, 6)
+    assert mask[0, 0].sum(1).tolist() == [2, 2, 3, 3, 3, 1]  # the block may begin in the middle of a document, and end in padding
+    assert mask[0, 0, 0].tolist() == [True, True, False, False, False, False]
 
 
 def test_a_wrong_layout_is_an_error(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
