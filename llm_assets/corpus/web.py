@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,7 +90,7 @@ class Fetcher:
         import httpx2
 
         self._cache, self._manners = cache, manners
-        self._client = httpx2.Client(headers={"User-Agent": USER_AGENT}, timeout=TIMEOUT)
+        self._client = httpx2.Client(headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}, timeout=TIMEOUT)
         self._robots: dict[str, Robots | WebError] = {}  # by the address of the robots.txt
         self._asked: dict[str, float] = {}  # when each host was asked last
 
@@ -105,7 +106,7 @@ class Fetcher:
         Raises ``UnusablePageError`` for a page that robots.txt forbids, that has gone, is too large or no http address, and
         ``WebError`` for one that does not arrive.
         """
-        self._refuse_forbidden(url)
+        check_address(url)
         return self._page(url, self._manners.refresh)
 
     def _page(self, url: str, refresh: float, is_robots: bool = False) -> Page:
@@ -125,13 +126,14 @@ class Fetcher:
         return _page(folder, _store(folder, url, answer))
 
     def _refuse_forbidden(self, url: str) -> None:
-        place = _robots_address(check_address(url))
+        address = check_address(url)
+        place = _robots_address(address)
         if place not in self._robots:
             self._robots[place] = self._read_robots(place)
         robots = self._robots[place]
         if isinstance(robots, WebError):
             raise UnusablePageError("robots_unreachable", f"{url} may not be fetched while its robots.txt cannot be: {robots}") from robots
-        if rule := robots.forbidding(check_address(url).raw_path.decode()):
+        if rule := robots.forbidding(address.raw_path.decode()):
             raise UnusablePageError("forbidden", f"{url} may not be fetched: {place} says `{rule}`; leave it out, or ask the site's owner")
         if robots.delay > LONGEST_WAIT:
             raise WebError(f"{place} asks for {robots.delay:g} seconds between two requests, more than {LONGEST_WAIT}; leave the site's pages out")
@@ -148,13 +150,12 @@ class Fetcher:
         """The answer at the end of the redirects, where each address is as free or forbidden as a page of its own."""
         address = url
         for _ in range(REDIRECTS + 1):
+            if not is_robots:
+                self._refuse_forbidden(address)
             answer = self._persist(address, stored if stored and stored["address"] == address else {})
             if answer.location is None:
                 return answer
             address = _joined(address, answer.location)
-            check_address(address)
-            if not is_robots:
-                self._refuse_forbidden(address)
         raise WebError(f"{url} is redirected more than {REDIRECTS} times; correct the address")
 
     def _persist(self, address: str, stored: Mapping[str, Any]) -> _Answer:
@@ -172,7 +173,7 @@ class Fetcher:
                         return self._answer(address, response)
                     reason = f"was answered with status {response.status_code}"
                     wait = max(wait, _retry_after(response.headers.get("Retry-After", "")))
-            except httpx2.RequestError as error:
+            except (httpx2.RequestError, zlib.error, EOFError) as error:
                 reason = f"broke off ({type(error).__name__})"
             if wait > LONGEST_WAIT:
                 raise WebError(f"{address} {reason}, to be asked for again in {wait:.0f} seconds: run again then")
@@ -188,23 +189,14 @@ class Fetcher:
         self._asked[url.host] = time.monotonic()
 
     def _answer(self, address: str, response: Response) -> _Answer:
-        headers, content, limit = response.headers, bytearray(), self._manners.maximum_bytes
-        if response.status_code == 200:
-            began = time.monotonic()
-            for block in response.iter_bytes():
-                content += block
-                if len(content) > limit:
-                    raise UnusablePageError("too_large", f"{address} holds more than {limit} bytes (`maximum_bytes`)")
-                if time.monotonic() - began > LONGEST_DOWNLOAD:
-                    raise WebError(f"{address} did not arrive within {LONGEST_DOWNLOAD} seconds; leave the page out")
         return _Answer(
             status=response.status_code,
             address=address,
-            location=headers.get("Location") if response.is_redirect else None,
-            content=bytes(content),
-            content_type=headers.get("Content-Type", ""),
-            etag=headers.get("ETag"),
-            last_modified=headers.get("Last-Modified"),
+            location=response.headers.get("Location") if response.has_redirect_location else None,
+            content=_content(address, response, self._manners.maximum_bytes) if response.status_code == 200 else b"",
+            content_type=response.headers.get("Content-Type", ""),
+            etag=response.headers.get("ETag"),
+            last_modified=response.headers.get("Last-Modified"),
         )
 
 
@@ -216,6 +208,25 @@ class _Answer(NamedTuple):
     content_type: str
     etag: str | None
     last_modified: str | None
+
+
+def _content(address: str, response: Response, limit: int) -> bytes:
+    """The body, unpacked here: the client's own decoders neither stop at a limit nor notice that the end is missing."""
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip"):
+        raise WebError(f"{address} arrives in the coding {coding[:20]}, which was not asked for; leave the page out")
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16) if coding == "gzip" else None
+    content = bytearray()
+    began = time.monotonic()
+    for block in response.iter_raw():
+        content += unpacking.decompress(block, limit + 1 - len(content)) if unpacking else block
+        if len(content) > limit:
+            raise UnusablePageError("too_large", f"{address} holds more than {limit} bytes (`maximum_bytes`)")
+        if time.monotonic() - began > LONGEST_DOWNLOAD:
+            raise WebError(f"{address} did not arrive within {LONGEST_DOWNLOAD} seconds; leave the page out")
+    if unpacking and (not unpacking.eof or unpacking.unused_data):
+        raise EOFError
+    return bytes(content)
 
 
 def _joined(address: str, location: str) -> str:

@@ -6,6 +6,7 @@ import email.utils
 import gzip
 import hashlib
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -93,6 +94,8 @@ def test_robots_that_cannot_be_reached_forbid_all(site: Site, fetch: Fetch, wait
     assert caught.value.rule == "robots_unreachable" and not site.paths() and [wait for wait in waits if wait] == [1, 2]
     site.answers["/robots.txt"] = Answer(status=403)  # RFC 9309 2.3.1.3
     assert fetch(url).path.read_text() == "x"
+    site.answers["/robots.txt"] = Answer(status=503)
+    assert fetch(url, refresh=60).path.read_text() == "x"  # nobody is asked
 
 
 def test_a_host_is_given_time(site: Site, tmp_path: Path, waits: list[float]) -> None:
@@ -130,6 +133,17 @@ def test_a_download_that_ends_early_is_tried_again_and_never_kept(site: Site, fe
     with pytest.raises(WebError):
         fetch(site.url("/a"))
     assert fetch(site.url("/a"), refresh=60).path.read_bytes() == b"whole"  # the older page stays
+
+
+def test_a_body_that_cannot_be_unpacked_whole_is_no_page(site: Site, fetch: Fetch, waits: list[float]) -> None:
+    packed = gzip.compress(b"text")
+    for content, reason in ((packed[:-4], "broke off (EOFError) 3 times"), (packed + b"x", "EOFError"), (b"no gzip", "broke off (error) 3 times")):
+        site.answers["/a"] = Answer(content, headers={"Content-Encoding": "gzip"})
+        with pytest.raises(WebError, match=re.escape(reason)):
+            fetch(site.url("/a"))
+    site.answers["/a"] = Answer(packed, headers={"Content-Encoding": "br"})
+    with pytest.raises(WebError, match="/a arrives in the coding br, which was not asked for"):
+        fetch(site.url("/a"))
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
