@@ -213,7 +213,7 @@ def test_pages_of_the_web_are_read_as_files_of_their_format(site: Site) -> None:
     assert [row for row in found if row[0] != page] == [(plain, 1, "一"), (plain, 2, "二"), (site.url("/old.txt"), 1, "déjà vu"), (lines, 1, "三")]
     assert "quick brown fox" in next(text for member, _, text in found if member == page)
     site.put("/odd", "x", "image/png")
-    with pytest.raises(SourceError, match="source mine: http.*/odd has no known suffix and image/png; charset=utf-8; state the source's `format`"):
+    with pytest.raises(SourceError, match=r"source mine: http.*/odd has no known suffix and image/png; charset=utf-8; state the source's `format`"):
         read(source(kind="http", urls=[site.url("/odd")], delay=0), cache_root())
 
 
@@ -249,7 +249,7 @@ def test_a_wrong_source_of_pages_is_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", ["urls", "feeds", "sitemaps"])
 def test_a_password_in_an_address_is_refused_and_not_repeated(key: str) -> None:
-    with pytest.raises(ValidationError, match="https://a.example/b is stated with a user name or password.*leave them out") as caught:
+    with pytest.raises(ValidationError, match=r"https://a.example/b is stated with a user name or password.*leave them out") as caught:
         source(kind="http", **{key: ["https://me:s3cr3t@a.example/b"]})
     assert "s3cr3t" not in str(caught.value)
 
