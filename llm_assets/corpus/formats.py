@@ -6,7 +6,6 @@ the rejects is for the source to say. What concerns a file as a whole raises ``V
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -14,14 +13,16 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal
 
 from pydantic import Field
 
+from llm_assets.corpus.extraction import HTML, extra, page_rows, pdf_rows, warc_rows
+from llm_assets.corpus.rows import BadRow, Row
 from llm_assets.corpus.unpacking import Opener
 from llm_assets.store.strict import Strict
 
-Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf"]
+Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf", "warc"]
 FORMATS: Mapping[str, Format] = {
     ".txt": "lines",
     ".jsonl": "jsonl",
@@ -34,29 +35,24 @@ FORMATS: Mapping[str, Format] = {
     ".html": "html",
     ".htm": "html",
     ".pdf": "pdf",
+    ".warc": "warc",
 }
-AUTO = "auto"
-ENCODINGS = ("utf-8-sig", "gb18030")  # tried in this order: GB18030 takes nearly any bytes, UTF-8 hardly any but its own
+CONTENT_TYPES: Mapping[str, Format] = {
+    "application/jsonl": "jsonl",
+    "application/pdf": "pdf",
+    "application/vnd.apache.parquet": "parquet",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "application/warc": "warc",
+    "application/x-ndjson": "jsonl",
+    "text/csv": "csv",
+    "text/plain": "lines",
+    "text/tab-separated-values": "tsv",
+    **dict.fromkeys(HTML, "html"),
+}
+BINARY: tuple[Format, ...] = ("parquet", "xlsx", "pdf", "warc")  # not in one encoding from end to end
 BLOCK = 1 << 20  # bytes a read
 TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
 ESCAPED = re.compile("[\udc80-\udcff]")  # what the error handler surrogateescape makes of a byte that is no text
-
-
-class Row(NamedTuple):
-    """One document as its file has it."""
-
-    line: int  # from 1
-    text: str
-    label: str | None = None
-    id: str | None = None
-
-
-class BadRow(NamedTuple):
-    """A row that gives no document; ``detail`` says why and quotes nothing of it."""
-
-    line: int
-    rule: str
-    detail: str
 
 
 class Columns(Strict):
@@ -89,23 +85,8 @@ def is_readable(name: str) -> bool:
     return known_format(name) is not None or name.lower().endswith(".zip")
 
 
-def detect_encoding(open_bytes: Opener) -> str:
-    """The first of ``ENCODINGS`` in which every byte is text, else UTF-8, in which the bad rows then show."""
-    for encoding in ENCODINGS:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            with open_bytes() as stream:
-                while block := stream.read(BLOCK):
-                    decoder.decode(block)
-            decoder.decode(b"", True)
-        except UnicodeDecodeError:
-            continue
-        return encoding
-    return ENCODINGS[0]
-
-
 def rows(open_bytes: Opener, form: Format, columns: Columns, encoding: str, longest: int) -> Iterator[Row | BadRow]:
-    """The rows of one file; ``longest`` bounds a line in characters.
+    """The rows of one file; ``longest`` bounds a line in characters, a web archive's record in bytes.
 
     Raises ``MissingColumnsError`` for a table without the named columns and ``ValueError`` for a file that is not of its format.
     """
@@ -114,8 +95,12 @@ def rows(open_bytes: Opener, form: Format, columns: Columns, encoding: str, long
             yield from _records(_parquet(stream), columns)
         elif form == "xlsx":
             yield from _records(_xlsx(stream, columns), columns)
-        elif form in ("html", "pdf"):
-            yield from _whole(stream, form, encoding)
+        elif form == "html":
+            yield from page_rows(stream, encoding)
+        elif form == "pdf":
+            yield from pdf_rows(stream)
+        elif form == "warc":
+            yield from warc_rows(stream, encoding, longest)
         elif form in ("csv", "tsv"):
             text = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
             yield from _records(_delimited(text, "\t" if form == "tsv" else ",", columns, longest), columns)
@@ -205,7 +190,7 @@ def _parquet(stream: IO[bytes]) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _xlsx(stream: IO[bytes], columns: Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    openpyxl = _extra("openpyxl", "xlsx")
+    openpyxl = extra("openpyxl", "xlsx")
     try:
         book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
@@ -219,20 +204,6 @@ def _xlsx(stream: IO[bytes], columns: Columns) -> Iterator[tuple[int, Mapping[st
                 yield number, dict(zip(header, values, strict=False))
     finally:
         book.close()
-
-
-def _whole(stream: IO[bytes], form: Format, encoding: str) -> Iterator[Row | BadRow]:
-    """One document a file: the text of a page without its frame, or of all pages of a PDF."""
-    content = stream.read()
-    if form == "html":
-        text = _extra("trafilatura", "html").extract(content.decode(encoding, "replace"), include_comments=False)
-    else:
-        pypdf = _extra("pypdf", "pdf")
-        try:
-            text = "\n".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages)
-        except pypdf.errors.PyPdfError as error:
-            raise ValueError(f"it is no whole PDF file ({error})") from error
-    yield Row(1, text) if text and text.strip() else BadRow(1, "missing_text", f"no text was found in this {form} file")
 
 
 def _records(values: Iterable[tuple[int, Mapping[str, Any] | BadRow]], columns: Columns) -> Iterator[Row | BadRow]:
@@ -258,12 +229,3 @@ def _optional(record: Mapping[str, Any], column: str | None) -> str | None:
 def _require(columns: Columns, header: Iterable[str]) -> None:
     if missing := [name for name in columns.required if name not in header]:
         raise MissingColumnsError(missing, header)
-
-
-def _extra(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{extra} files need the package {module}: pip install 'llm-assets[{extra}]'") from error

@@ -12,10 +12,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llm_assets.corpus.archives import SourceError, fetch, read_member
 from llm_assets.corpus.database import DatabaseError, query_rows
 from llm_assets.corpus.documents import EVIDENCE_LENGTH, doc_id, document_schema, reject_schema
-from llm_assets.corpus.formats import AUTO, BadRow, Format, Row, detect_encoding, known_format, records, rows
+from llm_assets.corpus.encodings import AUTO, detect_encoding, stated_encoding
+from llm_assets.corpus.formats import BINARY, Format, known_format, records, rows
 from llm_assets.corpus.hub import observed_commit
 from llm_assets.corpus.places import local
-from llm_assets.corpus.sources import AssetSource, FilesSource, HuggingFaceSource, PypiSource, Source, SqlSource, format_of, matching_files
+from llm_assets.corpus.rows import BadRow, Row
+from llm_assets.corpus.sources import (
+    AssetSource,
+    FilesSource,
+    HttpSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    SqlSource,
+    format_of,
+    matching_files,
+    page_format,
+    pages,
+)
 from llm_assets.corpus.unpacking import Opener, opener, zip_members
 from llm_assets.store.progress import Progress, silent
 
@@ -103,6 +117,11 @@ def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[
         yield source.split, None, _data_set(source)
     elif isinstance(source, SqlSource):
         yield "query", None, _query(source)
+    elif isinstance(source, HttpSource):
+        for page in pages(source, cache).pages:
+            if not page.path.exists():
+                raise SourceError(f"source {source.name}: {page.url} was replaced in the cache by another run; run again")
+            yield _file(source, page.url, opener(page.path), page_format(source, page), stated_encoding(page.content_type))
     else:
         for name, path in matching_files(source):
             if name.lower().endswith(".zip") and source.format is None:
@@ -112,11 +131,13 @@ def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[
                 yield _file(source, name, opener(path), format_of(source, name))
 
 
-def _file(source: PypiSource | FilesSource | AssetSource, name: str, open_bytes: Opener, form: Format) -> tuple[str, str | None, Rows]:
-    is_text = form not in ("parquet", "xlsx", "pdf")
+def _file(
+    source: PypiSource | FilesSource | AssetSource | HttpSource, name: str, open_bytes: Opener, form: Format, stated: str | None = None
+) -> tuple[str, str | None, Rows]:
+    is_text = form not in BINARY
 
     def detected() -> Iterator[str]:
-        yield detect_encoding(open_bytes) if source.encoding == AUTO and is_text else source.encoding
+        yield detect_encoding(open_bytes, stated) if source.encoding == AUTO and is_text else source.encoding
 
     encoding = next(_guarded(source, name, detected))
     values = _guarded(source, name, lambda: rows(open_bytes, form, source.columns, encoding, source.maximum_line))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from llm_assets.corpus.archives import Pin, SourceError
+from llm_assets.corpus.crawl import Crawl, Crawled, crawl, crawled
 from llm_assets.corpus.database import DatabaseError, observe_query
-from llm_assets.corpus.formats import AUTO, FORMATS, Columns, Format, is_readable, known_format
+from llm_assets.corpus.encodings import AUTO
+from llm_assets.corpus.formats import CONTENT_TYPES, FORMATS, Columns, Format, is_readable, known_format
 from llm_assets.corpus.hub import HubError, observe_commit
 from llm_assets.corpus.places import local, roots
+from llm_assets.corpus.web import Manners, Page, WebError, check_address
 from llm_assets.store.files import sha256_file
+from llm_assets.store.home import cache_root
 from llm_assets.store.strict import Strict
 
 ENCODING: Any = Field(AUTO, description="auto: UTF-8 where every byte of the file is, else GB18030; or a codec's name")
@@ -69,7 +76,7 @@ class PypiSource(SourceBase):
 
 
 class FilesSource(SourceBase):
-    """Files of the user's: text (a document a line), JSON lines, CSV, TSV, Parquet, XLSX, HTML, PDF, and zip archives of these."""
+    """Files of the user's: text (a document a line), JSON lines, CSV, TSV, Parquet, XLSX, HTML, PDF, WARC, and zip archives of these."""
 
     kind: Literal["files"]
     path: str = Field(description="glob; a relative one is looked up in the data root, then in the project root. Hidden files are passed over")
@@ -113,7 +120,57 @@ class SqlSource(SourceBase):
     )
 
 
-Source = Annotated[PypiSource | FilesSource | HuggingFaceSource | AssetSource | SqlSource, Field(discriminator="kind")]
+class HttpSource(SourceBase):
+    """Pages of the web that their site's robots.txt allows: those named, and those that feeds and sitemaps point to; a page is a file."""
+
+    kind: Literal["http"]
+    urls: list[str] = Field(default_factory=list, description="pages, all read; addresses stand in records and messages: no secrets in them")
+    feeds: list[str] = Field(default_factory=list, description="RSS 2.0 or Atom; the page of each entry is read")
+    sitemaps: list[str] = Field(default_factory=list, description="sitemaps.org: sitemaps or indexes of them, packed or not")
+    include: str | None = Field(None, description="regular expression found in the address of every page that feeds and sitemaps may add; none: all")
+    maximum_pages: int = Field(1000, ge=1, description="pages read: those of `urls`, then the others by address; the rest is counted")
+    delay: float = Field(1.0, ge=0, allow_inf_nan=False, description="seconds between two requests to a host; a larger Crawl-delay wins")
+    refresh_hours: float = Field(24.0, ge=0, allow_inf_nan=False, description="hours for which a page in the cache is not asked about again")
+    format: Format | None = Field(None, description="none: by the address's suffix, else by the Content-Type")
+    encoding: str = Field(AUTO, description="auto: UTF-8 where every byte is, else the charset that the server states, else GB18030; or a codec")
+    maximum_bytes: int = Field(50 << 20, ge=1, description="bytes of a page, feed or sitemap; a larger page is an error, a found one passed over")
+
+    @field_validator("urls", "feeds", "sitemaps")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            try:
+                check_address(url)
+            except WebError as error:  # rebuilt, since pydantic would show the address with its password
+                details = InitErrorDetails(type="value_error", loc=(), input="***", ctx={"error": ValueError(str(error))})
+                raise ValidationError.from_exception_data(cls.__name__, [details]) from None
+        return urls
+
+    @field_validator("include")
+    @classmethod
+    def _expression(cls, include: str | None) -> str | None:
+        try:
+            re.compile(include or "")
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
+        return include
+
+    @model_validator(mode="after")
+    def _some_pages(self) -> HttpSource:
+        if not (self.urls or self.feeds or self.sitemaps):
+            raise ValueError(f"source {self.name}: give at least one of urls, feeds and sitemaps")
+        if len(self.urls) > self.maximum_pages:
+            raise ValueError(f"source {self.name}: {len(self.urls)} urls are more than `maximum_pages`, {self.maximum_pages}; raise it")
+        return self
+
+    @property
+    def crawl(self) -> Crawl:
+        """What the web is asked for."""
+        manners = Manners(self.delay, self.refresh_hours * 3600, self.maximum_bytes)
+        return Crawl(tuple(self.urls), tuple(self.feeds), tuple(self.sitemaps), self.include, self.maximum_pages, manners)
+
+
+Source = Annotated[PypiSource | FilesSource | HuggingFaceSource | AssetSource | SqlSource | HttpSource, Field(discriminator="kind")]
 
 
 def matching_files(source: FilesSource | AssetSource) -> list[tuple[str, Path]]:
@@ -140,10 +197,33 @@ def format_of(source: FilesSource | AssetSource, name: str) -> Format:
     return known
 
 
-def observe(source: Source) -> dict[str, Any]:
-    """What the source shows now, for the recipe: an archive's pinned hash, each file's size and SHA-256, a hub's revision.
+def page_format(source: HttpSource, page: Page) -> Format:
+    """The format stated, or that of the address's suffix, or of the Content-Type. Raises ``SourceError`` for a page without one."""
+    known = source.format or known_format(urlsplit(page.url).path) or CONTENT_TYPES.get(page.content_type.partition(";")[0].strip().lower())
+    if known is None:
+        what = page.content_type or "no Content-Type"
+        raise SourceError(f"source {source.name}: {page.url} has no known suffix and {what}; state the source's `format`, or leave the page out")
+    return known
 
-    Ignored files are named too, so that their count in the metrics is made anew when one comes.
+
+def passed_over_pages(source: Source, cache: Path) -> Mapping[str, int]:
+    """How many pages a source of web pages found and did not read, by reason."""
+    return pages(source, cache).passed_over if isinstance(source, HttpSource) else {}
+
+
+def pages(source: HttpSource, cache: Path, anew: bool = False) -> Crawled:
+    """The pages as this process observed them last, or ``anew``. Raises ``SourceError`` for one that cannot be had."""
+    try:
+        return crawl(source.crawl, cache) if anew else crawled(source.crawl, cache)
+    except WebError as error:
+        raise SourceError(f"source {source.name}: {error}") from error
+
+
+def observe(source: Source) -> dict[str, Any]:
+    """What the source shows now, for the recipe: an archive's pinned hash, each file's size and SHA-256, a hub's revision, each page's
+    SHA-256 (the pages then stand in the user's cache).
+
+    Ignored files are named, and pages passed over counted, so that their count in the metrics is made anew when one comes.
 
     Raises ``SourceError`` for a source that has vanished or does not answer.
     """
@@ -156,6 +236,10 @@ def observe(source: Source) -> dict[str, Any]:
             return observe_query(source.url, source.query, source.cursor)
         except DatabaseError as error:
             raise SourceError(f"source {source.name}: {error}") from None  # the cause may quote the URL with its password
+    if isinstance(source, HttpSource):
+        found = pages(source, cache_root(), anew=True)
+        seen = {"pages": {page.url: page.sha256 for page in found.pages}}
+        return {**seen, "passed_over": dict(found.passed_over)} if found.passed_over else seen
     shown: dict[str, Any] = {"files": {name: _fingerprint(path) for name, path in matching_files(source)}}
     ignored = ignored_files(source)
     return {**shown, "ignored": ignored} if ignored else shown

@@ -12,7 +12,7 @@ from llm_assets.corpus.codepoints import flatten, hash_texts
 from llm_assets.corpus.documents import doc_id, document_schema, hash_rows, reject_schema, repeated_rows, table_writer
 from llm_assets.corpus.licenses import LicensePolicy
 from llm_assets.corpus.reading import Piece, read
-from llm_assets.corpus.sources import Source, ignored_files, observe
+from llm_assets.corpus.sources import Source, ignored_files, observe, passed_over_pages
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
@@ -30,7 +30,7 @@ OWN_ID = ["source", "id"]  # what tells a user's own row from another
 class RawCorpusConfig(Section):
     """Where the text comes from, and under which licences it may."""
 
-    sources: list[Source] = Field(min_length=1, description="archives, files, databases, data sets or upstream assets, read in this order")
+    sources: list[Source] = Field(min_length=1, description="archives, files, pages, databases, data sets or upstream assets, read in this order")
     limit: int | None = Field(None, ge=1, description="distinct documents to keep of each source that states no limit of its own")
     licenses: LicensePolicy = Field(LicensePolicy(), description="which licences are admitted; another one stops the run before its text is read")
 
@@ -72,6 +72,7 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
                 tally.add(source.name, piece)
     lengths = tally.lengths()
     sizes = {source.name: tally.documents[source.name] for source in config.sources}
+    passed_over = {source.name: passed_over_pages(source, bench.cache) for source in config.sources}
     languages: Counter[str] = Counter()
     for source in config.sources:
         languages[source.language or "not stated"] += sizes[source.name]
@@ -97,6 +98,7 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
             "encodings": {name: sorted(found) for name, found in tally.encodings.items() if found},
             "rejected": {name: dict(sorted(counts.items())) for name, counts in tally.rejects.items() if counts},
             "ignored_files": sum(len(ignored_files(source)) for source in config.sources),
+            "passed_over_pages": {name: dict(counts) for name, counts in passed_over.items() if counts},
             "labels": dict(sorted(tally.labels.items())),
         },
         licenses=tuple(sorted({source.license for source in config.sources})),

@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_assets.corpus.archives import SourceError
-from llm_assets.corpus.formats import BadRow, Columns, Format, Row, detect_encoding, rows
+from llm_assets.corpus.encodings import detect_encoding
+from llm_assets.corpus.formats import Columns, Format, rows
 from llm_assets.corpus.reading import read
+from llm_assets.corpus.rows import BadRow, Row
 from llm_assets_tests.corpus.test_sources import ROWS, source
 
 COLUMNS = Columns(label="label", id="id")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,9 @@ from llm_assets.corpus.documents import document_schema, domains
 from llm_assets.corpus.formats import strip_tags
 from llm_assets.corpus.reading import read as read_pieces
 from llm_assets.corpus.reading import smallest
-from llm_assets.corpus.sources import Source, ignored_files, observe
+from llm_assets.corpus.sources import Source, ignored_files, observe, passed_over_pages
+from llm_assets.store.home import cache_root
+from llm_assets_tests.corpus.site import Answer, Site, article, feed
 
 ROWS = [{"text": "很好", "label": "positive", "id": 1}, {"text": "很差\n真的", "label": "negative", "id": 2}]
 
@@ -197,6 +201,57 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes,
 def test_a_lone_surrogate_does_not_stop_a_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "坏\\ud800字"}\n')
     assert read(source(kind="files", path=str(tmp_path / "a.jsonl")), tmp_path)["text"].to_pylist() == ["坏?字"]
+
+
+def test_pages_of_the_web_are_read_as_files_of_their_format(site: Site) -> None:
+    pytest.importorskip("trafilatura")
+    page = site.put("/page", article("The quick brown fox jumps over the lazy dog."))
+    plain, lines = site.put("/notes.txt?as=html", "一\n二", "text/html"), site.put("/rows", '{"text": "三"}\n', "application/x-ndjson")
+    site.answers["/old.txt"] = Answer("déjà vu".encode("latin-1"), headers={"Content-Type": "text/plain; charset=ISO-8859-1"})
+    mine = source(kind="http", urls=[page, plain, lines, site.url("/old.txt")], delay=0)
+    found = rows(read(mine, cache_root()), "member", "line", "text")
+    assert [row for row in found if row[0] != page] == [(plain, 1, "一"), (plain, 2, "二"), (site.url("/old.txt"), 1, "déjà vu"), (lines, 1, "三")]
+    assert "quick brown fox" in next(text for member, _, text in found if member == page)
+    site.put("/odd", "x", "image/png")
+    with pytest.raises(SourceError, match=r"source mine: http.*/odd has no known suffix and image/png; charset=utf-8; state the source's `format`"):
+        read(source(kind="http", urls=[site.url("/odd")], delay=0), cache_root())
+
+
+def test_pages_are_observed_by_hash_and_read_as_observed(site: Site) -> None:
+    a, b = site.put("/a.txt", "一"), site.put("/b.txt", "二")
+    news = site.put("/feed", feed(a, b, site.url("/gone")), "application/rss+xml")
+    mine = source(kind="http", urls=[a], feeds=[news], delay=0, refresh_hours=0)
+    before = observe(mine)
+    assert before == {
+        "pages": {a: hashlib.sha256("一".encode()).hexdigest(), b: hashlib.sha256("二".encode()).hexdigest()},
+        "passed_over": {"gone": 1},
+    }
+    site.put("/b.txt", "三")
+    assert read(mine, cache_root())["text"].to_pylist() == ["一", "二"] and passed_over_pages(mine, cache_root()) == {"gone": 1}
+    after = observe(mine)
+    assert after != before and read(mine, cache_root())["text"].to_pylist() == ["一", "三"]
+    shutil.rmtree(cache_root())
+    with pytest.raises(SourceError, match=rf"source mine: {a} was replaced in the cache by another run; run again"):
+        read(mine, cache_root())
+    del site.answers["/a.txt"]
+    with pytest.raises(SourceError, match=rf"source mine: {a} has gone \(status 404\); leave it out"):
+        observe(mine)
+
+
+@pytest.mark.parametrize("wrong", [
+    {}, {"urls": ["https://a.example/", "ftp://a.example/"]}, {"urls": ["a.example"]}, {"feeds": ["https://a.example/"], "include": "("},
+    {"urls": ["https://a.example/", "https://b.example/"], "maximum_pages": 1}, {"urls": ["https://a.example/"], "delay": float("nan")},
+])  # fmt: skip
+def test_a_wrong_source_of_pages_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        source(kind="http", **wrong)
+
+
+@pytest.mark.parametrize("key", ["urls", "feeds", "sitemaps"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(ValidationError, match=r"https://a.example/b is stated with a user name or password.*leave them out") as caught:
+        source(kind="http", **{key: ["https://me:s3cr3t@a.example/b"]})
+    assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [

@@ -11,6 +11,7 @@ from llm_assets.links.making import Outcome
 from llm_assets.links.raw_corpus import RawCorpusConfig, observe_sources
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import SECTIONS, artifact, documents, judge, run
+from llm_assets_tests.corpus.site import Site, feed
 
 
 def test_every_occurrence_has_its_origin(corpus: dict[str, Outcome]) -> None:
@@ -46,6 +47,26 @@ def test_ignored_files_of_an_inbox_are_counted_anew(tmp_path: Path) -> None:
     assert run(store, "raw_corpus", section, {}).artifact.metrics["ignored_files"] == 0
     (tmp_path / "notes.md").write_text("无")
     assert run(store, "raw_corpus", section, {}).artifact.metrics["ignored_files"] == 1
+
+
+def test_pages_of_the_web_become_documents_and_change_the_recipe(site: Site, tmp_path: Path) -> None:
+    site.put("/robots.txt", "User-agent: *\nDisallow: /private", "text/plain")
+    pages = [site.put("/a.txt", "这是第一篇文章"), site.put("/b.txt", "这是第二篇文章"), site.url("/private"), site.url("/gone")]
+    news = site.put("/feed", feed(*pages), "application/rss+xml")
+    asked = {"kind": "http", "name": "blog", "feeds": [news], "license": "CC0-1.0", "language": "zh", "delay": 0, "refresh_hours": 0}
+    store = Store(tmp_path / "home")
+    first = run(store, "raw_corpus", {"sources": [asked]}, {})
+    assert all(verdict.passed for verdict in first.verdicts)
+    table = first.artifact.table("documents.parquet")
+    assert list(zip(table["member"].to_pylist(), table["text"].to_pylist(), strict=True)) == [
+        (pages[0], "这是第一篇文章"),
+        (pages[1], "这是第二篇文章"),
+    ]
+    assert first.artifact.metrics["passed_over_pages"] == {"blog": {"forbidden": 1, "gone": 1}}
+    assert run(store, "raw_corpus", {"sources": [asked]}, {}).reused
+    site.put("/b.txt", "这是第三篇文章")
+    second = run(store, "raw_corpus", {"sources": [asked]}, {})
+    assert not second.reused and second.artifact.table("documents.parquet")["text"].to_pylist()[1] == "这是第三篇文章"
 
 
 def test_an_archive_is_observed_without_the_network() -> None:
