@@ -62,7 +62,7 @@ class Artifact:
         """
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(self.path(name), memory_map=True) as file:
+        with pyarrow.parquet.ParquetFile(self.path(name)) as file:
             for group in range(file.num_row_groups):
                 yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
