@@ -48,7 +48,7 @@ def screening(preset: str, home: Path) -> Result:
 
 
 def screening_english(preset: str, home: Path) -> Result:
-    """The same on English pages of 2 to 20 KB, datatrove's filters and words as it has them for English."""
+    """What `screening` compares, on English pages of 2 to 20 KB, with datatrove's filters and words as it has them for English."""
     return _compared(
         "screening_english",
         "English pages; ours at 0.1 different trigrams, datatrove's filters at their defaults, words by spaCy; MinHash 128 hashes of trigrams both",
