@@ -1,4 +1,4 @@
-"""Encoding and packing against `datasets.map` and bare `tokenizers`: `python -m benchmarks.packing WAY FOLDER` times one of them."""
+"""Encoding and packing against `datasets.map` and bare `tokenizers`: `python -m benchmarks.packing WAY FOLDER CORES` times one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.material import artifact, batches, bench, corpus, megabytes, news, reviews
 from benchmarks.result import Result
@@ -35,20 +35,29 @@ def packing(preset: str, home: Path) -> Result:
         size = megabytes(texts)
         print(f"{len(texts):,} different documents, {size:.1f} MB of text, blocks of {CONTEXT}")
         speeds = {count: _speeds(folder, count, size) for count in sorted({1, cores()})}
-    print(f"{'MB/s':<52}" + "".join(f"{f'{count} cores' if count > 1 else '1 core':>10}" for count in speeds))
+    heads = [head for count in speeds for head in (f"{count} core{'s' * (count > 1)}", "a core-second")]
+    print(f"{'MB a second':<58}" + "".join(f"{head:>15}" for head in heads))
     for way, (_, summary) in WAYS.items():
-        print(f"{summary:<52}" + "".join(f"{speed[way]:>10.2f}" for speed in speeds.values()))
-    times = min(speed["pack"] / max(speed["map"], speed["map_processes"]) for speed in speeds.values())
-    share = min(speed["pack"] / speed["encode_batch"] for speed in speeds.values())
+        figures = [figure for found in speeds.values() for figure in (found[way].wall, found[way].core)]
+        print(f"{summary:<58}" + "".join(f"{figure:>15.2f}" for figure in figures))
+    times = min(found["pack"].wall / max(found["map"].wall, found["map_processes"].wall) for found in speeds.values())
+    share = min(found["pack"].wall / found["encode_batch"].wall for found in speeds.values())
     print(f"encode and pack: at least {times:.2f} times the faster datasets.map, {share:.2f} of encode_batch alone")
     target = f"at least {TARGET}, and {BARE_TARGET} of encode_batch alone"
     return Result("packing", round(times, 2), "times datasets.map", target, times >= TARGET and share >= BARE_TARGET)
 
 
-def _speeds(folder: Path, count: int, size: float) -> dict[str, float]:
-    """Megabytes a second of each way on so many cores."""
+class Speed(NamedTuple):
+    """Megabytes a second of wall clock, and a second of processor time, which other work on the machine hardly changes."""
+
+    wall: float
+    core: float
+
+
+def _speeds(folder: Path, count: int, size: float) -> dict[str, Speed]:
+    """The best of each way on so many cores."""
     rounds = [{way: _seconds_apart(way, folder, count) for way in WAYS} for _ in range(ROUNDS)]
-    return {way: size / min(seconds[way] for seconds in rounds) for way in WAYS}
+    return {way: Speed(*(size / min(figures) for figures in zip(*(seconds[way] for seconds in rounds), strict=True))) for way in WAYS}
 
 
 def _link(folder: Path) -> Callable[[], object]:
@@ -113,11 +122,18 @@ WAYS: Mapping[str, tuple[Callable[[Path], Callable[[], object]], str]] = {
 }
 
 
-def _seconds_apart(way: str, folder: Path, count: int) -> float:
-    """Seconds of the way in a process of its own on so many cores. Raises ``CalledProcessError`` when it fails."""
+def _seconds_apart(way: str, folder: Path, count: int) -> tuple[float, ...]:
+    """Least wall and processor seconds of the way in a process of its own on so many cores. Raises ``CalledProcessError`` when it fails."""
     environment = {**os.environ, "RAYON_NUM_THREADS": str(count), "TOKENIZERS_PARALLELISM": "true" if count > 1 else "false"}
     command = [sys.executable, "-m", "benchmarks.packing", way, str(folder), str(count)]
-    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return tuple(map(float, printed.splitlines()[-1].split()))
+
+
+def _measure(work: Callable[[], object]) -> tuple[float, float]:
+    before = sum(os.times()[:4])  # of this process and the children it waited for
+    _, seconds = timed(work)
+    return seconds, sum(os.times()[:4]) - before
 
 
 def _corpus(folder: Path) -> Any:
@@ -136,4 +152,4 @@ if __name__ == "__main__":
     use_cores(int(sys.argv[3]))
     way, _ = WAYS[sys.argv[1]]
     work = way(Path(sys.argv[2]))
-    print(min(timed(work)[1] for _ in range(RUNS)))
+    print(*(min(figures) for figures in zip(*(_measure(work) for _ in range(RUNS)), strict=True)))
