@@ -79,9 +79,11 @@ def _pack(folder: Path) -> Callable[[], object]:
 def _map(folder: Path, processes: int | None = None) -> Callable[[], object]:
     """Encode, then join a batch's documents and cut them into blocks, as the examples for masked language models do; both write Arrow."""
     from datasets import Dataset, disable_progress_bars
+    from datasets.utils.logging import set_verbosity_error
     from transformers import PreTrainedTokenizerFast
 
     disable_progress_bars()
+    set_verbosity_error()  # it warns at every start that its processes encode on one thread each
     encoder = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
     texts = Dataset.from_parquet(str(folder / "clean_corpus" / "documents.parquet"), cache_dir=tempfile.mkdtemp(dir=folder))
     settings: dict[str, Any] = {"batched": True, "num_proc": processes, "load_from_cache_file": False}
