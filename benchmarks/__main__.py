@@ -14,15 +14,31 @@ from benchmarks.chain import orchestration, reuse
 from benchmarks.loading import definitions
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
-from benchmarks.screening import leak, near_duplicates, screening
+from benchmarks.near_duplicates import leak, near_duplicates
+from benchmarks.packing import packing
+from benchmarks.screening import screening, screening_english
+from benchmarks.vocabularies import tokenizers
 
-FUNCTIONS = (definitions, orchestration, reuse, finetuned, quantized, screening, near_duplicates, leak, memory)
+FUNCTIONS = (
+    definitions,
+    orchestration,
+    reuse,
+    finetuned,
+    quantized,
+    screening,
+    screening_english,
+    near_duplicates,
+    leak,
+    packing,
+    tokenizers,
+    memory,
+)
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 
 
 def main() -> None:
     """Run one benchmark."""
-    summaries = "\n".join(f"  {name:<14} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
+    summaries = "\n".join(f"  {name:<18} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=f"benchmarks:\n{summaries}", formatter_class=argparse.RawTextHelpFormatter
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.material import labelled, no_launch
 from benchmarks.result import Result
 
 LINKS = ("raw_corpus", "screened_corpus", "evaluation_sets", "clean_corpus", "tokenizer", "tokens", "labelled_examples")
@@ -69,14 +70,12 @@ def measure(sizes: tuple[int, ...], home: Path) -> Result:
 
 def _write(path: Path, size: int) -> int:
     """Write the different reviews with their labels, then noisy copies without, up to ``size`` bytes of text; returns the documents."""
-    from benchmarks.screening import _labelled
-
-    labelled = dict(_labelled())
-    alphabet = "".join(labelled)
+    texts = dict(labelled())
+    alphabet = "".join(texts)
     rng = random.Random(SEED)
     documents = written = 0
     with path.open("w", encoding="utf-8") as file:
-        for record in _records(labelled, alphabet, rng):
+        for record in _records(texts, alphabet, rng):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             documents, written = documents + 1, written + len(record["text"].encode())
             if written >= size:
@@ -84,11 +83,11 @@ def _write(path: Path, size: int) -> int:
     raise AssertionError("unreachable: the copies have no end")
 
 
-def _records(labelled: dict[str, str], alphabet: str, rng: random.Random) -> Iterator[dict[str, str]]:
-    for text, label in labelled.items():
+def _records(texts: dict[str, str], alphabet: str, rng: random.Random) -> Iterator[dict[str, str]]:
+    for text, label in texts.items():
         yield {"text": text, "label": label}
     while True:
-        for text in labelled:
+        for text in texts:
             drawn = rng.choices(alphabet, k=len(text))
             yield {"text": "".join(new if rng.random() < NOISE else old for new, old in zip(drawn, text, strict=True))}
 
@@ -146,11 +145,7 @@ def _make(name: str, folder: Path) -> None:
         section["sources"] = ["reviews"]
     link, store = chain.LINKS[name], Store(folder)
     inputs = {needed: store.open(needed, next(fingerprint for _, fingerprint in store.names(needed))) for needed in link.inputs}
-    make(store, link, link.config.model_validate(section), inputs, seed=SEED, launch=_no_launch)
-
-
-def _no_launch(job: Path, processes: int, progress: Any) -> None:
-    raise AssertionError(f"{job}: no corpus link trains")
+    make(store, link, link.config.model_validate(section), inputs, seed=SEED, launch=no_launch)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def _pass(text: str) -> str:
     if "<" in text:
         text = _TAG.sub(" ", _LINE_TAG.sub("\n", text))
     if not text.isprintable():  # a fast test in C; line feeds and tabs fail it too, and are kept below
-        text = "".join(character for character in text if character.isspace() or unicodedata.category(character) not in _INVISIBLE)
+        invisible = {character for character in set(text) if unicodedata.category(character) in _INVISIBLE and not character.isspace()}
+        text = text.translate(dict.fromkeys(map(ord, invisible))) if invisible else text
         text = _BREAK.sub("\n", text)
     return _SPACE.sub(" ", text).strip()

@@ -72,3 +72,20 @@ def test_signatures_estimate_the_jaccard_similarity() -> None:
         marks = signatures(letters([TEXT, other]))
         errors.append(float((marks[0] == marks[1]).mean()) - len(one & two) / len(one | two))
     assert abs(np.mean(errors)) < 0.03 and np.std(errors) < 0.06  # the standard error of 128 hashes is at most 0.044
+
+
+def test_the_threshold_is_met_exactly() -> None:
+    """Pairs on both sides of 0.7 by less than the estimate's standard error of 0.04."""
+    rng = random.Random(7)
+    above, below = [], []
+    while len(above) < 60 or len(below) < 60:
+        one = "".join(rng.choices("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜", k=rng.randint(30, 90)))
+        other = list(one)
+        for _ in range(rng.randint(1, 6)):
+            other[rng.randrange(len(other))] = rng.choice("甲乙丙丁戊己庚辛壬癸")
+        a, b = ({text[i : i + 3] for i in range(len(text) - 2)} for text in (one, "".join(other)))
+        similarity = len(a & b) / len(a | b)
+        if abs(similarity - 0.7) < 0.04:
+            (above if similarity >= 0.7 else below).append([one, "".join(other)])
+    assert all(clusters(pair, CONFIG).tolist() == [0, 0] for pair in above[:60])
+    assert all(clusters(pair, CONFIG).tolist() == [0, 1] for pair in below[:60])
