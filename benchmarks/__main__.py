@@ -12,11 +12,12 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.loading import definitions
+from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.screening import leak, near_duplicates, screening
 
-FUNCTIONS = (definitions, orchestration, reuse, finetuned, quantized, screening, near_duplicates, leak, memory)
+FUNCTIONS = (definitions, orchestration, reuse, finetuned, quantized, screening, near_duplicates, leak, masking, memory)
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 
 
