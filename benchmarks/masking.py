@@ -1,4 +1,4 @@
-"""How much planted personal data masking finds, what else it takes for some, and how fast it is."""
+"""How much planted personal data masking finds, what else it takes for such, and how fast it is."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import random
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from benchmarks.result import Result
 from benchmarks.screening import _megabytes, _one_core, _reviews
 from llm_assets.corpus.archives import Pin, fetch, read_member
 from llm_assets.corpus.cleaning import normalise_all
-from llm_assets.corpus.pii import Span, luhn, mask_all, resident_identity
-from llm_assets.corpus.recogniser.examples import Example, news, reviews
+from llm_assets.corpus.pii import luhn, mask_all, resident_identity
+from llm_assets.corpus.recogniser.examples import news, reviews
 from llm_assets.corpus.recogniser.names import find_names
 from llm_assets.corpus.recogniser.surnames import COMPOUND, SINGLE
 from llm_assets.store.home import cache_root
@@ -28,8 +28,9 @@ PLANTED = 2000  # of each kind
 STRUCTURED, RECOGNISED, FALSE = 0.99, 0.90, 0.005  # targets: recall and precision at least, masks in texts without at most
 NUMBER_CLAUSES = ("电话{},", "我的是{}。", "发到{}就行,", "请记下{},", "({})", "填的{}有误,", "{} 是新的,")
 NAME_CLAUSES = (
-    "昨天是{}值班,", "麻烦转交{},", "{}给我开的发票,", "学员{}报名成功,", "主治大夫叫{},", "乙方:{},", "{}敬上。", "备注写{},", "同桌{}推荐我买的,", "店里的{}陪我们挑,",
-    "投保人为{},", "有个叫{}的姑娘,", "邻居{}也买了一台,", "特别表扬{}!", "译者{}水平一般,", "跟{}约好了,", "车主{},", "{}退的押金,",
+    "昨天是{}值班,", "麻烦转交{},", "{}给我开的发票,", "学员{}报名成功,", "主治大夫叫{},", "乙方:{},", "{}敬上。", "备注写{},", "同桌{}推荐我买的,",
+    "店里的{}陪我们挑,",    "投保人为{},", "有个叫{}的姑娘,", "邻居{}也买了一台,", "特别表扬{}!",
+    "译者{}水平一般,", "跟{}约好了,", "车主{},", "{}退的押金,",
 )  # fmt: skip
 ADDRESS_CLAUSES = ("门店搬到了{},", "快递寄{}就行,", "我在{}等你,", "公司注册地:{},", "发货地址 {},", "约在{}见面,", "户籍所在地是{}。", "现住{},")
 ENGLISH_CLAUSES = ("地址是 {},", "I live at {}. ", "Send it to {}; ")
@@ -54,7 +55,7 @@ def masking(preset: str, home: object) -> Result:
     marked, learnt = _msra(), {sentence.text[start:end] for sentence in news()[0] for start, end in sentence.names}
     people = sorted({text[start:end] for text, found in marked for start, end in found} - learnt)
     people = [name for name in people if re.fullmatch("[一-鿿]{2,4}", name)]
-    known = [name for name in people if name[0] in SINGLE or name[:2] in COMPOUND]
+    known = [name for name in people if (name[0] in SINGLE and len(name) < 4) or name[:2] in COMPOUND]
     foreign = sorted(set(people) - set(known))
     rows: list[tuple[str, str, Callable[[], str], Sequence[str], float]] = [
         *((kind, kind, make, NUMBER_CLAUSES, STRUCTURED) for kind, make in _structured(rng).items()),
@@ -104,12 +105,18 @@ def _plant(carriers: Sequence[str], make: Callable[[], str], clauses: Sequence[s
 
 def _structured(rng: random.Random) -> Mapping[str, Callable[[], str]]:
     """By kind, what makes one in a format that people write."""
-    return {"email": lambda: _email(rng), "ip": lambda: _ip_4(rng), "identity": lambda: _identity(rng), "card": lambda: _card(rng), "phone": lambda: _phone(rng)}
+    makers = {"email": _email, "ip": _ip_4, "identity": _identity, "card": _card, "phone": _phone}
+    return {kind: partial(make, rng) for kind, make in makers.items()}
 
 
 def _email(rng: random.Random) -> str:
-    user = rng.choice(["wang.li", "zhang_wei88", "13812345678", "sales+cn", "x", "Li-Na", "no.reply.2009"]) + rng.choice(["", str(rng.randrange(100))])
-    return user + "@" + rng.choice(["qq.com", "163.com", "vip.sina.com.cn", "mail.tsinghua.edu.cn", "GMAIL.com", "my-shop.co.uk"])
+    user = rng.choice(["wang.li", "zhang_wei88", "13812345678", "sales+cn", "x", "Li-Na", "no.reply.2009"])
+    return (
+        user
+        + rng.choice(["", str(rng.randrange(100))])
+        + "@"
+        + rng.choice(["qq.com", "163.com", "vip.sina.com.cn", "mail.tsinghua.edu.cn", "GMAIL.com", "my-shop.co.uk"])
+    )
 
 
 def _ip_4(rng: random.Random) -> str:
@@ -123,7 +130,8 @@ def _ip_6(rng: random.Random) -> str:
 
 
 def _identity(rng: random.Random) -> str:
-    first = f"{rng.randint(11, 65)}{rng.randint(1, 9999):04}{rng.randint(1940, 2015)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{rng.randrange(1000):03}"
+    region, born = f"{rng.randint(11, 65)}{rng.randint(1, 9999):04}", f"{rng.randint(1940, 2015)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}"
+    first = f"{region}{born}{rng.randrange(1000):03}"
     value = next(first + check for check in "0123456789X" if resident_identity(first + check))
     return rng.choice([value, value.lower()])
 
@@ -140,7 +148,7 @@ def _phone(rng: random.Random) -> str:
     area, local = rng.choice(["010", "021", "0571", "0755", "0891"]), f"{rng.randint(2, 8)}{rng.randrange(10**7):07}"
     mobile = [a + b + c, f"{a} {b} {c}", f"{a}-{b}-{c}", f"+86 {a}{b}{c}", f"+86-{a}-{b}-{c}", f"0086{a}{b}{c}", f"86-{a}{b}{c}"]
     fixed = [f"{area}-{local}", f"({area}){local}", f"{area} {local}", f"({area}) {local}", f"+86 {area[1:]} {local}", f"+86-{area[1:]}-{local}"]
-    abroad = [f"+1 {rng.randint(201, 989)} 555 {b}", f"+1-{rng.randint(201, 989)}-555-{b}", f"+44 20 7{rng.randrange(1000):03} {b}", f"+852 {rng.randint(2, 9)}{b[:3]} {c}"]
+    abroad = [f"+1 {rng.randint(201, 989)} 555 {b}", f"+1-{rng.randint(201, 989)}-555-{b}", f"+44 20 7{b[:3]} {c}", f"+852 2{b[:3]} {c}"]
     return rng.choice(rng.choice([mobile, mobile, fixed, abroad]))
 
 
@@ -149,7 +157,8 @@ def _address(rng: random.Random) -> str:
     places = _places()
     region = rng.choice(["", rng.choice(places["区"]), rng.choice(places["市"]), rng.choice(places["市"]) + rng.choice(places["区"])])
     road = rng.choice(places["路"]) + rng.choice(["", "", f"{rng.randint(1, 900)}弄"]) + f"{rng.randint(1, 2000)}号"
-    room = ["", "", f"{rng.randint(1, 30)}号楼{rng.randint(101, 2804)}室", f"{rng.randint(1, 30)}栋{rng.randint(1, 6)}单元{rng.randint(101, 2804)}室", f"{rng.randint(2, 30)}楼"]
+    building, number = rng.randint(1, 30), rng.randint(101, 2804)
+    room = ["", "", f"{building}号楼{number}室", f"{building}栋{rng.randint(1, 6)}单元{number}室", f"{building}楼"]
     village = rng.choice(places["县"]) + rng.choice(places["镇"]) + rng.choice(places["村"]) + f"{rng.randint(1, 12)}组"
     return rng.choice([*[region + road + rng.choice(room)] * 5, village])
 
@@ -164,7 +173,8 @@ def _places() -> Mapping[str, list[str]]:
 
 
 def _street(rng: random.Random) -> str:
-    street = f"{rng.randint(1, 9999)} {rng.choice(['', '', 'North ', 'W. '])}{rng.choice(['Oak', 'Maple', 'King', 'Martin Luther King', 'Zhongshan', '42nd'])} "
+    street = f"{rng.randint(1, 9999)} {rng.choice(['', '', 'North ', 'W. '])}"
+    street += rng.choice(["Oak ", "Maple ", "King ", "Martin Luther King ", "Zhongshan ", "42nd "])
     street += rng.choice(["Street", "St", "Avenue", "Ave", "Road", "Rd", "Blvd", "Lane", "Drive", "Court"])
     return street + rng.choice(["", "", f" Apt {rng.randint(1, 99)}", ", Springfield, IL 62701", f", Suite {rng.randint(100, 900)}, Boston, MA"])
 
@@ -191,11 +201,16 @@ def _tagged(block: str) -> tuple[str, list[tuple[int, int]]]:
 def _without(marked: Sequence[tuple[str, list[tuple[int, int]]]]) -> dict[str, tuple[list[str], list[str]]]:
     """Sentences without names or addresses, all and those masked as if they held one, by where they come from."""
     held_out = news()[1]
-    nameless = [sentence.text for sentence in held_out if not sentence.names and not sentence.unknown]
-    impersonal = [text for text, found in marked if not found]
-    homeless = [text for text in [sentence.text for sentence in held_out] if not re.search(r"[\d一二三四五六七八九十百]号", text)]
-    kinds = {"news without a name": ("name", nameless), "MSRA without a person": ("name", impersonal), "news without a house number": ("address", homeless)}
-    return {name: (texts, [texts[index] for index, spans in mask_all(texts)[1].items() if any(span.rule == kind for span in spans)]) for name, (kind, texts) in kinds.items()}
+    sentences = {
+        "news without a name": ("name", [sentence.text for sentence in held_out if not sentence.names and not sentence.unknown]),
+        "MSRA without a person": ("name", [text for text, found in marked if not found]),
+        "news without a house number": ("address", [one.text for one in held_out if not re.search(r"[\d一二三四五六七八九十百]号", one.text)]),
+    }
+    masked = {}
+    for name, (kind, texts) in sentences.items():
+        _, spans = mask_all(texts)
+        masked[name] = (texts, [texts[index] for index, found in spans.items() if any(span.rule == kind for span in found)])
+    return masked
 
 
 def _speed() -> None:

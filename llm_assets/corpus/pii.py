@@ -124,9 +124,14 @@ def mask(text: str) -> tuple[str, list[Span]]:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text as evidence may show it: masked, at most 80 characters, in which nothing more is found."""
-    shown = mask(text[: 4 * EVIDENCE_LENGTH])[0][:EVIDENCE_LENGTH]  # more is masked than is shown, so that no number is cut in two
-    while (again := mask(shown)[0][:EVIDENCE_LENGTH]) != shown:  # a name may show only where the text ends
+    """``excerpts`` of one text."""
+    return excerpts([text])[0]
+
+
+def excerpts(texts: Sequence[str]) -> list[str]:
+    """The beginnings of texts as evidence may show them: masked, at most 80 characters, and nothing more is found in them."""
+    shown = [text[:EVIDENCE_LENGTH] for text in mask_all([text[: 4 * EVIDENCE_LENGTH] for text in texts])[0]]  # so no number is cut in two
+    while (again := [text[:EVIDENCE_LENGTH] for text in mask_all(shown)[0]]) != shown:  # a name may look like one only where the text ends
         shown = again
     return shown
 

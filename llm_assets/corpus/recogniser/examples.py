@@ -24,13 +24,15 @@ TAGGED = re.compile(r"\[?(\S+)/([A-Za-z]+)")  # word/tag, and [word/tag word/tag
 SENTENCE = re.compile(r"[。!?;]")
 CLAUSE = re.compile(r"[,。!?;]")
 PEOPLE = re.compile("我们|他们|她们|我|他|她|你|老板|朋友|同事|服务员|前台|客人|店主|作者|老公|老婆|孩子|妈妈|爸爸|经理|人家|别人|自己|大家")
-BEFORE = (
-    "我叫 我是 本人 联系人 联系人: 姓名: 姓名 收件人: 收货人 寄件人 请找 找 谢谢 感谢 经理 前台 服务员 客服 工程师 快递员 医生 老师 作者 编辑 导演 记者 署名 "
-    "主任 司机 房东 户主 老公 老婆 同事 朋友 同学 和 跟 给 由 被 让 向 问 叫 推荐 寄给 工号 负责人 店长 导游 保安 乘客 患者 学生 申请人 法人 @ ("
+BEFORE = (  # noqa: SIM905
+    "我叫 我是 本人 联系人 联系人: 姓名: 姓名 收件人: 收货人 寄件人 请找 找 谢谢 感谢 经理 前台 服务员 客服 工程师 快递员 医生 老师 作者 "
+    "编辑 导演 记者 署名 主任 司机 房东 户主 老公 老婆 同事 朋友 同学 和 跟 给 由 被 让 向 问 叫 推荐 寄给 工号 负责人 店长 导游 保安 乘客 "
+    "患者 学生 申请人 法人 @ ("
 ).split()
-AFTER = (
-    "先生 女士 小姐 老师 经理 医生 同学 师傅 同志 主任 教授 说 告诉我 服务很好 态度很差 接待了我 一起 打电话 负责 来 去 很热情 不错 已经 没有 不在 帮我 写的 的书 的 "
-    "他们 是我朋友 也来了 给我 , : 。 、 ) (经理) 电话 手机 住在 于 签收 今天 昨天 明天 表示 认为 送来 推荐的 等人 夫妇 本人 和我"
+AFTER = (  # noqa: SIM905
+    "先生 女士 小姐 老师 经理 医生 同学 师傅 同志 主任 教授 说 告诉我 服务很好 态度很差 接待了我 一起 打电话 负责 来 去 很热情 不错 已经 "
+    "没有 不在 帮我 写的 的书 的 他们 是我朋友 也来了 给我 , : 。 、 ) (经理) 电话 手机 住在 于 签收 今天 昨天 明天 表示 认为 送来 推荐的 "
+    "等人 夫妇 本人 和我"
 ).split()
 BETWEEN = ("", "", "", "", "", "的", "了", ",", "是", "在", "一", "我", "有")
 Piece = tuple[str, Literal["text", "name", "unknown"]]
@@ -102,7 +104,8 @@ def tagged_sentences(line: str) -> list[Example]:
 
 def joined(pieces: Iterable[Piece]) -> Example:
     """The pieces as one text."""
-    text, places = "", {"name": [], "unknown": [], "text": []}
+    text = ""
+    places: dict[str, list[tuple[int, int]]] = {"name": [], "unknown": [], "text": []}
     for piece, kind in pieces:
         places[kind].append((len(text), len(text) + len(piece)))
         text += piece

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.corpus.codepoints import flatten
-from llm_assets.corpus.recogniser.surnames import COMPOUND, SINGLE
+from llm_assets.corpus.recogniser.surnames import COMPOUND, SINGLE, TITLES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 WEIGHTS = Path(__file__).with_name("names.npz")
-WEIGHTS_SHA256 = "6b4d426981acd66da510afd7ddbe2ea9dc4884cbd10f82131d0037385e643bd1"  # other weights are other behaviour: the code names them
+WEIGHTS_SHA256 = "f651eef58c540c4fa37f28e5c4e1c884f3ad3fd793fd2847a690a88d32696c88"  # other weights are other behaviour: the code names them
 BITS = 19
-THRESHOLD = 1.4  # log odds; lower, more than one in 200 sentences of held-out news without a name is masked
+THRESHOLD = 1.25  # log odds; lower, more than one in 200 sentences of held-out news without a name is masked
 GAP = 2  # characters of nothing before and after each text: no feature sees the text beside it
 BEYOND = 0xFFFF  # stands for every character of a higher plane
 NEVER_GIVEN = "的了是不我你他她它们这那哪吗呢吧啊么着过都很也就还没您"  # in no given name; a quarter fewer candidates
@@ -80,16 +80,16 @@ def padded(texts: Sequence[str]) -> Padded:
 
 
 def candidates(values: NDArray[np.uint32]) -> Candidates:
-    """Every surname with one and with two characters after it that may stand in a given name."""
+    """Every surname with one and with two characters after it that may stand in a given name, where no title follows it."""
     import numpy as np
 
-    single, compound, given, pairs, _ = _tables()
+    single, compound, given, pairs, titles, _ = _tables()
     one = np.flatnonzero(single[values])
     two = np.flatnonzero(compound[values])
-    two = two[np.isin(values[two] << 16 | values[two + 1], pairs)]
+    two = two[np.isin(_pairs(values, two), pairs)]
     start = np.concatenate([one, two])
     after = np.concatenate([one + 1, two + 2])
-    short = given[values[after]]
+    short = given[values[after]] & ~np.isin(_pairs(values, after), titles)
     long = short.copy()
     long[short] = given[values[after[short] + 1]]
     return Candidates(
@@ -116,7 +116,7 @@ def features(values: NDArray[np.uint32], found: Candidates) -> Iterator[NDArray[
 
     start, given, end = found
     size = (end - given).astype(np.uint32)
-    surname = np.where(given - start == 2, values[start] << 16 | values[start + 1], values[start])
+    surname = np.where(given - start == 2, _pairs(values, start), values[start])
     first, last = values[given], values[end - 1]
     second = np.where(size == 2, last, 0).astype(np.uint32)
     before, before2, after, after2 = values[start - 1], values[start - 2], values[end], values[end + 1]
@@ -155,12 +155,13 @@ def features(values: NDArray[np.uint32], found: Candidates) -> Iterator[NDArray[
 
 
 class _Tables(NamedTuple):
-    """Lookups by code point, shape [2^16] but for ``pairs``."""
+    """Lookups by code point, shape [2^16], and by pairs of them."""
 
     single: NDArray[np.bool_]
     compound: NDArray[np.bool_]  # first characters of compound surnames
     given: NDArray[np.bool_]
     pairs: NDArray[np.uint32]  # both characters of compound surnames
+    titles: NDArray[np.uint32]
     simplified: NDArray[np.uint32]
 
 
@@ -176,8 +177,14 @@ def _tables() -> _Tables:
     simplified = np.arange(BEYOND + 1, dtype=np.uint32)
     for point in range(128):
         simplified[point] = ord("0") if chr(point).isdigit() else ord("a") if chr(point).isalpha() else point
-    pairs = np.array([ord(surname[0]) << 16 | ord(surname[1]) for surname in COMPOUND], np.uint32)
-    return _Tables(single, compound, given, pairs, simplified)
+    pairs, titles = (np.array([ord(one[0]) << 16 | ord(one[1]) for one in words], np.uint32) for words in (COMPOUND, TITLES))
+    return _Tables(single, compound, given, pairs, titles, simplified)
+
+
+def _pairs(values: NDArray[np.uint32], start: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The two characters from each start as one number."""
+    both: NDArray[np.uint32] = values[start] << 16 | values[start + 1]
+    return both
 
 
 @cache

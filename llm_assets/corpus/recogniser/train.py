@@ -12,16 +12,28 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llm_assets.corpus.recogniser import names
-from llm_assets.corpus.recogniser.examples import Example, Inventor, dictionary, inserted, introduced, joined, news, peopled, renamed, reviews, word_rows
+from llm_assets.corpus.recogniser.examples import (
+    Example,
+    Inventor,
+    dictionary,
+    inserted,
+    introduced,
+    joined,
+    news,
+    peopled,
+    renamed,
+    reviews,
+    word_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SEED = 17
-PENALTY = 0.25  # of half the sum of squared weights
-ITERATIONS = 60
-STEP = 0.06  # log odds; the 8-bit weights reach from -7.6 to 7.6
+PENALTY = 0.12  # of half the sum of squared weights
+ITERATIONS = 90
+STEP = 0.1  # log odds; the 8-bit weights reach from -12.7 to 12.7
 DOUBTFUL = -0.5  # log odds of a first model: what it takes for a name and nobody has marked teaches nothing
 PLANTED = 20_000
 Table = tuple["NDArray[np.uint32]", "NDArray[np.bool_]"]  # bins, shape [candidates, templates], and whether it is a name
@@ -53,7 +65,7 @@ def train(learn: Sequence[Example], texts: Sequence[str], words: Sequence[str]) 
     parts = (  # with the importance of a candidate that is no name, and of one that is
         (marked, 1.0, 1.0),
         (_table(renamed(example, inventor, rng) for example in learn if example.names), 0.5, 0.5),
-        (_table(row for _ in range(3) for row in word_rows(words, inventor, rng)), 0.4, 0.6),
+        (_table(row for _ in range(4) for row in word_rows(words, inventor, rng)), 0.5, 0.6),
         (_sure(_table(joined([(text, "text")]) for text in texts), model), 1.0, 1.0),
         (_sure(_table(planted), model), 0.5, 0.5),
     )
