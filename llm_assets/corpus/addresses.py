@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 
 HAN = r"[\u4e00-\u9fff]"
-OUTSIDE = "的了是我你他她它在到于去从往离距址寄这那很也就吗呢吧啊为及"  # in hardly any place name: an address starts after them
+OUTSIDE = "的了是还有我你他她它在到于去从往离距址寄这那很也就吗呢吧啊为及"  # in hardly any place name: an address starts after them
 INSIDE = rf"(?:(?![{OUTSIDE}住]){HAN}|住(?=宅))"
 PROVINCES = (
     "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西|"
     "甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
 )
 REGION = r"(?:自治区|特别行政区|自治州|自治县|开发区|街道|省|市|州|盟|地区|新区|(?<!小)区|县|旗|镇|乡|村)"
-ROAD = r"(?:大道|大街|胡同|公路|路|街|巷|弄|[东西南北]里)"
+ROAD = r"(?:大道|大街|胡同|公路|路|街|巷|[东西南北]里)"
 NO_ROAD = "铁网线电思"  # before 路: words that are no street
 ESTATE = r"(?:小区|花园|公寓|家园|新村|山庄|大厦|广场|大院|苑|坊)"
 NUMBER = r"(?:[A-Za-z](?=[座栋幢区])|[甲乙丙A-Za-z]?(?:\d{1,5}(?:[-—~之]\d{1,5})?|[一二三四五六七八九十百]{1,5})[A-Za-z]?)"
