@@ -27,6 +27,7 @@ MASKS: Mapping[str, str] = {
     "address": "[ADDRESS]",
     "name": "[NAME]",
 }
+TOKEN = re.compile("|".join(re.escape(token) for token in MASKS.values()))
 TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor)\b"
 # RE2 too; a text without a match holds nothing that the patterns below find.
 SUSPICIOUS = rf"@|\d[\d .()-]{{5,}}\d|:[0-9A-Fa-f]{{0,4}}:|{TITLE}|[Mm]y name is|{addresses.SUSPICIOUS}"

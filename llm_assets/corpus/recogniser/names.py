@@ -116,7 +116,7 @@ def features(values: NDArray[np.uint32], found: Candidates) -> Iterator[NDArray[
 
     start, given, end = found
     size = (end - given).astype(np.uint32)
-    surname = np.where(given - start == 2, _pairs(values, start), values[start])
+    surname = np.where(given - start == 2, _pairs(values, start), values[start]).astype(np.uint32)
     first, last = values[given], values[end - 1]
     second = np.where(size == 2, last, 0).astype(np.uint32)
     before, before2, after, after2 = values[start - 1], values[start - 2], values[end], values[end + 1]
@@ -183,7 +183,9 @@ def _tables() -> _Tables:
 
 def _pairs(values: NDArray[np.uint32], start: NDArray[np.int64]) -> NDArray[np.uint32]:
     """The two characters from each start as one number."""
-    both: NDArray[np.uint32] = values[start] << 16 | values[start + 1]
+    import numpy as np
+
+    both: NDArray[np.uint32] = values[start] << np.uint32(16) | values[start + 1]
     return both
 
 

@@ -1,4 +1,4 @@
-"""Chinese surnames and titles. The surnames are those of the Hundred Family Surnames (百家姓, 10th century), and those in use today that it leaves out.
+"""Chinese surnames and titles. The surnames are those of the Hundred Family Surnames (百家姓, 10th century), and newer ones.
 
 Left out are those that are rare as surnames and frequent as words, such as 和, 有 and 明.
 """
