@@ -36,4 +36,4 @@ ENGLISH = (
 )
 EXPRESSION = re.compile(rf"{CHINESE}|{ENGLISH}")
 # RE2 too; a text without a match holds no address
-SUSPICIOUS = rf"(?:{ROAD}|{ESTATE}|村) ?[甲乙丙A-Za-z]?[\d一二三四五六七八九十百]|\d[A-Za-z]? .*\b{SUFFIX}\b"
+SUSPICIOUS = rf"(?:{ROAD}|{ESTATE}|村) ?[甲乙丙A-Za-z\d一二三四五六七八九十百]|\d[A-Za-z]? .*\b{SUFFIX}\b"

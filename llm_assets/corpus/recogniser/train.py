@@ -1,4 +1,4 @@
-"""`python -m llm_assets.corpus.recogniser.train` makes the weights of `names` anew: half a minute, 2 GB of memory.
+"""`python -m llm_assets.corpus.recogniser.train` makes the weights of `names` anew: half a minute, 1 GB of memory.
 
 Four kinds of text: news in which people have marked the names; the same sentences with invented names; words of a dictionary
 in rows, which teach what is a word and no name; reviews, as they are and with invented names in them.
