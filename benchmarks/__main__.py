@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.loading import definitions
+from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.near_duplicates import leak, near_duplicates
@@ -31,6 +32,7 @@ FUNCTIONS = (
     leak,
     packing,
     tokenizers,
+    masking,
     memory,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from llm_assets.corpus.codepoints import GOLDEN, CodePoints, flatten, hash_texts, letters, members, ngrams
+from llm_assets.corpus.pii import TOKEN
 from llm_assets.store.strict import Strict
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Texts:
 
     @cached_property
     def points(self) -> CodePoints:
-        """The code points of all texts."""
-        return flatten(self.texts)
+        """The code points of all texts; a mask of personal data counts as one digit, not as letters of another script."""
+        return flatten([TOKEN.sub("0", text) if "[" in text else text for text in self.texts])
 
     @cached_property
     def arrow(self) -> pa.Array:

@@ -68,7 +68,7 @@ def screen_shard(batch: pa.RecordBatch, config: Screening, frequent: Mapping[str
     for index in fallen:
         dropped.setdefault(sources[index], Counter())[str(verdicts[index])] += 1
     rejected = documents.filter(pa.array([rule is not None for rule in verdicts], pa.bool_()))
-    evidence = [reasons.get(index, cleaned.texts[index]) for index in fallen]
+    evidence = pii.excerpts([reasons.get(index, cleaned.texts[index]) for index in fallen])
     happened = _happened(verdicts, cleaned)
     return Shard(
         kept=documents.filter(pa.array([rule is None for rule in verdicts], pa.bool_())),

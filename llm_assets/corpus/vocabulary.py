@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from llm_assets.corpus.archives import SourceError
-from llm_assets.corpus.pii import MASKS
+from llm_assets.corpus.pii import MASKS, TOKEN
 from llm_assets.store.strict import Strict
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
 
     The same texts give the same one; but for kind unigram, whose trainer gives the same entries with scores that differ by up to 0.005.
     """
-    trained = {"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, texts)
+    pieces = [piece for text in texts for piece in TOKEN.split(text)]  # else the letters of a frequent mask would become entries
+    trained = {"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces)
     return _finished(trained)
 
 

@@ -154,7 +154,7 @@ def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="evaluation_sets",
-    version=1,
+    version=2,
     make=evaluation_sets,
     config=EvaluationSetsConfig,
     inputs=("raw_corpus",),

@@ -175,7 +175,7 @@ def _few_unknown(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="tokenizer",
-    version=1,
+    version=2,
     make=tokenizer,
     config=TokenizerConfig,
     inputs=("clean_corpus",),

@@ -67,6 +67,10 @@ def test_no_text_at_all() -> None:
     assert first_rule(Texts([""]), RULES_ZH) == ["too_short"]
 
 
+def test_a_mask_is_no_word_of_another_script() -> None:
+    assert first_rule(Texts(["[NAME]和[NAME]说好", "[NAME]、[PHONE]"]), RULES_ZH) == [None, "too_short"]
+
+
 def test_english_has_its_own_script() -> None:
     english = LanguageRules(scripts=["Latin"], minimum_script_share=0.8)
     assert first_rule(Texts(["A fine hotel near the station.", GOOD]), english) == [None, "wrong_script"]

@@ -32,7 +32,7 @@ def test_texts_are_normalised_and_masked_and_the_rest_dropped_with_a_reason(tmp_
     rejected = screened.table("rejects.parquet")
     assert rejected.schema == reject_schema()
     reasons = [(row["doc_id"], row["rule"], row["start"]) for row in rejected.to_pylist()]
-    assert reasons == [(doc_id(TEXTS[1]), "too_short", 0), (doc_id(TEXTS[2]), "wrong_script", 0)]
+    assert reasons == [(doc_id(TEXTS[1]), "too_short", 0), (doc_id(TEXTS[2]), "too_many_symbols", 0)]
     masks = screened.table("masks.parquet").to_pylist()
     assert masks[0] == {"doc_id": doc_id(TEXTS[0]), "rule": "phone", "start": 7, "end": 18} and len(masks) == 2
     assert screened.json("counters.json")["masked"]["phone"] == 2

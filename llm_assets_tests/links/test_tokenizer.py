@@ -39,9 +39,12 @@ def test_the_same_texts_give_the_same_tokenizer() -> None:
     assert train(CONFIG, TEXTS).to_str() == TRAINED.to_str()
 
 
-def test_masks_of_personal_data_are_never_split() -> None:
+def test_masks_of_personal_data_are_never_split_and_their_letters_are_no_words() -> None:
     for token in MASKS.values():
         assert TRAINED.encode(f"打{token}找", add_special_tokens=False).tokens.count(token) == 1
+    masked = train(CONFIG, [*TEXTS, *["[NAME]的[ADDRESS]"] * 50])
+    assert masked.get_vocab_size() == train(CONFIG, [*TEXTS, *["的"] * 50]).get_vocab_size()
+    assert not {"NAME", "[NAM", "ADDRESS"} & set(masked.get_vocab())
 
 
 @given(st.text(max_size=40))
