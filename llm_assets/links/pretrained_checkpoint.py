@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,9 +14,11 @@ from llm_assets.corpus.hub import observe_commit, observed_commit
 from llm_assets.corpus.places import local
 from llm_assets.links import plots
 from llm_assets.links.link import AssetReference, Bench, Check, Link, Made, Section
+from llm_assets.links.tokens import packed_blocks, special_token_ids
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.initialisation import cooccurrence_embeddings
 from llm_assets.training.job import SUMMARY, Masked, ModelShape, Optimization, TrainingJob
 
 EVALUATIONS = 4  # of the validation blocks in one training
@@ -34,6 +36,9 @@ class PretrainedCheckpointConfig(Section, Optimization):
     steps: int = Field(0, ge=0, description="optimizer updates; 0 takes as many as tokens_budget pays for")
     tokens_budget: int = Field(1_200_000, ge=1, description="tokens to train on, repeats counted, where steps is 0")
     learning_rate: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
+    embeddings: Literal["cooccurrence", "random"] = Field(
+        "cooccurrence", description="where the token embeddings of a new model start: from the corpus' own co-occurrences, or at random"
+    )
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
     processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
     from_pretrained: str | AssetReference | None = Field(
@@ -57,9 +62,10 @@ def pretrained_checkpoint(
 ) -> Made:
     """Pretrains a small ModernBERT to predict masked tokens, in worker processes under DeepSpeed ZeRO.
 
-    Masks are drawn anew each time a block is seen. A run that was killed goes on from its newest whole checkpoint and ends
-    with the same weights. Metrics state the loss on held-out blocks and the share of the machine's measured speed that
-    training reached.
+    Its token embeddings start where the corpus' co-occurrences put them. Masks are drawn anew each time a block is seen,
+    and attention stays within a document. A run that was killed goes on from its newest whole checkpoint and ends with the
+    same weights. Metrics state the loss on held-out blocks and the share of the machine's measured speed that training
+    reached.
     """
     layout = tokens.json("layout.json")
     start_from = _resolve(config)
@@ -71,6 +77,7 @@ def pretrained_checkpoint(
         output=bench.directory,
         scratch=bench.scratch,
         shape=None if start_from else ModelShape(hidden=config.hidden, layers=config.layers, heads=config.heads, intermediate=config.intermediate),
+        embeddings=None if start_from or config.embeddings == "random" else _embeddings(bench, config.hidden, tokens, tokenizer),
         start_from=start_from,
         steps=steps,
         evaluate_every=math.ceil(steps / EVALUATIONS),
@@ -79,6 +86,18 @@ def pretrained_checkpoint(
     )
     bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
     return Made(_metrics(bench, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
+
+
+def _embeddings(bench: Bench, width: int, tokens: Artifact, tokenizer: Artifact) -> Path:
+    """A file of the embeddings that the training blocks' co-occurrences give."""
+    import numpy as np
+
+    layout = tokens.json("layout.json")
+    stream = packed_blocks(tokens)[: layout["train_blocks"]].reshape(-1)
+    opening = special_token_ids(tokenizer)["cls_token"]
+    path = bench.scratch / "embeddings.npy"
+    np.save(path, cooccurrence_embeddings(stream, layout["vocabulary_size"], width, opening, bench.seed, bench.progress))
+    return path
 
 
 def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:

@@ -22,7 +22,6 @@ from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
@@ -49,7 +48,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     encoder = load(tokenizer.directory)
     encoded = encode(bench, clean_corpus, encoder)
     held_out = np.fromiter((is_validation(name.decode(), config.validation_share) for name in encoded.names), np.bool_, len(encoded.names))
-    index = pack(encoded, held_out, config.context, _ids(tokenizer)["pad_token"], bench)
+    index = pack(encoded, held_out, config.context, special_token_ids(tokenizer)["pad_token"], bench)
     _write_index(bench, encoded.names, index, config.context)
     tokens = int(index.lengths.sum())
     layout = {
@@ -140,21 +139,6 @@ def pack(encoded: Encoded, held_out: NDArray[np.bool_], context: int, padding: i
     return Packed(starts, encoded.lengths, (blocks[0], blocks[1]))
 
 
-def document_ids(index: pa.Table, blocks: int, context: int) -> NDArray[np.int64]:
-    """Which row of ``documents.parquet`` each position belongs to, shape [blocks, context]; -1 where there is padding.
-
-    Positions attend within their document when attention is masked where these numbers differ.
-    """
-    import numpy as np
-
-    flat = np.full(blocks * context, -1, np.int64)
-    starts = index["block"].to_numpy() * context + index["offset"].to_numpy()
-    lengths = index["length"].to_numpy()
-    inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    flat[np.repeat(starts, lengths) + inside] = np.repeat(np.arange(len(starts)), lengths)
-    return flat.reshape(blocks, context)
-
-
 def _write_index(bench: Bench, names: NDArray[np.bytes_], index: Packed, context: int) -> None:
     import pyarrow as pa
 
@@ -168,7 +152,7 @@ def _write_index(bench: Bench, names: NDArray[np.bytes_], index: Packed, context
             append(pa.table([pa.array([name.decode() for name in names[rows]], pa.string()), *map(pa.array, columns)], schema=schema))
 
 
-def _ids(tokenizer: Artifact) -> dict[str, int]:
+def special_token_ids(tokenizer: Artifact) -> dict[str, int]:
     """The numbers of a tokenizer's special tokens by role; its own check has found that all are there."""
     encoder = load(tokenizer.directory)
     numbers = {role: encoder.token_to_id(token) for role, token in special_tokens(tokenizer.directory).items()}
@@ -180,7 +164,7 @@ def is_validation(doc_id: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(f"validation:{doc_id}".encode()).digest()[:8]) / 2**64 < share
 
 
-def _matrix(artifact: Artifact) -> NDArray[np.unsignedinteger[Any]]:
+def packed_blocks(artifact: Artifact) -> NDArray[np.unsignedinteger[Any]]:
     """The tokens mapped into memory, shape [blocks, context]. Raises ``ValueError`` when the file has another size."""
     import numpy as np
 
@@ -197,7 +181,7 @@ def _layout_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     expected = layout["blocks"] * layout["context"] * np.dtype(layout["dtype"]).itemsize
     parts = layout["train_blocks"] + layout["validation_blocks"]
     whole = size == expected and parts == layout["blocks"]
-    largest = int(_matrix(artifact).max()) if whole and size else -1
+    largest = int(packed_blocks(artifact).max()) if whole and size else -1
     return Verdict(
         check="layout_holds",
         passed=whole and 0 <= largest < layout["vocabulary_size"] and min(layout["train_blocks"], layout["validation_blocks"]) > 0,
@@ -210,8 +194,8 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     import numpy as np
 
     layout, index = artifact.json("layout.json"), artifact.table("documents.parquet", ["block", "offset", "length"])
-    indexed, stream = _doc_ids(artifact), _matrix(artifact).reshape(-1)
-    encoder, special = load(inputs["tokenizer"].directory), _ids(inputs["tokenizer"])
+    indexed, stream = _doc_ids(artifact), packed_blocks(artifact).reshape(-1)
+    encoder, special = load(inputs["tokenizer"].directory), special_token_ids(inputs["tokenizer"])
     opening, closing = special["cls_token"], special["sep_token"]
     starts = index["block"].to_numpy() * layout["context"] + index["offset"].to_numpy()
     ends = starts + index["length"].to_numpy() - 1

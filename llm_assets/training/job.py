@@ -70,6 +70,7 @@ class TrainingJob(Optimization):
     output: Path = Field(description="folder for config.json and model.safetensors")
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")
     shape: ModelShape | None = Field(None, description="build a model of this shape with random weights")
+    embeddings: Path | None = Field(None, description="token embeddings that model starts with, a .npy of float32 [vocabulary, hidden]; none: random")
     start_from: Path | None = Field(None, description="or continue from this folder of weights")
     steps: int = Field(ge=1, description="optimizer updates in all")
     evaluate_every: int = Field(ge=1, description="updates between two evaluations; the last update is always evaluated")

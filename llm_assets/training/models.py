@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from llm_assets.training.initialisation import read_embeddings
 from llm_assets.training.job import Classification, ModelShape
 
 
@@ -23,9 +25,9 @@ class VocabularyError(ValueError):
 
 
 def masked_model(
-    shape: ModelShape | None, start_from: Path | None, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int
+    shape: ModelShape | None, embeddings: Path | None, start_from: Path | None, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int
 ) -> PreTrainedModel:
-    """A masked-language model: of ``shape`` with random weights, or continued from a folder.
+    """A masked-language model: of ``shape`` with random weights, its token ``embeddings`` perhaps given, or continued from a folder.
 
     Raises ``VocabularyError`` where the folder's embeddings do not cover the vocabulary.
     """
@@ -38,7 +40,12 @@ def masked_model(
             )
         return model
     assert shape is not None
-    return ModernBertForMaskedLM(modernbert_config(shape, tokenizer, vocabulary, context))
+    fresh = ModernBertForMaskedLM(modernbert_config(shape, tokenizer, vocabulary, context))
+    if embeddings is not None:
+        weight: Any = fresh.get_input_embeddings().weight
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(read_embeddings(embeddings)))
+    return fresh
 
 
 def modernbert_config(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int) -> ModernBertConfig:

@@ -161,7 +161,7 @@ def masked_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
     assert isinstance(objective, Masked)
     tokenizer = load_tokenizer(job.tokenizer)
     layout = read_layout(objective.tokens)
-    model = masked_model(job.shape, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
+    model = masked_model(job.shape, job.embeddings, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
     order = sample_order(layout["train_blocks"], job.steps, global_batch(job, arguments), job.seed)
     validation = numpy.arange(layout["train_blocks"], layout["blocks"])
     return Worker(

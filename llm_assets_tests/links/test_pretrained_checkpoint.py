@@ -120,7 +120,7 @@ def test_weights_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "pytorch_model.bin")  # whole, so nothing but the refusal stands in the way
     tokenizer = PreTrainedTokenizerFast.from_pretrained(trained.corpus()["tokenizer"].directory)
     with pytest.raises(OSError, match="safetensors"):
-        masked_model(None, tmp_path, tokenizer, len(tokenizer), trained.CONTEXT)
+        masked_model(None, None, tmp_path, tokenizer, len(tokenizer), trained.CONTEXT)
     with pytest.raises(OSError, match="safetensors"):
         classifier(tmp_path, Classification(train=tmp_path, evaluation=tmp_path, labels=("a", "b")))
 
