@@ -36,13 +36,14 @@ def cooccurrence_embeddings(
     import numpy as np
     from sklearn.utils.extmath import randomized_svd
 
-    information = _information(_neighbours(tokens[:SAMPLE], vocabulary, opening, progress))
-    rank = min(width, vocabulary - 1)
-    left, weights, _ = randomized_svd(information, rank, n_iter=ITERATIONS, random_state=seed)
     embeddings = np.random.default_rng(seed).normal(0, SPREAD, (vocabulary, width)).astype(np.float32)
+    information = _information(_neighbours(tokens[:SAMPLE], vocabulary, opening, progress))
     met = np.diff(information.indptr) > 0
-    placed = (left * np.sqrt(weights))[met]
-    embeddings[met, :rank] = placed * (SPREAD / max(float(placed.std()), 1e-12))
+    if met.any():
+        rank = min(width, vocabulary - 1)
+        left, weights, _ = randomized_svd(information, rank, n_iter=ITERATIONS, random_state=seed)
+        placed = (left * np.sqrt(weights))[met]
+        embeddings[met, :rank] = placed * (SPREAD / placed.std())
     return embeddings
 
 
