@@ -35,6 +35,11 @@ class Examples:
             table = table.filter(pyarrow.compute.is_in(table["label"], pyarrow.array(known, pyarrow.string())))
         return cls(*(table[name].to_pylist() for name in ("doc_id", "text", "label", "split")))
 
+    def of(self, split: str) -> Examples:
+        """The documents of one split."""
+        kept = [index for index, name in enumerate(self.splits) if name == split]
+        return Examples(*([column[index] for index in kept] for column in (self.doc_ids, self.texts, self.labels, self.splits)))
+
     def write(self, path: Path) -> Path:
         """Write them as Parquet: doc_id, text, label, split; returns ``path``."""
         import pyarrow

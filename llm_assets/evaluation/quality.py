@@ -42,6 +42,14 @@ def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> float:
     return sum(one[key] == other[key] for key in common) / len(common)
 
 
+def agreement_by_label(one: Mapping[str, str], other: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, float]:
+    """``agreement`` on the documents of each true label; ``labels`` are the true ones, by document."""
+    documents: dict[str, set[str]] = {}
+    for key, label in labels.items():
+        documents.setdefault(label, set()).add(key)
+    return {label: agreement({key: one[key] for key in one.keys() & keys}, other) for label, keys in sorted(documents.items())}
+
+
 @dataclass(frozen=True)
 class Difference:
     """Candidate minus champion in accuracy over the same documents, with a 95% interval."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from llm_assets.evaluation.quality import accuracy, agreement, confusion, macro_f1, paired_bootstrap
+from llm_assets.evaluation.quality import accuracy, agreement, agreement_by_label, confusion, macro_f1, paired_bootstrap
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60)
 
@@ -33,6 +33,11 @@ def test_agreement_is_over_common_documents() -> None:
     assert agreement({"1": "a", "2": "b", "3": "a"}, {"2": "b", "3": "b", "4": "a"}) == 0.5
     with pytest.raises(ValueError, match="no document in common"):
         agreement({"1": "a"}, {"2": "a"})
+
+
+def test_agreement_by_label_splits_by_the_true_label() -> None:
+    labels = {"1": "a", "2": "a", "3": "b"}
+    assert agreement_by_label({"1": "a", "2": "a", "3": "b"}, {"1": "a", "2": "b", "3": "b"}, labels) == {"a": 0.5, "b": 1.0}
 
 
 def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:
