@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy
 
-# Activation ranges are fixed beforehand for these alone. With every kind of node (softmax, normalisation, the attention mask's
-# -3.4e38 added up) the classifier of 2.5M parameters fell from .859 to .783 on 865 validation reviews; with these it kept .859.
-# Embeddings are a Gather: without it the file has 7.3 MB instead of 2.6.
+# Only these get ranges fixed beforehand. On 865 validation reviews a classifier of 2.5M parameters keeps its .859 so; with sums (Add: the
+# residual stream) as well it falls to .802, with softmax to .819, with every kind the library knows to .801. Normalisation and
+# elementwise products cost nothing and save nothing. Embeddings are a Gather: without it the file has 7.3 MB instead of 2.6.
 STATIC_NODES = ("MatMul", "Gemm", "Gather")
 
 

@@ -78,8 +78,8 @@ def write(path: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def read(artifact: Artifact, model: str, split: str) -> list[dict[str, Any]]:
-    """The rows of one model and split, without probabilities."""
-    table: pyarrow.Table = artifact.table("predictions.parquet", ["model", "split", "doc_id", "label", "predicted"])
+    """The rows of one model and split, as ``rows`` gave them."""
+    table: pyarrow.Table = artifact.table("predictions.parquet")
     return [row for row in table.to_pylist() if row["model"] == model and row["split"] == split]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -61,8 +62,8 @@ def quantized_model(
     texts = [] if config.method == "dynamic" else calibration_texts(labelled_examples, config.calibration_texts)
     made = _candidates(bench, config, finetuned_model, texts)
     examples = predictions.Examples.read(evaluation_sets, finetuned_model.json("serving.json")["labels"])
-    validation = examples.of("validation")
-    rows = {method: _score(OnnxClassifier(folder, threads=2), validation)[0] for method, (folder, _) in made.items()}
+    validation, cores = examples.of("validation"), os.cpu_count() or 1
+    rows = {method: _score(OnnxClassifier(folder, threads=cores), validation)[0] for method, (folder, _) in made.items()}
     # Timed on one core, as the gateway answers.
     latency = alternating_latency({method: OnnxClassifier(folder).classify for method, (folder, _) in made.items()}, validation.texts, LATENCY_CALLS)
     candidates = {
@@ -72,7 +73,7 @@ def quantized_model(
     chosen = better(candidates, len(validation.texts))
     for name in ("model.onnx", "tokenizer.json", "serving.json"):
         shutil.copyfile(made[chosen][0] / name, bench.directory / name)
-    tested, speed = _score(OnnxClassifier(bench.directory, threads=2), examples.of("test"), bench.progress)
+    tested, speed = _score(OnnxClassifier(bench.directory, threads=cores), examples.of("test"), bench.progress)
     predictions.write(bench.directory / "predictions.parquet", rows[chosen] + tested)
     size, float_size = candidates[chosen]["bytes"], finetuned_model.path("model.safetensors").stat().st_size
     _show(bench.directory, candidates, chosen, float_size, len(validation.texts))
