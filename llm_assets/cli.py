@@ -75,15 +75,28 @@ def plan(chain: Chain, preset: Preset = "", set_: Set = None) -> None:
 
 
 @app.command()
-def scorecard(chain: Chain, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+def scorecard(
+    chain: Chain,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print all its tables as Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
     """Print the newest scorecard: every model beside the baselines, on the same test set."""
-    from llm_assets.terminal.tables import scorecard_table
-
     record = _newest_scorecard(spec_of(chain))
     if as_json:
         typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
         return
+    if "seeds" not in record:
+        _fail(
+            f"the scorecard of {chain} is an earlier release's and has no intervals: llm-assets run {chain} makes it anew; --json prints it as it is"
+        )
+    if markdown:
+        from llm_assets.links.scorecard_page import as_markdown
+
+        typer.echo(as_markdown(record), nl=False)
+        return
     from rich.console import Console
+
+    from llm_assets.terminal.tables import scorecard_table
 
     Console().print(scorecard_table(record))
 

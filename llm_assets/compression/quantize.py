@@ -1,29 +1,72 @@
-"""Eight-bit weights."""
+"""Eight-bit weights and activations."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
+
+# Only these get ranges fixed beforehand. On 865 validation reviews a classifier of 2.5M parameters keeps its .859 so; with sums (Add: the
+# residual stream) as well it falls to .802, with softmax to .819, with every kind the library knows to .801. Normalisation and
+# elementwise products cost nothing and save nothing. Embeddings are a Gather: without it the file has 7.3 MB instead of 2.6.
+STATIC_NODES = ("MatMul", "Gemm", "Gather")
 
 
-def quantize_int8(source: Path, target: Path, per_channel: bool = False) -> None:
+def quantize_dynamic(source: Path, target: Path, per_channel: bool = False) -> None:
     """Write ``source`` with int8 weights and activations quantized as they come (ONNX Runtime's dynamic quantization).
 
     Matrix products and embeddings shrink to a quarter. ``per_channel`` keeps one scale an output channel instead of one
     a matrix: on a ModernBERT of 2.5M parameters and 2,668 reviews it agreed with float on 99.4% instead of 99.9%. Needs no
     calibration data.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    with _prepared(source, target) as prepared:
+        quantize(prepared, target, weight_type=QuantType.QInt8, per_channel=per_channel)
+
+
+def quantize_static(source: Path, target: Path, feeds: Iterable[Mapping[str, numpy.ndarray]], per_channel: bool = False) -> None:
+    """Write ``source`` with int8 weights and uint8 activations whose ranges are fixed: the smallest and largest value over ``feeds``.
+
+    Each feed is what one call of the graph gets, by input name. The graph says its rounding in pairs of QuantizeLinear and
+    DequantizeLinear (QDQ; Jacob et al. 2018, section 2.1), of which ONNX Runtime makes integer products.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+
+    class Feeds(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+        def __init__(self) -> None:
+            self._left = iter(feeds)
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    with _prepared(source, target) as prepared:
+        quantize(
+            prepared, target, Feeds(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            per_channel=per_channel, op_types_to_quantize=list(STATIC_NODES),
+        )  # fmt: skip
+
+
+@contextmanager
+def _prepared(source: Path, target: Path) -> Iterator[Path]:
+    """The graph with its constants folded, in a folder that goes again; the library is kept from advising on every graph."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)  # the library advises on every graph through the root logger
+    logger.setLevel(logging.ERROR)  # it speaks through the root logger
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             prepared = Path(folder) / "prepared.onnx"
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
-            quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=per_channel)
+            yield prepared
     finally:
         logger.setLevel(level)

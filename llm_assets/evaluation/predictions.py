@@ -35,6 +35,11 @@ class Examples:
             table = table.filter(pyarrow.compute.is_in(table["label"], pyarrow.array(known, pyarrow.string())))
         return cls(*(table[name].to_pylist() for name in ("doc_id", "text", "label", "split")))
 
+    def of(self, split: str) -> Examples:
+        """The documents of one split."""
+        kept = [index for index, name in enumerate(self.splits) if name == split]
+        return Examples(*([column[index] for index in kept] for column in (self.doc_ids, self.texts, self.labels, self.splits)))
+
     def write(self, path: Path) -> Path:
         """Write them as Parquet: doc_id, text, label, split; returns ``path``."""
         import pyarrow
@@ -73,8 +78,8 @@ def write(path: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def read(artifact: Artifact, model: str, split: str) -> list[dict[str, Any]]:
-    """The rows of one model and split, without probabilities."""
-    table: pyarrow.Table = artifact.table("predictions.parquet", ["model", "split", "doc_id", "label", "predicted"])
+    """The rows of one model and split, as ``rows`` gave them."""
+    table: pyarrow.Table = artifact.table("predictions.parquet")
     return [row for row in table.to_pylist() if row["model"] == model and row["split"] == split]
 
 

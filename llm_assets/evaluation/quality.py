@@ -18,12 +18,24 @@ def accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
 
 def macro_f1(labels: Sequence[str], predicted: Sequence[str]) -> float:
     """The mean over the classes in ``labels`` of F1 = 2 TP / (2 TP + FP + FN); every class weighs the same."""
-    _require(labels, predicted)
-    scores = []
-    for name in sorted(set(labels)):
-        hits = sum(label == guess == name for label, guess in zip(labels, predicted, strict=True))
-        scores.append(2 * hits / (sum(label == name for label in labels) + sum(guess == name for guess in predicted)))
+    scores = [figures["f1"] for figures in per_class(labels, predicted, sorted(set(labels))).values()]
     return sum(scores) / len(scores)
+
+
+def per_class(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By label: ``precision``, ``recall``, ``f1`` and ``support`` (documents that carry it). A share of nothing is 0, as in scikit-learn."""
+    _require(labels, predicted)
+    report = {}
+    for name in names:
+        hits = sum(label == guess == name for label, guess in zip(labels, predicted, strict=True))
+        support, guesses = sum(label == name for label in labels), sum(guess == name for guess in predicted)
+        report[name] = {
+            "precision": hits / guesses if guesses else 0.0,
+            "recall": hits / support if support else 0.0,
+            "f1": 2 * hits / (support + guesses) if support + guesses else 0.0,
+            "support": support,
+        }
+    return report
 
 
 def confusion(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -42,9 +54,38 @@ def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> float:
     return sum(one[key] == other[key] for key in common) / len(common)
 
 
+def agreement_by_label(one: Mapping[str, str], other: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, float]:
+    """``agreement`` on the documents of each true label; ``labels`` are the true ones, by document."""
+    documents: dict[str, set[str]] = {}
+    for key, label in labels.items():
+        documents.setdefault(label, set()).add(key)
+    return {label: agreement({key: one[key] for key in one.keys() & keys}, other) for label, keys in sorted(documents.items())}
+
+
+def bootstrap_intervals(labels: Sequence[str], predicted: Sequence[str], samples: int = 2000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """The 95% intervals of ``accuracy`` and ``macro_f1``, resampling documents (percentile bootstrap, Efron & Tibshirani 1993, chapter 13).
+
+    They say how much the figures would move with another draw of as many documents; another training is not in them.
+    """
+    import numpy
+
+    _require(labels, predicted)
+    names = sorted({*labels, *predicted})
+    table = confusion(labels, predicted, names)
+    counts: numpy.ndarray = numpy.array([[table[label][guess] for guess in names] for label in names])
+    # Documents of one cell are alike, so a resample is one multinomial draw of the confusion table.
+    shares = counts.ravel() / len(labels)
+    drawn = numpy.random.default_rng(seed).multinomial(len(labels), shares, size=samples).reshape(samples, *counts.shape)
+    hits, support, guesses = numpy.diagonal(drawn, axis1=1, axis2=2), drawn.sum(axis=2), drawn.sum(axis=1)
+    scores = 2 * hits / numpy.maximum(support + guesses, 1)
+    # As in ``macro_f1``, a label that no drawn document carries does not count.
+    found = {"accuracy": hits.sum(axis=1) / len(labels), "macro_f1": (scores * (support > 0)).sum(axis=1) / (support > 0).sum(axis=1)}
+    return {name: (float(numpy.quantile(values, 0.025)), float(numpy.quantile(values, 0.975))) for name, values in found.items()}
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Candidate minus champion in accuracy over the same documents, with a 95% interval."""
+    """One classifier minus another in accuracy over the same documents, with a 95% interval."""
 
     documents: int
     mean: float

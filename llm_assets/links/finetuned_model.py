@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.baselines import MAJORITY, TFIDF, Majority, TfidfLogisticRegression
-from llm_assets.evaluation.latency import single_text_latency
+from llm_assets.evaluation.latency import single_text_latency, throughput
 from llm_assets.evaluation.quality import confusion
 from llm_assets.links import plots
 from llm_assets.links.link import Bench, Check, Link, Made, Section
@@ -112,19 +113,23 @@ def _score(
     from llm_assets.evaluation.torch_classifier import TorchClassifier
 
     finetuned = TorchClassifier(bench.directory)
-    rows = predictions.rows(FINETUNED, examples, finetuned.classify(examples.texts, bench.progress), finetuned.labels)
+    probabilities, speed = throughput(lambda texts: finetuned.classify(texts, bench.progress), examples.texts)
+    rows = predictions.rows(FINETUNED, examples, probabilities, finetuned.labels)
     latency = single_text_latency(finetuned.classify, examples.texts, LATENCY_CALLS)
-    models: dict[str, Any] = {FINETUNED: {**predictions.scores(rows), **latency, "bytes": (bench.directory / "model.safetensors").stat().st_size}}
+    size = (bench.directory / "model.safetensors").stat().st_size
+    models: dict[str, Any] = {FINETUNED: {**predictions.scores(rows), **latency, "bytes": size, "texts_per_second": speed}}
     folder = bench.directory / "baselines"
     folder.mkdir()
     train = labelled_examples.table("train.parquet", ["text", "label"]).to_pydict()
     for number, name in enumerate(config.baselines):
         bench.progress(number, len(config.baselines), "baselines trained")
-        before = _bytes(folder)
+        before, started = _bytes(folder), time.perf_counter()
         baseline = BASELINES[name].fit(train["text"], train["label"])
+        seconds = round(time.perf_counter() - started, 6)  # a majority vote takes microseconds
         baseline.save(folder)
-        found = predictions.rows(name, examples, baseline.classify(examples.texts), baseline.labels)
-        models[name] = {**predictions.scores(found), "bytes": _bytes(folder) - before}
+        probabilities, speed = throughput(baseline.classify, examples.texts)
+        found = predictions.rows(name, examples, probabilities, baseline.labels)
+        models[name] = {**predictions.scores(found), "bytes": _bytes(folder) - before, "texts_per_second": speed, "training_seconds": seconds}
         rows += found
     predictions.write(bench.directory / "predictions.parquet", rows)
     test = [row for row in rows if row["model"] == FINETUNED and row["split"] == "test"]
@@ -185,7 +190,7 @@ def _every_document_scored(artifact: Artifact, inputs: Mapping[str, Any]) -> Ver
 
 LINK = Link(
     name="finetuned_model",
-    version=1,
+    version=2,
     make=finetuned_model,
     config=FinetunedModelConfig,
     inputs=("pretrained_checkpoint", "tokenizer", "labelled_examples", "evaluation_sets", "compute"),

@@ -27,8 +27,24 @@ def curves(directory: Path, name: str, series: Mapping[str, tuple[Sequence[float
 
     def draw(axes) -> None:  # type: ignore[no-untyped-def]  # matplotlib is imported late
         for label, (abscissa, ordinate) in series.items():
-            axes.plot(abscissa, ordinate, label=label)
+            axes.plot(abscissa, ordinate, label=label, marker="." if len(abscissa) == 1 else None)  # a line of one point shows nothing
         axes.legend()
+
+    _draw(directory, name, title, draw, x, y)
+
+
+def matrix(directory: Path, name: str, counts: Mapping[str, Mapping[str, int]], title: str, x: str, y: str) -> None:
+    """Draw counts by row key, then column key, as ``plots/<name>.png``; the colour is a count's share of its row."""
+
+    def draw(axes) -> None:  # type: ignore[no-untyped-def]
+        columns = list(next(iter(counts.values())))
+        shares = [[count / max(sum(row.values()), 1) for count in row.values()] for row in counts.values()]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(counts)), list(counts))
+        for line, (row, cells) in enumerate(zip(shares, counts.values(), strict=True)):
+            for column, (share, count) in enumerate(zip(row, cells.values(), strict=True)):
+                axes.text(column, line, f"{count:,}", ha="center", va="center", color="white" if share > 0.5 else "black")
 
     _draw(directory, name, title, draw, x, y)
 

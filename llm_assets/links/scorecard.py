@@ -9,12 +9,14 @@ from pydantic import Field
 
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.baselines import MAJORITY, TFIDF, Classifier, Majority, TfidfLogisticRegression
+from llm_assets.evaluation.calibration import Bin, brier_score, expected_calibration_error, reliability
 from llm_assets.evaluation.latency import single_text_latency
-from llm_assets.evaluation.quality import paired_bootstrap
+from llm_assets.evaluation.quality import Difference, accuracy, bootstrap_intervals, confusion, macro_f1, paired_bootstrap, per_class
 from llm_assets.links import plots
 from llm_assets.links.finetuned_model import FINETUNED
 from llm_assets.links.link import Acted, Check, Link, Office, Section
 from llm_assets.links.quantized_model import QUANTIZED, drop_within
+from llm_assets.links.scorecard_page import as_markdown
 from llm_assets.serving.engine import OnnxClassifier
 from llm_assets.serving.releases import champion
 from llm_assets.store.artifact import Artifact
@@ -23,7 +25,9 @@ from llm_assets.store.fingerprint import digest
 from llm_assets.store.journal import Journal
 from llm_assets.store.verdict import Verdict
 
-COLUMNS = ("test_accuracy", "test_macro_f1", "bytes", "p50_ms", "p99_ms")
+TRAININGS = 1  # that each figure rests on; the intervals say nothing of another seed
+CLOCK = ("p50_ms", "p99_ms", "texts_per_second", "cost")  # figures that differ from run to run
+Rows = list[dict[str, Any]]
 
 
 class ScorecardConfig(Section):
@@ -38,27 +42,48 @@ class ScorecardConfig(Section):
 def scorecard(
     office: Office,
     config: ScorecardConfig,
+    pretrained_checkpoint: Artifact,
     finetuned_model: Artifact,
     quantized_model: Artifact,
     labelled_examples: Artifact,
     evaluation_sets: Artifact,
 ) -> Acted:
-    """Puts the models and their baselines side by side: accuracy and macro F1 on the frozen test split, size, latency.
+    """Puts the models and their baselines side by side: quality on the frozen test split, calibration, size, speed and cost.
 
-    Quality comes from the predictions kept with each model. The time for one text is measured now for what can be served
-    (baselines and int8); the float model's was measured when it was made, since loading torch costs more than all the rest:
-    ``timed`` says which. The candidate is compared with the champion on the documents both were scored on.
+    Quality comes from the predictions kept with each model, with 95% intervals over documents, and each model is compared,
+    document by document, with the baseline that is strongest on the validation split. The time for one text is measured now
+    for what can be served (baselines and int8); the float model's was measured when it was made, since loading torch costs
+    more than all the rest: ``timed`` says which. Texts a second are those of the run that made the predictions. What a model
+    cost is the time of the links that made it, and their largest memory; a baseline's is its own training. The candidate is
+    compared with the champion on the documents both were scored on.
     """
     texts = predictions.Examples.read(evaluation_sets).texts
+    labels: list[str] = finetuned_model.json("serving.json")["labels"]
     measured = finetuned_model.metrics["models"] | quantized_model.metrics["models"]
+    tested = {name: predictions.read(quantized_model if name == QUANTIZED else finetuned_model, name, "test") for name in measured}
+    costs = _costs(pretrained_checkpoint, finetuned_model, quantized_model)
+    baseline = _strongest(measured)
     models = []
     for number, (name, figures) in enumerate(measured.items()):
         office.progress(number, len(measured), "models")
-        models.append(_row(name, figures, _served(name, config, finetuned_model, quantized_model), texts, config.latency_calls))
+        model = _served(name, config, finetuned_model, quantized_model)
+        models.append(
+            {
+                "name": name,
+                **_quality(tested[name], labels),
+                "bytes": figures["bytes"],
+                **_latency(figures, model, texts, config.latency_calls),
+                "texts_per_second": figures["texts_per_second"],
+                "cost": costs[name],
+                "against_baseline": None if baseline is None or baseline == name else _against(tested[name], tested[baseline]),
+            }
+        )
     rounding = drop_within(quantized_model, finetuned_model, config.allowed_drop)
     record: dict[str, Any] = {
         "chain": office.chain,
         "models": sorted(models, key=lambda model: model["test_accuracy"]),
+        "baseline": baseline,
+        "seeds": TRAININGS,
         "split": _split_sizes(labelled_examples, evaluation_sets),
         "seconds": round(finetuned_model.manifest.seconds + quantized_model.manifest.seconds, 1),
         "quantized_model": quantized_model.fingerprint,
@@ -68,20 +93,34 @@ def scorecard(
     }
     write_json(office.directory / "scorecard.json", record)
     write_atomic(office.directory / "scorecard.md", as_markdown(record))
-    plots.bars(office.directory, "models", {model["name"]: model["test_accuracy"] for model in record["models"]}, "Test accuracy", "share of texts")
-    outcome = [{key: value for key, value in model.items() if key not in ("p50_ms", "p99_ms")} for model in record["models"]]
+    _draw(office, record, tested, labels)
+    outcome = [{key: value for key, value in model.items() if key not in CLOCK} for model in record["models"]]
     return Acted(record, digest([quantized_model.fingerprint, outcome, record["split"]])[:24])
 
 
-def as_markdown(record: Mapping[str, Any]) -> str:
-    """The models as a Markdown table, worst first."""
-    lines = [f"# {record['chain']}", "", "| model | accuracy | macro F1 | MB | p50 ms | p99 ms |", "|---|---|---|---|---|---|"]
-    for model in record["models"]:
-        accuracy, f1, size, p50, p99 = (model[column] for column in COLUMNS)
-        lines.append(f"| {model['name']} | {accuracy:.3f} | {f1:.3f} | {size / 1e6:.2f} | {p50:.2f} | {p99:.2f} |")
-    split = record["split"]
-    lines += ["", f"{split['train']} training, {split['validation']} validation and {split['test']} test documents."]
-    return "\n".join(lines) + "\n"
+def _strongest(measured: Mapping[str, Any]) -> str | None:
+    """The baseline with the best validation accuracy, if there is any; the test split must not choose."""
+    baselines = [name for name in measured if name not in (FINETUNED, QUANTIZED)]
+    return max(baselines, key=lambda name: measured[name]["validation"]["accuracy"], default=None)
+
+
+def _quality(rows: Rows, names: list[str]) -> dict[str, Any]:
+    """What one model's test predictions are worth; every model of a chain gives its probabilities in the order of ``names``."""
+    labels, predicted, probabilities = ([row[column] for row in rows] for column in ("label", "predicted", "probabilities"))
+    intervals = bootstrap_intervals(labels, predicted)
+    return {
+        "test_accuracy": accuracy(labels, predicted),
+        "test_accuracy_interval": list(intervals["accuracy"]),
+        "test_macro_f1": macro_f1(labels, predicted),
+        "test_macro_f1_interval": list(intervals["macro_f1"]),
+        "calibration_error": expected_calibration_error(_reliability(rows)),
+        "brier_score": brier_score(probabilities, [names.index(label) for label in labels]),
+        "per_class": per_class(labels, predicted, names),
+    }
+
+
+def _reliability(rows: Rows) -> list[Bin]:
+    return reliability([max(row["probabilities"]) for row in rows], [row["predicted"] == row["label"] for row in rows])
 
 
 def _served(name: str, config: ScorecardConfig, finetuned_model: Artifact, quantized_model: Artifact) -> Classifier | None:
@@ -95,13 +134,44 @@ def _served(name: str, config: ScorecardConfig, finetuned_model: Artifact, quant
     return None
 
 
-def _row(name: str, figures: Mapping[str, Any], model: Classifier | None, texts: list[str], calls: int) -> dict[str, Any]:
+def _latency(figures: Mapping[str, Any], model: Classifier | None, texts: list[str], calls: int) -> dict[str, Any]:
     if model is None:
-        latency, timed = {key: figures[key] for key in ("p50_ms", "p99_ms")}, "when made"
-    else:
-        latency, timed = single_text_latency(model.classify, texts, calls), "now"
-    test = figures["test"]
-    return {"name": name, "test_accuracy": test["accuracy"], "test_macro_f1": test["macro_f1"], "bytes": figures["bytes"], **latency, "timed": timed}
+        return {"p50_ms": figures["p50_ms"], "p99_ms": figures["p99_ms"], "timed": "when made"}
+    return {**single_text_latency(model.classify, texts, calls), "timed": "now"}
+
+
+def _costs(pretrained_checkpoint: Artifact, finetuned_model: Artifact, quantized_model: Artifact) -> dict[str, dict[str, float | None]]:
+    """Seconds and peak memory that it took to make each model; baselines share a process with the float model, so only their time is known."""
+    baselines = {name: figures["training_seconds"] for name, figures in finetuned_model.metrics["models"].items() if name != FINETUNED}
+    costs: dict[str, dict[str, float | None]] = {name: {"seconds": seconds, "peak_memory_bytes": None} for name, seconds in baselines.items()}
+    made = [pretrained_checkpoint.manifest, finetuned_model.manifest, quantized_model.manifest]
+    for name, manifests in ((FINETUNED, made[:2]), (QUANTIZED, made)):
+        costs[name] = {
+            "seconds": round(sum(manifest.seconds for manifest in manifests) - sum(baselines.values()), 3),
+            "peak_memory_bytes": max(manifest.peak_memory_bytes for manifest in manifests),
+        }
+    return costs
+
+
+def _against(rows: Rows, others: Rows) -> dict[str, Any] | None:
+    difference = paired_bootstrap(predictions.correct(rows), predictions.correct(others))
+    return None if difference is None else _stated(difference)
+
+
+def _stated(difference: Difference) -> dict[str, Any]:
+    return {"documents": difference.documents, "difference": difference.mean, "interval": [difference.low, difference.high]}
+
+
+def _draw(office: Office, record: Mapping[str, Any], tested: Mapping[str, Rows], labels: list[str]) -> None:
+    """Accuracy by model, reliability diagrams, and the confusion of what would be served."""
+    plots.bars(office.directory, "models", {model["name"]: model["test_accuracy"] for model in record["models"]}, "Test accuracy", "share of texts")
+    bins = {name: _reliability(rows) for name, rows in tested.items()}
+    diagrams = {name: ([found.confidence for found in few], [found.accuracy for found in few]) for name, few in bins.items()}
+    series = {"as it should be": ([0.0, 1.0], [0.0, 1.0]), **diagrams}
+    plots.curves(office.directory, "reliability", series, "Reliability", "probability of the predicted label", "share right")
+    rows = tested[QUANTIZED]
+    counts = confusion([row["label"] for row in rows], [row["predicted"] for row in rows], labels)
+    plots.matrix(office.directory, "confusion", counts, f"Test documents of {QUANTIZED}", "predicted", "true label")
 
 
 def _split_sizes(labelled_examples: Artifact, evaluation_sets: Artifact) -> dict[str, int]:
@@ -129,9 +199,7 @@ def _against_champion(office: Office, candidate: Artifact) -> dict[str, Any]:
             f"{100 * difference.mean:+.2f} points against {newest['release']} on {difference.documents} common test documents, "
             f"95% interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
         ),
-        "documents": difference.documents,
-        "difference": difference.mean,
-        "interval": [difference.low, difference.high],
+        **_stated(difference),
         "is_clearly_worse": difference.is_clearly_worse,
     }
 
@@ -166,10 +234,10 @@ def _not_worse_than_champion(record: Mapping[str, Any], inputs: Mapping[str, Any
 
 LINK = Link(
     name="scorecard",
-    version=1,
+    version=2,
     make=scorecard,
     config=ScorecardConfig,
-    inputs=("finetuned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
+    inputs=("pretrained_checkpoint", "finetuned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
     stage="model",
     role="evaluation",
     kinds=("python",),

@@ -68,15 +68,19 @@ class OnnxClassifier:
 
         if not encoded:
             return []
+        return _softmax(numpy.asarray(self._session.run(None, self.feed(encoded))[0])).tolist()  # type: ignore[no-any-return]
+
+    def feed(self, encoded: Sequence[Sequence[int]]) -> dict[str, numpy.ndarray]:
+        """What the graph gets of encoded texts, at least one: ids and mask, int64 [texts, length], padded to the longest."""
+        import numpy
+
         length = max(1, *map(len, encoded))
         ids = numpy.full((len(encoded), length), self._padding, dtype=numpy.int64)
         mask = numpy.zeros((len(encoded), length), dtype=numpy.int64)
         for row, tokens in enumerate(encoded):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask}
-        logits = self._session.run(None, {name: value for name, value in feed.items() if name in self._inputs})[0]
-        return _softmax(numpy.asarray(logits)).tolist()  # type: ignore[no-any-return]
+        return {name: value for name, value in (("input_ids", ids), ("attention_mask", mask)) if name in self._inputs}
 
 
 def _tokenizer(path: Path, max_length: int) -> Any:

@@ -98,7 +98,8 @@ def test_scorecard_json_has_the_promised_shape(tiny_chain: Path) -> None:
         assert 0 <= model["test_accuracy"] <= 1 and 0 <= model["test_macro_f1"] <= 1 and model["bytes"] >= 0
         assert 0 <= model["p50_ms"] <= model["p99_ms"]
     assert all(card["split"][part] > 0 for part in ("train", "validation", "test"))
-    assert card["seconds"] > 0
+    assert card["seconds"] > 0 and card["seeds"] == 1
+    assert "| quantized |" in succeed(tiny_chain, "scorecard", "reviews", "--markdown")
 
 
 def test_a_trial_is_recorded_and_moves_no_release(tiny_chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from llm_assets.compression.export import export_classifier
-from llm_assets.compression.quantize import quantize_int8
+from llm_assets.compression.quantize import quantize_dynamic
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 6000}
 IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3, "max_position_embeddings": 256}
@@ -23,7 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     ModernBertForSequenceClassification(ModernBertConfig(**SHAPE, **IDS, num_labels=3, classifier_pooling="mean")).save_pretrained(folder)
     export_classifier(folder, folder / "float.onnx")
-    quantize_int8(folder / "float.onnx", folder / "int8.onnx")
+    quantize_dynamic(folder / "float.onnx", folder / "int8.onnx")
     return folder
 
 

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from llm_assets.evaluation.quality import accuracy, agreement, confusion, macro_f1, paired_bootstrap
+from llm_assets.evaluation.quality import (
+    accuracy,
+    agreement,
+    agreement_by_label,
+    bootstrap_intervals,
+    confusion,
+    macro_f1,
+    paired_bootstrap,
+    per_class,
+)
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60)
 
@@ -16,6 +27,40 @@ def test_accuracy_and_macro_f1_are_scikit_learns(pairs: list[tuple[str, str]]) -
     assert accuracy(labels, predicted) == pytest.approx(accuracy_score(labels, predicted))
     expected = f1_score(labels, predicted, average="macro", labels=sorted(set(labels)), zero_division=0)
     assert macro_f1(labels, predicted) == pytest.approx(expected)
+
+
+def test_the_report_of_a_class_by_hand() -> None:
+    report = per_class(list("aaab"), list("aabb"), ["a", "b", "c"])
+    assert report["a"] == {"precision": 1.0, "recall": pytest.approx(2 / 3), "f1": pytest.approx(0.8), "support": 3}
+    assert report["b"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert report["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+
+
+@given(PAIRS)
+def test_the_report_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
+    labels, predicted = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    found = per_class(labels, predicted, list("abc"))
+    expected = zip(*precision_recall_fscore_support(labels, predicted, labels=list("abc"), zero_division=0), strict=True)
+    for name, row in zip("abc", expected, strict=True):
+        assert list(found[name].values()) == pytest.approx(row)
+
+
+def test_the_interval_of_a_binomial() -> None:
+    labels, predicted = ["a"] * 400, ["a"] * 320 + ["b"] * 80
+    low, high = bootstrap_intervals(labels, predicted)["accuracy"]
+    spread = 1.96 * (0.8 * 0.2 / 400) ** 0.5  # the normal one of 320 in 400: .761 to .839
+    assert low == pytest.approx(0.8 - spread, abs=0.005) and high == pytest.approx(0.8 + spread, abs=0.005)
+    assert bootstrap_intervals(labels, predicted) == bootstrap_intervals(labels, predicted)
+    assert bootstrap_intervals(labels, predicted, seed=1) != bootstrap_intervals(labels, predicted)
+
+
+def test_the_interval_of_macro_f1_is_the_one_of_resampled_documents() -> None:
+    rng = random.Random(0)
+    pairs = [(label, label if rng.random() < 0.7 else rng.choice("abc")) for label in rng.choices("abc", (6, 3, 1), k=150)]
+    draws = [list(zip(*rng.choices(pairs, k=150), strict=True)) for _ in range(1000)]
+    expected = sorted(macro_f1(labels, predicted) for labels, predicted in draws)
+    low, high = bootstrap_intervals(*zip(*pairs, strict=True))["macro_f1"]
+    assert low == pytest.approx(expected[25], abs=0.015) and high == pytest.approx(expected[975], abs=0.015)
 
 
 def test_nothing_to_score_is_an_error() -> None:
@@ -33,6 +78,11 @@ def test_agreement_is_over_common_documents() -> None:
     assert agreement({"1": "a", "2": "b", "3": "a"}, {"2": "b", "3": "b", "4": "a"}) == 0.5
     with pytest.raises(ValueError, match="no document in common"):
         agreement({"1": "a"}, {"2": "a"})
+
+
+def test_agreement_by_label_splits_by_the_true_label() -> None:
+    labels = {"1": "a", "2": "a", "3": "b"}
+    assert agreement_by_label({"1": "a", "2": "a", "3": "b"}, {"1": "a", "2": "b", "3": "b"}, labels) == {"a": 0.5, "b": 1.0}
 
 
 def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:

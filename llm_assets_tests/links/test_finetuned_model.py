@@ -37,7 +37,8 @@ def test_it_learns_passes_its_checks_and_says_how_it_compares() -> None:
     assert set(models) == {"finetuned", "majority", "tfidf_logistic_regression"}
     assert models["finetuned"]["test"]["accuracy"] > 0.9 and models["finetuned"]["test"]["documents"] == 80
     assert models["majority"]["test"]["accuracy"] == 0.5
-    assert all(model["bytes"] > 0 for model in models.values())
+    assert all(model["bytes"] > 0 and model["texts_per_second"] > 0 for model in models.values())
+    assert all(models[name]["training_seconds"] > 0 for name in ("majority", "tfidf_logistic_regression"))
     assert sum(sum(row.values()) for row in outcome.artifact.metrics["confusion"].values()) == 80
 
 
@@ -126,9 +127,9 @@ def test_evaluation_documents_of_other_labels_are_left_out_and_counted(tmp_path:
     assert check.judge(result, {"evaluation_sets": evaluation}).passed
 
     (tmp_path / "quantized").mkdir()
-    quantized = quantized_model.LINK.make(
-        Bench(tmp_path / "quantized", tmp_path, 1, tmp_path, copy_weights), quantized_model.QuantizedModelConfig(), result, evaluation
-    )
+    bench = Bench(tmp_path / "quantized", tmp_path, 1, tmp_path, copy_weights)
+    given = (result, inputs["labelled_examples"], evaluation)
+    quantized = quantized_model.LINK.make(bench, quantized_model.QuantizedModelConfig(method="dynamic"), *given)
     assert quantized.metrics["models"]["quantized"]["test"]["documents"] == 79
 
 

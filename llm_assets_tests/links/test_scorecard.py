@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from rich.console import Console
 
 from llm_assets.links.link import Acted, Office
 from llm_assets.links.scorecard import LINK, ScorecardConfig, scorecard
+from llm_assets.links.scorecard_page import as_markdown
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import Journal
 from llm_assets.store.verdict import Verdict
+from llm_assets.terminal.tables import scorecard_table
 from llm_assets_tests.links import trained
 
 
@@ -26,7 +30,8 @@ def office(tmp_path: Path) -> Office:
 
 
 def run(office: Office, **replaced: Artifact) -> Acted:
-    inputs = {**trained.corpus(), "finetuned_model": trained.finetuned().artifact, "quantized_model": trained.quantized().artifact, **replaced}
+    made = {name: getattr(trained, name.split("_")[0])().artifact for name in ("pretrained_checkpoint", "finetuned_model", "quantized_model")}
+    inputs = {**trained.corpus(), **made, **replaced}
     return scorecard(office, ScorecardConfig(latency_calls=5), **{name: inputs[name] for name in LINK.inputs})
 
 
@@ -55,13 +60,69 @@ def test_the_record_has_what_the_command_line_prints(office: Office) -> None:
     record = run(office).record
     assert {model["name"] for model in record["models"]} == {"majority", "tfidf_logistic_regression", "finetuned", "quantized"}
     for model in record["models"]:
-        assert {"name", "test_accuracy", "test_macro_f1", "bytes", "p50_ms", "p99_ms", "timed"} == set(model)
-        assert 0 < model["p50_ms"] <= model["p99_ms"]
+        assert set(model) == {
+            "name", "test_accuracy", "test_accuracy_interval", "test_macro_f1", "test_macro_f1_interval", "calibration_error", "brier_score",
+            "per_class", "bytes", "p50_ms", "p99_ms", "timed", "texts_per_second", "cost", "against_baseline",
+        }  # fmt: skip
+        assert 0 < model["p50_ms"] <= model["p99_ms"] and model["texts_per_second"] > 0
+        for name in ("test_accuracy", "test_macro_f1"):
+            low, high = model[f"{name}_interval"]
+            assert 0 <= low <= model[name] <= high <= 1
+        assert 0 <= model["calibration_error"] <= 1 and 0 <= model["brier_score"] <= 2
+        assert {label: figures["support"] for label, figures in model["per_class"].items()} == {"negative": 40, "positive": 40}
+    assert set(record) == {
+        "chain", "models", "baseline", "seeds", "split", "seconds", "quantized_model", "champion", "rounding", "margin_over_majority"
+    }  # fmt: skip
+    assert record["seeds"] == 1
     assert record["split"] == {"train": 280, "validation": 40, "test": 80}
     assert all(check.judge(record, {}).passed and check.blocking for check in LINK.checks)
     write_json(office.home / "again.json", record)  # JSON can say all of it
     assert "| quantized |" in (office.directory / "scorecard.md").read_text()
-    assert (office.directory / "plots" / "models.png").exists()
+    assert {path.name for path in (office.directory / "plots").iterdir()} == {"models.png", "reliability.png", "confusion.png"}
+
+
+def test_quality_is_what_the_models_own_metrics_say(office: Office) -> None:
+    measured = trained.finetuned().artifact.metrics["models"] | trained.quantized().artifact.metrics["models"]
+    for model in run(office).record["models"]:
+        test = measured[model["name"]]["test"]
+        assert (model["test_accuracy"], model["test_macro_f1"]) == (test["accuracy"], test["macro_f1"])
+
+
+def test_every_model_but_the_strongest_baseline_is_compared_with_it(office: Office) -> None:
+    record = run(office).record
+    assert record["baseline"] == "tfidf_logistic_regression"
+    models = {model["name"]: model for model in record["models"]}
+    assert models["tfidf_logistic_regression"]["against_baseline"] is None
+    for name in ("majority", "finetuned", "quantized"):
+        compared = models[name]["against_baseline"]
+        assert compared["documents"] == 80 and compared["interval"][0] <= compared["difference"] <= compared["interval"][1]
+        expected = models[name]["test_accuracy"] - models["tfidf_logistic_regression"]["test_accuracy"]
+        assert compared["difference"] == pytest.approx(expected)
+
+
+def test_a_model_costs_what_the_links_that_made_it_took(office: Office) -> None:
+    costs = {model["name"]: model["cost"] for model in run(office).record["models"]}
+    pretrained, finetuned, quantized = (outcome().artifact.manifest for outcome in (trained.pretrained, trained.finetuned, trained.quantized))
+    baselines = sum(costs[name]["seconds"] for name in ("majority", "tfidf_logistic_regression"))
+    assert costs["finetuned"]["seconds"] == pytest.approx(pretrained.seconds + finetuned.seconds - baselines, abs=1e-3)
+    assert costs["quantized"]["seconds"] == pytest.approx(costs["finetuned"]["seconds"] + quantized.seconds, abs=1e-2)
+    assert costs["finetuned"]["peak_memory_bytes"] == max(pretrained.peak_memory_bytes, finetuned.peak_memory_bytes)
+    assert costs["majority"]["peak_memory_bytes"] is None
+
+
+def test_probabilities_stand_in_the_order_of_the_labels(office: Office) -> None:
+    for artifact in (trained.finetuned().artifact, trained.quantized().artifact):
+        for row in artifact.table("predictions.parquet").to_pylist():
+            assert trained.LABELS[row["probabilities"].index(max(row["probabilities"]))] == row["predicted"]
+
+
+def test_its_table_fits_a_terminal_and_its_markdown_says_all(office: Office) -> None:
+    record = run(office).record
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(scorecard_table({**record, "release": None}))
+    assert "…" not in (printed := console.export_text()) and "quantized" in printed
+    page = as_markdown(record)
+    assert page.count("\n| quantized |") == 1 + len(trained.LABELS) and "trainings behind each figure: 1" in page
 
 
 def test_its_data_version_does_not_follow_the_clock(office: Office) -> None:

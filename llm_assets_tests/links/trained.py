@@ -33,7 +33,17 @@ LABELS = ["negative", "positive"]
 CONTEXT = 32
 COMPUTE = {"devices": [{"kind": "cpu", "name": "test", "count": 1, "memory_bytes": 2**33}], "cores": 1, "matmul_gflops": 10.0, "memory_gb_per_s": 5.0}
 PRETRAINING = pretrained_checkpoint.PretrainedCheckpointConfig(
-    hidden=32, layers=2, heads=2, intermediate=48, steps=40, micro_batch=4, learning_rate=1e-2, processes=2, zero_stage=2, required_drop=0.1, embeddings="random"
+    hidden=32,
+    layers=2,
+    heads=2,
+    intermediate=48,
+    steps=40,
+    micro_batch=4,
+    learning_rate=1e-2,
+    processes=2,
+    zero_stage=2,
+    required_drop=0.1,
+    embeddings="random",
 )
 FINETUNING = finetuned_model.FinetunedModelConfig(max_length=32, epochs=4, micro_batch=8, learning_rate=1e-2, processes=2)
 
