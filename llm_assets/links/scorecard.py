@@ -55,8 +55,12 @@ def scorecard(
     for what can be served (baselines and int8); the float model's was measured when it was made, since loading torch costs
     more than all the rest: ``timed`` says which. Texts a second are those of the run that made the predictions. What a model
     cost is the time of the links that made it, and their largest memory; a baseline's is its own training. The candidate is
-    compared with the champion on the documents both were scored on.
+    compared with the champion on the documents both were scored on. Raises ``ValueError`` for a model that an earlier release made,
+    whose speed was not measured.
     """
+    for made in (finetuned_model, quantized_model):
+        if not all("texts_per_second" in figures for figures in made.metrics["models"].values()):
+            raise ValueError(f"scorecard: {made.link} {made.fingerprint} was made by an earlier release, without its speed: materialize it again")
     texts = predictions.Examples.read(evaluation_sets).texts
     labels: list[str] = finetuned_model.json("serving.json")["labels"]
     measured = finetuned_model.metrics["models"] | quantized_model.metrics["models"]

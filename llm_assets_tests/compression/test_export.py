@@ -11,7 +11,7 @@ import torch
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from llm_assets.compression.export import export_classifier
-from llm_assets.compression.quantize import quantize_dynamic
+from llm_assets.compression.quantize import quantize_dynamic, quantize_static
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 6000}
 IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3, "max_position_embeddings": 256}
@@ -24,6 +24,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ModernBertForSequenceClassification(ModernBertConfig(**SHAPE, **IDS, num_labels=3, classifier_pooling="mean")).save_pretrained(folder)
     export_classifier(folder, folder / "float.onnx")
     quantize_dynamic(folder / "float.onnx", folder / "int8.onnx")
+    ids = numpy.random.default_rng(0).integers(5, 60, (20, 1, 24))
+    quantize_static(folder / "float.onnx", folder / "static.onnx", ({"input_ids": row, "attention_mask": numpy.ones_like(row)} for row in ids))
     return folder
 
 
@@ -45,12 +47,13 @@ def test_float_equals_torch(exported: Path, batch: int, length: int, padded: int
 
 
 def test_the_graph_names_no_path_of_the_machine_that_exported(exported: Path) -> None:
-    for name in ("float.onnx", "int8.onnx"):
+    for name in ("float.onnx", "int8.onnx", "static.onnx"):
         content = (exported / name).read_bytes()
         assert b"site-packages" not in content and b"stack_trace" not in content
 
 
-def test_int8_is_smaller_and_close(exported: Path) -> None:
-    found, expected = answer(exported / "int8.onnx", 8, 30, 4)
+@pytest.mark.parametrize("name", ["int8.onnx", "static.onnx"])
+def test_int8_is_smaller_and_close(exported: Path, name: str) -> None:
+    found, expected = answer(exported / name, 8, 30, 4)
     assert numpy.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
-    assert (exported / "int8.onnx").stat().st_size < 0.5 * (exported / "float.onnx").stat().st_size
+    assert (exported / name).stat().st_size < 0.5 * (exported / "float.onnx").stat().st_size

@@ -110,6 +110,13 @@ def test_a_model_costs_what_the_links_that_made_it_took(office: Office) -> None:
     assert costs["majority"]["peak_memory_bytes"] is None
 
 
+def test_a_model_of_an_earlier_release_is_named(office: Office) -> None:
+    made = trained.quantized().artifact
+    figures = {name: value for name, value in made.metrics["models"]["quantized"].items() if name != "texts_per_second"}
+    with pytest.raises(ValueError, match=f"quantized_model {made.fingerprint} .* materialize it again"):
+        run(office, quantized_model=trained.changed(made, metrics={"models": {"quantized": figures}}))
+
+
 def test_probabilities_stand_in_the_order_of_the_labels(office: Office) -> None:
     for artifact in (trained.finetuned().artifact, trained.quantized().artifact):
         for row in artifact.table("predictions.parquet").to_pylist():
