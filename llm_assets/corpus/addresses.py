@@ -29,11 +29,12 @@ CHINESE = (
     rf"(?:{INSIDE}{{0,8}}?(?<![{NO_ROAD}]){ROAD} ?{NUMBER}{HOUSE}|{INSIDE}{{2,10}}?{ESTATE} ?{NUMBER}{HOUSE}|(?<=村) ?{NUMBER}{COUNTRYSIDE}){INNER}"
     rf"|{INSIDE}{{2}}[东西南北中]?(?<![{NO_ROAD}]){ROAD} ?{NUMBER}{HOUSE}{INNER}"  # whatever stands before it
 )
+STREET = rf"\d[A-Za-z]? (?:(?:North|South|East|West|[NSEW])\.? )?(?:(?:[A-Z][A-Za-z'.-]*|\d{{1,3}}(?:st|nd|rd|th)) ){{1,3}}{SUFFIX}\b"
 ENGLISH = (
-    rf"(?<![\w.,/])\d{{1,5}}[A-Za-z]? (?:(?:North|South|East|West|[NSEW])\.? )?(?:(?:[A-Z][A-Za-z'.-]*|\d{{1,3}}(?:st|nd|rd|th)) ){{1,3}}{SUFFIX}\b"
+    rf"(?<![\w.,/])\d{{0,4}}{STREET}"
     r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Floor|#)\.? ?[A-Za-z0-9-]{1,5}\b)?"
     r"(?:, [A-Z][A-Za-z]+(?: [A-Z][a-z]+){0,2}(?:, [A-Z]{2}\b)?(?: \d{5}(?:-\d{4})?\b)?)?"
 )
 EXPRESSION = re.compile(rf"{CHINESE}|{ENGLISH}")
 # RE2 too; a text without a match holds no address
-SUSPICIOUS = rf"(?:{ROAD}|{ESTATE}|村) ?[甲乙丙A-Za-z\d一二三四五六七八九十百]|\d[A-Za-z]? .*\b{SUFFIX}\b"
+SUSPICIOUS = rf"(?:{ROAD}|{ESTATE}|村) ?[甲乙丙A-Za-z\d一二三四五六七八九十百]|{STREET}"

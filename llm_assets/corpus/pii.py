@@ -30,7 +30,8 @@ MASKS: Mapping[str, str] = {
 TOKEN = re.compile("|".join(re.escape(token) for token in MASKS.values()))
 TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor)\b"
 # RE2 too; a text without a match holds nothing that the patterns below find.
-SUSPICIOUS = rf"@|\d[\d .()-]{{5,}}\d|:[0-9A-Fa-f]{{0,4}}:|{TITLE}|[Mm]y name is|{addresses.SUSPICIOUS}"
+NUMBERED = r"@|\d[\d .()-]{5,}\d|:[0-9A-Fa-f]{0,4}:"
+NAMED = rf"{TITLE}|[Mm]y name is"
 
 
 class Span(NamedTuple):
@@ -48,6 +49,7 @@ class Pattern:
     rule: str
     expression: re.Pattern[str]
     confirms: Callable[[str], bool] = lambda value: True
+    suspicious: str = NUMBERED  # asked first, of all texts at once
 
 
 def luhn(value: str) -> bool:
@@ -95,8 +97,8 @@ PATTERNS = (
     Pattern("phone", re.compile(MOBILE, re.ASCII)),
     Pattern("phone", re.compile(INTERNATIONAL, re.ASCII)),
     Pattern("phone", re.compile(LANDLINE, re.ASCII)),
-    Pattern("address", addresses.EXPRESSION),
-    Pattern("name", re.compile(ENGLISH_NAME)),
+    Pattern("address", addresses.EXPRESSION, suspicious=addresses.SUSPICIOUS),
+    Pattern("name", re.compile(ENGLISH_NAME), suspicious=NAMED),
 )
 
 
@@ -150,8 +152,13 @@ def _find_all(texts: Sequence[str]) -> dict[int, list[Span]]:
     import pyarrow.compute as pc
 
     found: dict[int, list[Span]] = {}
-    for index in pc.indices_nonzero(pc.match_substring_regex(pa.array(texts, pa.string()), SUSPICIOUS)).to_pylist():
-        if spans := _find_patterns(texts[index]):
+    array = pa.array(texts, pa.string())
+    suspected: dict[int, list[str]] = {}
+    for expression in dict.fromkeys(pattern.suspicious for pattern in PATTERNS):
+        for index in pc.indices_nonzero(pc.match_substring_regex(array, expression)).to_pylist():
+            suspected.setdefault(index, []).append(expression)
+    for index, expressions in sorted(suspected.items()):
+        if spans := _find_patterns(texts[index], [pattern for pattern in PATTERNS if pattern.suspicious in expressions]):
             found[index] = spans
     for index, names in find_names(texts).items():
         claimed = found.setdefault(index, [])
@@ -159,9 +166,9 @@ def _find_all(texts: Sequence[str]) -> dict[int, list[Span]]:
     return found
 
 
-def _find_patterns(text: str) -> list[Span]:
+def _find_patterns(text: str, patterns: Iterable[Pattern]) -> list[Span]:
     found: list[Span] = []
-    for pattern in PATTERNS:
+    for pattern in patterns:
         for match in pattern.expression.finditer(text):
             span = Span(pattern.rule, *match.span(match.lastindex or 0))
             if _is_free(span, found) and pattern.confirms(match.group()):

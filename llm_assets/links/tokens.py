@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -104,8 +105,8 @@ def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
     dtype = np.dtype("<u2" if encoder.get_vocab_size() <= 65_535 else "<u4")
     names, lengths, done = [np.empty(0, "S20")], [np.empty(0, np.int64)], 0
     with path.open("wb") as file:
-        for batch in clean_corpus.batches("documents.parquet", ["doc_id", "text"], BATCH):
-            ids = [encoding.ids for encoding in encoder.encode_batch_fast(batch["text"].to_pylist())]
+        for batch, encodings in _encodings(clean_corpus.batches("documents.parquet", ["doc_id", "text"], BATCH), encoder):
+            ids = [encoding.ids for encoding in encodings]
             sizes = np.fromiter(map(len, ids), np.int64, len(ids))
             file.write(np.fromiter(chain.from_iterable(ids), dtype, int(sizes.sum())).tobytes())
             names.append(np.array(batch["doc_id"].to_pylist(), "S20"))
@@ -115,6 +116,19 @@ def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
     every, sizes = np.concatenate(names), np.concatenate(lengths)
     order = np.argsort(every, kind="stable")
     return Encoded(path, dtype, every[order], sizes[order], (np.cumsum(sizes) - sizes)[order])
+
+
+def _encodings(batches: Iterable[pa.RecordBatch], encoder: Tokenizer) -> Iterator[tuple[pa.RecordBatch, list[Any]]]:
+    """Each batch with its encodings; the next one is encoded meanwhile, which the library does outside the interpreter's lock."""
+    waiting: tuple[pa.RecordBatch, Future[list[Any]]] | None = None
+    with ThreadPoolExecutor(1) as ahead:
+        for batch in batches:
+            coming = batch, ahead.submit(encoder.encode_batch_fast, batch["text"].to_pylist())
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting:
+            yield waiting[0], waiting[1].result()
 
 
 def pack(encoded: Encoded, held_out: NDArray[np.bool_], context: int, padding: int, bench: Bench) -> Packed:
