@@ -29,21 +29,26 @@ class Cleaned(NamedTuple):
 
 
 def clean_texts(texts: Sequence[str]) -> Cleaned:
-    """A batch of texts with their encoding repaired (``ftfy``: Speer 2019), normalised and masked.
+    """A batch of texts with their encoding repaired (``ftfy``: Speer 2019), normalised and masked. Cleaning twice changes nothing more."""
+    fixed = _repairs(texts)
+    cleaned = normalise_all([fixed.get(index, text) for index, text in enumerate(texts)])
+    repaired = set(fixed)
+    while fixed := _repairs(cleaned):  # an invisible character between two halves of damage has gone, or an entity had spelt it out
+        repaired |= fixed.keys()
+        for index, text in fixed.items():
+            cleaned[index] = normalise(text)
+    masked, spans = pii.mask_all(cleaned)
+    return Cleaned(masked, spans, sorted(repaired))
 
-    Cleaning twice changes nothing more, but for damage that an HTML entity had spelt out.
-    """
-    mended = list(texts)
-    repaired = [index for index, text in enumerate(texts) if MOJIBAKE.search(text)] if MOJIBAKE.search("".join(texts)) else []
-    if repaired:
-        from ftfy import fix_encoding
 
-        fixed = {index: fix_encoding(mended[index]) for index in repaired}
-        repaired = [index for index in repaired if fixed[index] != mended[index]]
-        for index in repaired:
-            mended[index] = fixed[index]
-    masked, spans = pii.mask_all(normalise_all(mended))
-    return Cleaned(masked, spans, repaired)
+def _repairs(texts: Sequence[str]) -> dict[int, str]:
+    """The texts with damaged encoding, mended, by index."""
+    if not MOJIBAKE.search("".join(texts)):
+        return {}
+    from ftfy import fix_encoding
+
+    mended = {index: fix_encoding(text) for index, text in enumerate(texts) if MOJIBAKE.search(text)}
+    return {index: text for index, text in mended.items() if text != texts[index]}
 
 
 def normalise_all(texts: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_assets.corpus.cleaning import clean_texts, normalise_all
@@ -32,6 +32,7 @@ def test_masks_stand_where_the_normalised_text_had_them() -> None:
     assert {index: [(span.rule, span.start, span.end) for span in spans] for index, spans in cleaned.masks.items()} == {1: [("phone", 2, 13)]}
 
 
+@example(["Â\x08¡", "&Acirc;¡"])
 @given(st.lists(st.text(ODD, max_size=30), max_size=4))
 def test_cleaning_twice_changes_nothing_more(texts: list[str]) -> None:
     once = clean_texts([text.encode("utf-8", "replace").decode() for text in texts]).texts
