@@ -17,6 +17,7 @@ from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.near_duplicates import leak, near_duplicates
 from benchmarks.packing import packing
+from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
 from benchmarks.vocabularies import tokenizers
 
@@ -26,6 +27,7 @@ FUNCTIONS = (
     reuse,
     finetuned,
     quantized,
+    rounding,
     screening,
     screening_english,
     near_duplicates,

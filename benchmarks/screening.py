@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.material import batches, english_pages, megabytes, reviews
@@ -12,7 +13,7 @@ from benchmarks.peers import ENGLISH, Stages, jieba_words, stages
 from benchmarks.result import Result
 from benchmarks.timing import timed, use_cores
 from llm_assets.corpus.cleaning import clean_texts
-from llm_assets.corpus.codepoints import letters
+from llm_assets.corpus.codepoints import flatten, letters, ngrams
 from llm_assets.corpus.near_duplicates import signatures
 from llm_assets.corpus.screening import LanguageRules, Texts, first_rule
 
@@ -48,6 +49,7 @@ def screening(preset: str, home: Path) -> Result:
 
 def screening_english(preset: str, home: Path) -> Result:
     """What `screening` compares, on English pages of 2 to 20 KB, with datatrove's filters and words as it has them for English."""
+    _repetition(english_pages())
     return _compared(
         "screening_english",
         "English pages; ours and datatrove's filters at their defaults, words by spaCy; MinHash 128 hashes of trigrams both",
@@ -56,6 +58,18 @@ def screening_english(preset: str, home: Path) -> Result:
         300,
         lambda texts, scratch: stages(texts, ENGLISH, {}, {}, scratch),
     )
+
+
+def _repetition(pages: Sequence[str]) -> None:
+    """Print how the share of different trigrams falls with the length of a page, which the rule `repetitive` goes by."""
+    import numpy as np
+
+    hashes, starts = ngrams(flatten(pages), 3)
+    runs = np.diff(starts)
+    share = np.array([len(np.unique(hashes[one:other])) for one, other in pairwise(starts.tolist())]) / np.maximum(runs, 1)
+    for least, most in pairwise((1_000, 2_000, 4_000, 8_000, 12_000, 30_000)):
+        within = (runs >= least) & (runs < most)
+        print(f"{int(within.sum()):>6,} pages of {least:>6,} to {most:>6,} trigrams: {np.median(share[within]):.2f} of them different (median)")
 
 
 def _compared(

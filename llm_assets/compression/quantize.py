@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy
 
-# Only these get ranges fixed beforehand. On 865 validation reviews a classifier of 2.5M parameters keeps its .859 so; with sums (Add: the
-# residual stream) as well it falls to .802, with softmax to .819, with every kind the library knows to .801. Normalisation and
-# elementwise products cost nothing and save nothing. Embeddings are a Gather: without it the file has 7.3 MB instead of 2.6.
+# Only these get ranges fixed beforehand. Embeddings are a Gather: without it the file has 7.3 MB instead of 2.6. Other kinds make it no
+# smaller, and what they cost differs from model to model: `python -m benchmarks rounding` tells.
 STATIC_NODES = ("MatMul", "Gemm", "Gather")
 
 
@@ -32,7 +31,9 @@ def quantize_dynamic(source: Path, target: Path, per_channel: bool = False) -> N
         quantize(prepared, target, weight_type=QuantType.QInt8, per_channel=per_channel)
 
 
-def quantize_static(source: Path, target: Path, feeds: Iterable[Mapping[str, numpy.ndarray]], per_channel: bool = False) -> None:
+def quantize_static(
+    source: Path, target: Path, feeds: Iterable[Mapping[str, numpy.ndarray]], per_channel: bool = False, nodes: Sequence[str] = STATIC_NODES
+) -> None:
     """Write ``source`` with int8 weights and uint8 activations whose ranges are fixed: the smallest and largest value over ``feeds``.
 
     Each feed is what one call of the graph gets, by input name. The graph says its rounding in pairs of QuantizeLinear and
@@ -51,7 +52,7 @@ def quantize_static(source: Path, target: Path, feeds: Iterable[Mapping[str, num
     with _prepared(source, target) as prepared:
         quantize(
             prepared, target, Feeds(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            per_channel=per_channel, op_types_to_quantize=list(STATIC_NODES),
+            per_channel=per_channel, op_types_to_quantize=list(nodes),
         )  # fmt: skip
 
 

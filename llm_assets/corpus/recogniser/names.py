@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).with_name("names.npz")
 WEIGHTS_SHA256 = "f651eef58c540c4fa37f28e5c4e1c884f3ad3fd793fd2847a690a88d32696c88"  # other weights are other behaviour: the code names them
 BITS = 19
-THRESHOLD = 1.25  # log odds: one in 211 sentences of held-out news without a name gets a mask; at 1.0 one in 158
+THRESHOLD = 1.25  # log odds: one in 211 sentences of held-out news without a name gets a mask (`benchmarks masking`)
 GAP = 2  # characters of nothing before and after each text: no feature sees the text beside it
 BEYOND = 0xFFFF  # stands for every character of a higher plane
 NEVER_GIVEN = "的了是不我你他她它们这那哪吗呢吧啊么着过都很也就还没您"  # in no given name; a quarter fewer candidates
