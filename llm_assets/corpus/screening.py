@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REPETITION_FROM = 30  # characters; shorter texts have too few trigrams for a share to mean something
-HEAPS, HEAPS_FROM = 0.6, 1_000  # half of the trigrams of English pages differ at 1,500 characters, a fifth above 12,000 (`benchmarks screening_english`)
+HEAPS, HEAPS_FROM = 0.6, 1_000  # half of the trigrams of English pages differ at 1,500 characters, a fifth above 12,000 (see `screening_english`)
 SLOTS = 4  # places a trigram in the table that counts different ones
 CONSONANT = "[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]"  # y reads as a vowel: rhythm is a word
 MASHED_FROM = 7  # consonants in a row; English has 6 (Knightsbridge), sdfghjkl 8
