@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -178,7 +179,7 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
 
 
 def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
-    """The application over a data root; with ``address`` (pid, host, port, url, started) it also keeps the state file."""
+    """The application over a data root; with ``address`` (pid, node, host, port, url, started) it also keeps the state file."""
     gateway = Gateway(home, address)
 
     @asynccontextmanager
@@ -243,7 +244,7 @@ def serve(host: str, port: int, home: Path) -> None:
     with lock, listener:
         port = listener.getsockname()[1]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        address = {"pid": os.getpid(), "host": host, "port": port, "url": url, "started": now()}
+        address = {"pid": os.getpid(), "node": platform.node(), "host": host, "port": port, "url": url, "started": now()}
         write_json(gateway_state_path(home), {**address, "chains": {}})  # over what a gateway that was killed left
         app = create_app(home, address)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN)

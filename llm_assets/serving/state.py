@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from llm_assets.store.files import write_json
@@ -71,18 +73,24 @@ def gateway_state_path(home: Path) -> Path:
 def gateway_state(home: Path) -> dict[str, Any] | None:
     """The state of the gateway that runs on a data root, or None.
 
-    ``{"pid", "host", "port", "url", "started", "chains": {chain: {"desired", "desired_at", "live", "error"}}}``
+    ``{"pid", "node", "host", "port", "url", "started", "chains": {chain: {"desired", "desired_at", "live", "error"}}}``
     """
     lock = gateway_lock(home)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         try:
-            return dict(json.loads(gateway_state_path(home).read_text(encoding="utf-8")))
+            state = dict(json.loads(gateway_state_path(home).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError):
-            return None  # it holds the lock and has not yet bound its port
+            return None  # it holds the lock and has not yet written its own
+        return None if _is_of_the_dead(state) else state
     lock.release()
     return None
+
+
+def _is_of_the_dead(state: Mapping[str, Any]) -> bool:
+    """Whether a gateway that was killed left this, and its successor, which has the lock, has not yet written its own."""
+    return state.get("node") == platform.node() and not psutil.pid_exists(state["pid"])
 
 
 def page_url(home: Path, link: str, fingerprint: str, page: str) -> str:
