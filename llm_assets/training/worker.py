@@ -25,21 +25,20 @@ import numpy  # noqa: E402
 import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 import torch  # noqa: E402
-from torch.utils.data import SequentialSampler  # noqa: E402
-from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed  # noqa: E402
+from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed  # noqa: E402
 
 from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
+from llm_assets.training.arguments import training_arguments  # noqa: E402
 from llm_assets.training.batches import Blocks, CollateBlocks, CollateTexts, Texts, read_layout, read_texts, sample_order  # noqa: E402
 from llm_assets.training.callbacks import AgreedCheckpoints, BestEvaluation, Reports  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Classification, Masked, TrainingJob  # noqa: E402
 from llm_assets.training.models import attention_windows, classifier, masked_model  # noqa: E402
-from llm_assets.training.zero import deepspeed_config  # noqa: E402
+from llm_assets.training.trainer import Worker  # noqa: E402
 
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-LOGGED_POINTS = 200  # of a loss curve
 CURVE = {  # log key -> column
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -48,54 +47,6 @@ CURVE = {  # log key -> column
     "eval_loss": "validation_loss",
     "eval_accuracy": "validation_accuracy",
 }
-
-
-class Worker(Trainer):
-    """transformers' Trainer with samples in a given order, a token count, and the best evaluation kept."""
-
-    def __init__(self, *, best: BestEvaluation | None, padding: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.best = best
-        self.padding = padding
-        self.tokens = 0  # seen by this rank since the last log
-        self.clock = time.monotonic()
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]  # the dataset is already in the job's order
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
-        """One forward and backward pass; counts its tokens, those of the other ranks taken to be as many."""
-        tokens = int(inputs["input_ids"].ne(self.padding).sum())
-        self.tokens += tokens
-        self.state.num_input_tokens_seen += tokens * self.args.world_size  # kept in checkpoints, so a resumed training counts on
-        loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
-        return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed since the last log."""
-        if "loss" in logs:
-            now = time.monotonic()
-            logs["tokens_per_second"] = round(self.tokens * self.args.world_size / max(1e-6, now - self.clock), 1)
-            self.tokens, self.clock = 0, now
-        super().log(logs, start_time)
-
-    def evaluate(self, *rest: Any, **named: Any) -> dict[str, float]:
-        """Evaluate, and keep the weights if none before did better."""
-        started = time.monotonic()
-        metrics: dict[str, float] = super().evaluate(*rest, **named)
-        self.clock += time.monotonic() - started  # evaluation is no training time
-        if self.best is not None and self.best.is_beaten_by(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step):
-            self.save_weights(self.best.scratch / f"best-{self.state.global_step}")
-            if self.is_world_process_zero():
-                self.best.keep(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step)
-        self.accelerator.wait_for_everyone()
-        return metrics
-
-    def save_weights(self, folder: Path) -> None:
-        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them."""
-        weights = self.accelerator.get_state_dict(self.deepspeed)
-        if self.is_world_process_zero():
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=weights)
 
 
 def main(path: Path) -> int:
@@ -119,40 +70,6 @@ def main(path: Path) -> int:
         worker.evaluate()
     finish(worker, job, {"resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
     return 0
-
-
-def training_arguments(job: TrainingJob) -> TrainingArguments:
-    """transformers' arguments; creating them also starts the process group, gloo on CPUs and NCCL on CUDA."""
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(job.scratch),
-        max_steps=job.steps,
-        per_device_train_batch_size=job.micro_batch,
-        per_device_eval_batch_size=4 * job.micro_batch,
-        gradient_accumulation_steps=job.accumulation,
-        learning_rate=job.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=int(job.warmup * job.steps),
-        weight_decay=job.weight_decay,
-        max_grad_norm=job.max_gradient_norm,
-        eval_strategy="steps",
-        eval_steps=job.evaluate_every,
-        logging_steps=max(1, job.steps // LOGGED_POINTS),
-        logging_first_step=True,
-        save_strategy="no",  # AgreedCheckpoints decides
-        save_total_limit=2,  # one being written, one whole
-        prediction_loss_only=isinstance(job.objective, Masked),
-        label_names=["labels"],
-        remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
-        report_to=[],
-        disable_tqdm=True,
-        seed=job.seed,
-        bf16=cuda,
-        use_cpu=not cuda,
-        ddp_backend="nccl" if cuda else "gloo",
-        deepspeed=deepspeed_config(job, cuda),
-    )
 
 
 def masked_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
