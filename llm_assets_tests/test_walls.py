@@ -23,9 +23,11 @@ FLOORS = [
     {"store"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# On one floor: compression may use training, evaluation may use serving's engines, serving normalises text as the corpus does.
+# On one floor: compression and evaluation load the classifiers that training defines (transformers knows them once
+# training/architectures.py is imported), evaluation may use serving's engines, serving normalises text as the corpus does.
 DOORS = {
     ("compression", "training"),
+    ("evaluation", "training"),
     ("evaluation", "serving"),
     ("serving", "corpus"),
     ("evaluation", "corpus"),

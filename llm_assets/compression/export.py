@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 OPSET = 18
+UNBOUNDED = 1 << 20  # tokens that the graph of a model without positions takes
 
 
 def export_classifier(directory: Path, target: Path) -> None:
@@ -19,11 +20,14 @@ def export_classifier(directory: Path, target: Path) -> None:
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
+    import llm_assets.training.architectures  # noqa: F401  # makes its classes known to the Auto classes
+
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
-    settings = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
+    settings = {"local_files_only": True, "use_safetensors": True}
     model = AutoModelForSequenceClassification.from_pretrained(directory, **settings).eval()
     ids = torch.ones(2, 16, dtype=torch.int64)
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)
+    longest = getattr(model.config, "max_position_embeddings", UNBOUNDED)
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=longest)
     shapes = {0: batch, 1: length}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():

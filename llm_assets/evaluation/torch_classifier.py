@@ -18,6 +18,8 @@ class TorchClassifier:
         from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
         from transformers.utils.logging import disable_progress_bar
 
+        import llm_assets.training.architectures  # noqa: F401  # makes its classes known to the Auto classes
+
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
         settings = json.loads((directory / "serving.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
