@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
+from benchmarks.distributed import resume, zero
 from benchmarks.loading import definitions
 from benchmarks.masking import masking
 from benchmarks.memory import memory
@@ -36,6 +37,8 @@ FUNCTIONS = (
     tokenizers,
     masking,
     memory,
+    zero,
+    resume,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 

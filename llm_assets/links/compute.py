@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,16 @@ def _gpus() -> list[dict[str, Any]]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query = [tool, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     except (subprocess.SubprocessError, OSError):
         return []
-    found: dict[tuple[str, int], int] = {}
-    for line in lines:
-        name, mebibytes = (part.strip() for part in line.rsplit(",", 1))
-        found[name, int(mebibytes) * 2**20] = found.get((name, int(mebibytes) * 2**20), 0) + 1
-    return [{"kind": "cuda", "name": name, "count": count, "memory_bytes": memory} for (name, memory), count in found.items()]
+    found = Counter(tuple(part.strip() for part in line.rsplit(",", 2)) for line in lines)
+    return [
+        {"kind": "cuda", "name": name, "count": count, "memory_bytes": int(mebibytes) * 2**20, "compute_capability": capability}
+        for (name, mebibytes, capability), count in found.items()
+    ]
 
 
 def _enough_memory(record: Any, inputs: Any) -> Verdict:

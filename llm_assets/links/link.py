@@ -24,6 +24,10 @@ Input = Artifact | Entry  # what a link reads: a made artifact, or the newest en
 class Section(Strict):
     """A link's section of the chain's YAML; also its Dagster run config."""
 
+    def recipe(self) -> dict[str, Any]:
+        """What of it decides the result, as JSON values: all of it, unless a section says otherwise."""
+        return self.model_dump(mode="json")
+
 
 class AssetReference(Strict):
     """What another Dagster asset made, such as ``{asset: [reviews, pretrained_checkpoint]}``."""

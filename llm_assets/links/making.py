@@ -42,7 +42,7 @@ def recipe_of(link: Link, config: Section, inputs: Mapping[str, Input], seed: in
     return Recipe(
         link=link.name,
         version=link.version,
-        config=config.model_dump(mode="json"),
+        config=config.recipe(),
         inputs={name: value.data_version for name, value in inputs.items() if isinstance(value, Artifact)},
         seed=seed,
         observed=link.observe(config) if link.observe else {},

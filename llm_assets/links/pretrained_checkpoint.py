@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,34 +12,36 @@ from pydantic import Field, model_validator
 from llm_assets.corpus.hub import observe_commit, observed_commit
 from llm_assets.corpus.places import local
 from llm_assets.links import plots
-from llm_assets.links.link import AssetReference, Bench, Check, Link, Made, Section
+from llm_assets.links.link import AssetReference, Bench, Check, Link, Made
 from llm_assets.links.tokens import packed_blocks, special_token_ids
+from llm_assets.links.training import TrainingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.initialisation import cooccurrence_embeddings
-from llm_assets.training.job import SUMMARY, Masked, ModelShape, Optimization, TrainingJob
+from llm_assets.training.job import Masked, ModelShape, TrainingJob
+from llm_assets.training.weights import check_tokenizer, shards
 
 EVALUATIONS = 4  # of the validation blocks in one training
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")  # shards and the index over them included
 RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
 
 
-class PretrainedCheckpointConfig(Section, Optimization):
+class PretrainedCheckpointConfig(TrainingSection):
     """The model's shape, the length of the training and how it is spread over processes."""
 
     hidden: int = Field(192, ge=8, description="width of the residual stream; divisible by heads")
     layers: int = Field(3, ge=1, description="transformer layers")
     heads: int = Field(3, ge=1, description="attention heads")
     intermediate: int = Field(288, ge=8, description="width of the gated feed-forward layer")
+    initializer_range: float = Field(0.02, gt=0, description="standard deviation of new weights, cut off at twice it")
     steps: int = Field(0, ge=0, description="optimizer updates; 0 takes as many as tokens_budget pays for")
     tokens_budget: int = Field(1_200_000, ge=1, description="tokens to train on, repeats counted, where steps is 0")
-    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
+    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate")
     embeddings: Literal["cooccurrence", "random"] = Field(
         "cooccurrence", description="where the token embeddings of a new model start: from the corpus' own co-occurrences, or at random"
     )
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
-    processes: int = Field(2, ge=1, description="training processes, one a device (CPU: share the cores)")
     from_pretrained: str | AssetReference | None = Field(
         None,
         description="continue from a folder of safetensors (a relative one is looked up in the data root, then in the project root), "
@@ -69,14 +70,15 @@ def pretrained_checkpoint(
     """
     layout = tokens.json("layout.json")
     start_from = _resolve(config)
-    batch = config.micro_batch * config.accumulation * config.processes
-    steps = config.steps or max(1, config.tokens_budget // (batch * layout["context"]))
+    if start_from:
+        check_tokenizer(start_from, layout["vocabulary_size"], special_token_ids(tokenizer))
+    steps = config.steps or max(1, config.tokens_budget // (config.batch * layout["context"]))
     job = TrainingJob(
         objective=Masked(tokens=tokens.directory, mask_probability=config.mask_probability),
         tokenizer=tokenizer.directory,
         output=bench.directory,
         scratch=bench.scratch,
-        shape=None if start_from else ModelShape(hidden=config.hidden, layers=config.layers, heads=config.heads, intermediate=config.intermediate),
+        shape=None if start_from else ModelShape(**config.model_dump(include=set(ModelShape.model_fields))),
         embeddings=None if start_from or config.embeddings == "random" else _embeddings(bench, config.hidden, tokens, tokenizer),
         start_from=start_from,
         steps=steps,
@@ -84,8 +86,8 @@ def pretrained_checkpoint(
         seed=bench.seed,
         **config.optimization(),
     )
-    bench.launch(job.write(bench.scratch / "job.json"), config.processes, bench.progress)
-    return Made(_metrics(bench, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
+    figures = train(bench, job, config.processes, compute)
+    return Made(_metrics(bench, figures, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
 
 
 def _embeddings(bench: Bench, width: int, tokens: Artifact, tokenizer: Artifact) -> Path:
@@ -130,7 +132,8 @@ def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The files of a folder that training goes on from. Raises ``ValueError`` where there is no configuration or no safetensors."""
+    """The files of a folder that training goes on from. Raises ``ValueError`` where configuration or safetensors are missing."""
+    shards(folder)
     found = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     for pattern in WEIGHTS[:2]:
         if not any(path.match(pattern) for path in found):
@@ -151,13 +154,12 @@ def _place(config: PretrainedCheckpointConfig) -> str | None:
     return reference.path
 
 
-def _metrics(bench: Bench, vocabulary: int, compute: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics(bench: Bench, figures: Mapping[str, Any], vocabulary: int, compute: Mapping[str, Any]) -> dict[str, Any]:
     import pyarrow.parquet
 
     curve = pyarrow.parquet.read_table(bench.directory / "curve.parquet").to_pylist()
     train = [row for row in curve if row["loss"] is not None]
     validation = [row for row in curve if row["validation_loss"] is not None]
-    summary = json.loads((bench.scratch / SUMMARY).read_text())
     width = max(1, int(RUNNING * len(train)))
     speed = sorted(row["tokens_per_second"] for row in train)[len(train) // 2]
     plots.curves(
@@ -171,7 +173,7 @@ def _metrics(bench: Bench, vocabulary: int, compute: Mapping[str, Any]) -> dict[
         "step",
         "nats a masked token",
     )
-    flops = 6 * summary["body_parameters"] * speed  # forward and backward of the layers; the head runs on masked tokens only
+    flops = 6 * figures["body_parameters"] * speed  # forward and backward of the layers; the head runs on masked tokens only
     return {
         "first_loss": train[0]["loss"],
         "last_loss": sum(row["loss"] for row in train[-width:]) / width,
@@ -179,7 +181,7 @@ def _metrics(bench: Bench, vocabulary: int, compute: Mapping[str, Any]) -> dict[
         "uniform_loss": math.log(vocabulary),
         "tokens_per_second": speed,
         "share_of_matmul_speed": round(flops / 1e9 / compute["matmul_gflops"], 3),
-        **summary,
+        **figures,
     }
 
 
@@ -213,7 +215,7 @@ def weights_finite(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="pretrained_checkpoint",
-    version=1,
+    version=2,
     make=pretrained_checkpoint,
     config=PretrainedCheckpointConfig,
     inputs=("tokens", "tokenizer", "compute"),

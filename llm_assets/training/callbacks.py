@@ -67,7 +67,9 @@ class AgreedCheckpoints(TrainerCallback):
 
 
 class BestEvaluation:
-    """The weights of the evaluation with the highest validation accuracy (then the lowest loss), on the disk.
+    """The weights of the evaluation with the highest score on validation (then the lowest loss), on the disk.
+
+    The score is accuracy, micro F1 or the mean squared error taken negative, by the head (``training/heads.py: validation``).
 
     Weights first, then the file that names them, so that a kill between the two leaves the earlier best.
     """
@@ -87,21 +89,21 @@ class BestEvaluation:
         return self.scratch / f"best-{self.step}"
 
     def read(self) -> dict[str, Any]:
-        """Step, accuracy and loss of the kept evaluation."""
+        """Step, score and loss of the kept evaluation."""
         found: dict[str, Any] = json.loads(self.record.read_text())
         return found
 
-    def is_beaten_by(self, accuracy: float, loss: float, step: int) -> bool:
+    def is_beaten_by(self, score: float, loss: float, step: int) -> bool:
         """Whether an evaluation is better than the one kept, which a resumed training may already have passed."""
         if not self.record.exists():
             return True
         kept = self.read()
-        return kept["step"] != step and (accuracy, -loss) > (kept["accuracy"], -kept["loss"])
+        return kept["step"] != step and (score, -loss) > (kept["score"], -kept["loss"])
 
-    def keep(self, accuracy: float, loss: float, step: int) -> None:
+    def keep(self, score: float, loss: float, step: int) -> None:
         """Name ``best-<step>``, already written, as the best, and delete the one before."""
         before = self.folder if self.record.exists() else None
-        write_json(self.record, {"step": step, "accuracy": accuracy, "loss": loss})
+        write_json(self.record, {"step": step, "score": score, "loss": loss})
         if before is not None and before != self.folder:
             shutil.rmtree(before, ignore_errors=True)
 

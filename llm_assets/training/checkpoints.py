@@ -14,6 +14,10 @@ PREFIX = "checkpoint-"
 log = logging.getLogger(__name__)
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint is not whole; nothing of it was loaded."""
+
+
 def seal(checkpoint: Path) -> None:
     """Write the SHA-256 of every file into ``hashes.json``: from now on the checkpoint counts."""
     write_json(checkpoint / HASHES, _hashes(checkpoint))
@@ -25,15 +29,23 @@ def newest(scratch: Path) -> Path | None:
     Training state is stored with pickle, which runs code when loaded: only files whose hash matched are ever loaded.
     """
     for checkpoint in sorted(scratch.glob(f"{PREFIX}*"), key=step, reverse=True):
-        seal_file = checkpoint / HASHES
-        if not seal_file.exists():
-            log.warning("%s was not finished; going back to an older checkpoint", checkpoint)
-            continue
-        if json.loads(seal_file.read_text()) != _hashes(checkpoint):
-            log.warning("%s has files that do not match their recorded hashes; going back to an older checkpoint", checkpoint)
+        try:
+            verify(checkpoint)
+        except CheckpointError as error:
+            log.warning("%s; going back to an older checkpoint", error)
             continue
         return checkpoint
     return None
+
+
+def verify(checkpoint: Path) -> None:
+    """Raise ``CheckpointError`` unless a checkpoint is sealed and its files have the hashes recorded."""
+    record = checkpoint / HASHES
+    if not record.exists():
+        raise CheckpointError(f"{checkpoint} has no {HASHES}: it was not finished, and files without a recorded hash are not loaded")
+    expected, found = json.loads(record.read_text(encoding="utf-8")), _hashes(checkpoint)
+    if bad := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        raise CheckpointError(f"{checkpoint}: {', '.join(bad[:5])} do not match their recorded hashes; nothing was loaded")
 
 
 def step(checkpoint: Path) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_assets.store.files import write_atomic
 from llm_assets.store.strict import Strict
+from llm_assets.training.devices import CPU, DeviceSettings
+from llm_assets.training.heads import Problem
 
 
 class Part(BaseModel):
@@ -24,6 +26,7 @@ class ModelShape(Part):
     layers: int = Field(3, ge=1, description="transformer layers; every third one attends globally")
     heads: int = Field(3, ge=1, description="attention heads; must divide hidden")
     intermediate: int = Field(288, ge=8, description="width of the gated feed-forward layer")
+    initializer_range: float = Field(0.02, gt=0, description="standard deviation of new weights, cut off at twice it")
 
 
 class Masked(Part):
@@ -35,14 +38,18 @@ class Masked(Part):
 
 
 class Classification(Part):
-    """Sequence classification; the evaluation that scores best on the validation split is kept."""
+    """Sequence classification or regression; the evaluation that scores best on the validation split is kept."""
 
     kind: Literal["classification"] = "classification"
     train: Path = Field(description="Parquet with the columns text and label")
     evaluation: Path = Field(description="Parquet with the columns text, label and split; only split validation is read")
-    labels: tuple[str, ...]
-    max_length: int = Field(128, ge=8, description="tokens; longer texts are cut")
+    labels: tuple[str, ...] = Field(description="the model's outputs in their order")
+    problem: Problem = Field("single_label", description="what a label is: one name, several with a bar between them, or a number")
+    architecture: str | None = Field(None, description="build this one of training/architectures.py with random weights; none: continue start_from")
+    max_length: int = Field(128, ge=8, description="tokens; longer texts are cut, or become windows")
+    overlap: int | None = Field(None, ge=0, description="tokens that two windows of a longer text share; none: it is cut")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
+    patience: int = Field(0, ge=0, description="evaluations without a better one after which training ends; 0: it never ends early")
 
 
 class Optimization(Strict):
@@ -50,12 +57,41 @@ class Optimization(Strict):
 
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one process")
     accumulation: int = Field(1, ge=1, description="forward passes a process makes before an update")
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises; then it falls linearly to 0")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on weight matrices")
+    optimizer: Literal["adamw", "nadamw", "sgd"] = Field("adamw", description="AdamW, AdamW with Nesterov momentum, or SGD with Nesterov momentum")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    beta1: float = Field(0.9, ge=0, lt=1, description="how much of the mean of past gradients is kept; the momentum of sgd")
+    beta2: float = Field(0.999, ge=0, lt=1, description="how much of the mean of past squared gradients is kept; sgd has none")
+    epsilon: float = Field(1e-8, gt=0, description="added to the root of that mean; sgd has none")
+    schedule: Literal["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"] = Field(
+        "linear", description="the learning rate after the warmup: falls to 0 on a line or half a cosine, stays, or stays and falls over decay"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises on a line")
+    decay: float = Field(0.2, gt=0, le=1, description="share of the steps, the last ones, over which warmup_stable_decay falls")
+    weight_decay: float = Field(0.01, ge=0, description="share of itself, times the learning rate, that every weight loses in an update")
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
+    offload_optimizer: Literal["none", "cpu"] = Field("none", description="keep a GPU's optimizer states in host memory; from zero_stage 1 on")
+    offload_parameters: Literal["none", "cpu"] = Field("none", description="keep a GPU's share of the weights in host memory; zero_stage 3 alone")
+    activation_checkpointing: bool = Field(False, description="keep each layer's input alone and compute the rest again: a third more work")
+    torch_compile: bool = Field(False, description="compile the model with torch.compile at the start (minutes; wants a C++ compiler)")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what to train on; auto takes CUDA where a GPU and torch's CUDA build are")
     checkpoint_seconds: float = Field(60.0, ge=0, description="between two checkpoints that a killed run resumes from; 0: after every update")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Optimization:
+        """Refuse settings that exclude each other, naming both and what is allowed."""
+        if self.offload_optimizer == "cpu" and self.zero_stage == 0:
+            raise ValueError("offload_optimizer: cpu needs zero_stage 1, 2 or 3 (it is 0), since ZeRO does the offloading; or set it to none")
+        if self.offload_parameters == "cpu" and self.zero_stage != 3:
+            raise ValueError(f"offload_parameters: cpu needs zero_stage 3 (it is {self.zero_stage}), which partitions the weights; or set it to none")
+        for key in ("offload_optimizer", "offload_parameters"):
+            if self.device == "cpu" and getattr(self, key) == "cpu":
+                raise ValueError(f"{key}: cpu with device: cpu moves nothing, since all is in host memory already: set {key} to none")
+        if self.offload_optimizer == "cpu" and self.optimizer != "adamw":
+            raise ValueError(f"offload_optimizer: cpu needs optimizer adamw (it is {self.optimizer}), the one DeepSpeed updates on the host")
+        if self.schedule == "warmup_stable_decay" and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) are shares of the steps and must not exceed 1 together")
+        return self
 
     def optimization(self) -> dict[str, Any]:
         """These settings alone, for a ``TrainingJob``."""
@@ -75,6 +111,7 @@ class TrainingJob(Optimization):
     steps: int = Field(ge=1, description="optimizer updates in all")
     evaluate_every: int = Field(ge=1, description="updates between two evaluations; the last update is always evaluated")
     seed: int = 0
+    hardware: DeviceSettings = Field(CPU, description="what it runs on and the settings that follow, decided before the launch")
 
     def write(self, path: Path) -> Path:
         """Write the job as JSON; returns ``path``."""
@@ -93,5 +130,6 @@ WORKER = "llm_assets.training.worker"  # the module each process runs; named her
 PROGRESS = "progress.jsonl"  # one line a logged step: step, total, loss, tokens_per_second, eta_s
 SUMMARY = "summary.json"  # written by rank 0 after the last step
 CANCEL = "cancel"  # made by the launcher before SIGTERM: end at once, write no checkpoint
+FAULT = "fault.json"  # made by a rank that met a loss or a gradient that is no number: message, update, rows, documents
 PREEMPTED = "preempted.json"  # made by rank 0 after a checkpoint that a SIGTERM from outside asked for
 PREEMPTED_EXIT = 75  # EX_TEMPFAIL of sysexits.h: try again later

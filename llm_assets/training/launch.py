@@ -18,7 +18,7 @@ import psutil
 
 from llm_assets.store.progress import Progress
 from llm_assets.training import watch
-from llm_assets.training.job import CANCEL, PREEMPTED, PROGRESS, WORKER
+from llm_assets.training.job import CANCEL, FAULT, PREEMPTED, PROGRESS, WORKER
 
 POLL = 0.2  # seconds between two looks at the workers
 GRACE = 8.0  # seconds between SIGTERM and SIGKILL
@@ -28,6 +28,10 @@ AGENT_REPORT = "torch/distributed/elastic/multiprocessing/api.py"  # torchrun's 
 
 class WorkerFailedError(RuntimeError):
     """A training process ended badly; the message holds the end of its log and the log's place."""
+
+
+class LossError(WorkerFailedError):
+    """Loss or gradient became infinite or no number; the last whole checkpoint is kept."""
 
 
 class PreemptedError(WorkerFailedError):
@@ -44,7 +48,7 @@ def launch(
     """Run ``python -m worker job`` in ``processes`` processes under torchrun, and return when all have ended well.
 
     Log and progress stand beside the job. ``environment`` is added to the workers'. Raises ``WorkerFailedError``, or
-    its ``PreemptedError``, otherwise. Whatever ends this call, an interrupt included, no process is left.
+    its ``PreemptedError`` or ``LossError``, otherwise. Whatever ends this call, an interrupt included, no process is left.
     """
     with _Workers(job, processes, environment, worker) as workers:
         tail = _Tail(job.parent / PROGRESS)
@@ -70,7 +74,7 @@ class _Workers:
         self.environment = {**os.environ, **_defaults(processes), **environment, watch.FIFO: str(self.fifo), watch.WORKERS: str(self.registry)}
 
     def __enter__(self) -> _Workers:
-        for name in (CANCEL, PREEMPTED, PROGRESS, self.fifo.name):
+        for name in (CANCEL, FAULT, PREEMPTED, PROGRESS, self.fifo.name):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.registry, ignore_errors=True)
         self.registry.mkdir()
@@ -105,6 +109,12 @@ class _Workers:
         if marker.exists():
             step = json.loads(marker.read_text())["step"]
             return PreemptedError(f"training was asked to stop and saved a checkpoint at step {step}: materialize again to go on from there")
+        fault = self.folder / FAULT
+        if fault.exists():
+            return LossError(
+                f"training stopped: {json.loads(fault.read_text())['message']}. Its last whole checkpoint is kept. Remedy: a lower learning_rate "
+                f"or max_gradient_norm, a longer warmup, or other data if one of these documents is odd; its log: {self.log}"
+            )
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return WorkerFailedError(f"training ended {how}; its log {self.log} ends:\n{_log_tail(self.log)}")
 

@@ -3,36 +3,86 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
+from llm_assets.training import repartition, states
 from llm_assets.training.callbacks import BestEvaluation
+from llm_assets.training.faults import refuse
+from llm_assets.training.heads import IGNORED
+from llm_assets.training.job import Masked, TrainingJob
 
 
 class Worker(Trainer):
     """transformers' Trainer with samples in a given order, a token count, and the best evaluation kept."""
 
-    def __init__(self, *, best: BestEvaluation | None, padding: int, **settings: Any) -> None:
+    def __init__(self, *, job: TrainingJob, best: BestEvaluation | None, padding: int, **settings: Any) -> None:
         super().__init__(**settings)
+        self.job = job
         self.best = best
         self.padding = padding
         self.tokens = 0  # seen by this rank since the last log
         self.clock = time.monotonic()
+        self.passes = 0  # forward passes made of the present update
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]  # the dataset is already in the job's order
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
-        """One forward and backward pass; counts its tokens, those of the other ranks taken to be as many."""
+        """One forward and backward pass; counts its tokens, those of the other ranks taken to be as many.
+
+        The update follows within it, at the last pass. Raises ``DivergedError`` for a gradient that is no number, which leaves
+        no trace on the disk: checkpoints are written after this.
+        """
         tokens = int(inputs["input_ids"].ne(self.padding).sum())
         self.tokens += tokens
         self.state.num_input_tokens_seen += tokens * self.args.world_size  # kept in checkpoints, so a resumed training counts on
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
+        self.passes += 1
+        if self.accelerator.sync_gradients:
+            norm = self.deepspeed.get_global_grad_norm()  # type: ignore[attr-defined]  # the engine, once training has begun
+            refuse(self.job, "gradient norm", float(0.0 if norm is None else norm), self.state.global_step + 1, self.rows(range(self.passes)))
+            self.passes = 0
         return loss
+
+    def compute_loss(self, model: torch.nn.Module, *rest: Any, **named: Any) -> Any:
+        """The loss; one that is no number raises ``DivergedError`` before anything is learnt from it."""
+        found = super().compute_loss(model, *rest, **named)
+        if model.training:
+            loss = found[0] if isinstance(found, tuple) else found
+            refuse(self.job, "loss", float(loss.detach()), self.state.global_step + 1, self.rows([self.passes]))
+        return found
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """transformers' preparation; a checkpoint in another layout than this run's is restored by ``repartition``, not by DeepSpeed."""
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        same = checkpoint is None or states.layout(checkpoint) == states.cut(self.job.zero_stage, self.args.world_size)
+        native = resume_from_checkpoint if same else None
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, native)  # type: ignore[no-untyped-call]
+        if checkpoint is not None and not same:
+            repartition.restore(self.deepspeed, states.read(checkpoint))
+        return prepared
+
+    def use_attention(self, implementation: str) -> None:
+        """Compute attention with flash attention where that is chosen and the architecture has it; all else is transformers' own choice."""
+        if implementation == "flash_attention_2" and getattr(self.model, "_supports_flash_attn", False):
+            self.model.set_attn_implementation(implementation)  # type: ignore[union-attr, operator]  # a transformers model, as it says
+
+    def rows(self, passes: Iterable[int]) -> list[int]:
+        """The rows of the training data that this process reads in forward passes of the present update.
+
+        Each process reads every so-manieth batch of the order, as accelerate shares them out.
+        """
+        size, made = self.args.per_device_train_batch_size, self.state.global_step * self.args.gradient_accumulation_steps
+        first = [((made + number) * self.args.world_size + self.args.process_index) * size for number in passes]
+        order = self.train_dataset.order  # type: ignore[union-attr]  # of Blocks and Texts
+        return [int(row) for start in first for row in order[start : start + size]]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed since the last log."""
@@ -47,12 +97,43 @@ class Worker(Trainer):
         started = time.monotonic()
         metrics: dict[str, float] = super().evaluate(*rest, **named)
         self.clock += time.monotonic() - started  # evaluation is no training time
-        if self.best is not None and self.best.is_beaten_by(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step):
+        if self.best is not None and self.best.is_beaten_by(metrics["eval_score"], metrics["eval_loss"], self.state.global_step):
             self.save_weights(self.best.scratch / f"best-{self.state.global_step}")
             if self.is_world_process_zero():
-                self.best.keep(metrics["eval_accuracy"], metrics["eval_loss"], self.state.global_step)
+                self.best.keep(metrics["eval_score"], metrics["eval_loss"], self.state.global_step)
         self.accelerator.wait_for_everyone()
         return metrics
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Of masked blocks the exact mean loss a masked token, whatever the number of processes.
+
+        transformers' loop divides a batch's loss by the masked tokens of all ranks and then drops the ranks that only fill up: with
+        a last batch of 10 blocks and two ranks it gave 2.86 where the mean is 3.08. Here each rank sums over its own batches.
+        """
+        if not isinstance(self.job.objective, Masked):
+            return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        dataset, size, world = dataloader.dataset, self.args.per_device_eval_batch_size, self.args.world_size
+        starts = range(0, len(dataset), size)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self.model_wrapped.eval()
+        for first in range(0, len(starts), world):  # as many rounds on every rank, since ZeRO-3 gathers weights in each
+            number = first + self.args.process_index
+            start = starts[min(number, len(starts) - 1)]
+            batch = self._prepare_inputs(self.data_collator([dataset[place] for place in range(start, min(start + size, len(dataset)))]))
+            with torch.no_grad():
+                loss = self.model_wrapped(**batch).loss
+            count = (batch["labels"] != IGNORED).sum()
+            if number < len(starts) and count:
+                sums += torch.stack([loss.double() * count, count.double()])
+        torch.distributed.all_reduce(sums)
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}, len(dataset))  # type: ignore[arg-type]  # nothing is predicted
 
     def save_weights(self, folder: Path) -> None:
         """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them."""

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 from pydantic import ValidationError
@@ -17,9 +19,13 @@ from transformers import PreTrainedTokenizerFast
 from llm_assets.links.link import Bench
 from llm_assets.links.pretrained_checkpoint import LINK, PretrainedCheckpointConfig, observe
 from llm_assets.training import checkpoints
+from llm_assets.training.consolidate import consolidate
+from llm_assets.training.devices import DeviceError
 from llm_assets.training.job import Classification, TrainingJob
-from llm_assets.training.launch import PreemptedError, launch
+from llm_assets.training.launch import LossError, PreemptedError, launch
+from llm_assets.training.memory import MemoryRefusedError
 from llm_assets.training.models import classifier, masked_model
+from llm_assets.training.weights import TokenizerMismatchError, WeightsError
 from llm_assets_tests.links import trained
 
 
@@ -33,7 +39,20 @@ def test_it_learns_and_passes_its_checks() -> None:
     metrics = outcome.artifact.metrics
     assert metrics["steps"] == 40 and metrics["resumed_from"] == 0 and metrics["world_size"] == 2
     assert metrics["tokens"] == 40 * 2 * 4 * trained.CONTEXT
-    assert {"config.json", "model.safetensors", "curve.parquet", "plots/loss.png"} == set(outcome.artifact.manifest.files)
+    files = {"config.json", "model.safetensors", "curve.parquet", "plots/loss.png", "training.json", "pages/training.html"}
+    assert files == set(outcome.artifact.manifest.files)
+
+
+def test_what_was_derived_is_recorded_with_its_reason_and_the_memory_beside_what_was_foreseen() -> None:
+    made = trained.pretrained().artifact
+    record = made.json("training.json")
+    assert record["derived"]["batch"] == {"value": 8, "reason": "micro_batch 4 x accumulation 1 x processes 2: sequences an update"}
+    assert all(entry["reason"] for entry in record["derived"].values())
+    assert record["deepspeed"]["zero_optimization"]["stage"] == 2 and record["deepspeed"]["optimizer"]["params"]["lr"] == 1e-2
+    assert "auto" not in json.dumps(record["deepspeed"])
+    assert made.metrics["hardware"]["precision"] == "float32"
+    assert 0.7 < made.metrics["memory_estimate_bytes"] / made.metrics["memory_measured_bytes"] < 1.4
+    assert "float32" in made.path("pages/training.html").read_text()
 
 
 def test_loss_fell_fails_on_a_loss_that_did_not_fall() -> None:
@@ -52,43 +71,145 @@ def test_weights_finite_fails_on_a_single_nan(tmp_path: Path) -> None:
     assert not found.passed and "model.final_norm.weight" in found.description
 
 
-def interrupted_job(folder: Path) -> Path:
+def interrupted_job(folder: Path, **settings: object) -> Path:
     """The same training as the fixture's, saving a checkpoint after every step."""
     made, inputs = trained.pretrained().artifact, trained.corpus()
     job = TrainingJob(
         objective={"tokens": inputs["tokens"].directory, "kind": "masked", "mask_probability": trained.PRETRAINING.mask_probability},
         tokenizer=inputs["tokenizer"].directory, output=folder / "out", scratch=folder, steps=made.metrics["steps"], evaluate_every=10, seed=1,
-        shape={"hidden": 32, "layers": 2, "heads": 2, "intermediate": 48}, micro_batch=4, learning_rate=1e-2, zero_stage=2, checkpoint_seconds=0,
+        **{"shape": {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 48}, "micro_batch": 4, "learning_rate": 1e-2, "zero_stage": 2,
+           "checkpoint_seconds": 0, **settings},
     )  # fmt: skip
     return job.write(folder / "job.json")
 
 
-def test_a_preempted_run_resumes_past_a_damaged_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
-    job = interrupted_job(tmp_path)
+def preempted(folder: Path, **settings: object) -> Path:
+    """The job of two processes, asked from outside to stop after five steps; its newest checkpoint stands in ``folder``."""
+    job = interrupted_job(folder, **settings)
     agent = []
 
     def preempt(done: float, total: float, unit: str, **values: float) -> None:
         if done >= 5 and not agent:
-            agent.append(min(int(path.name) for path in (tmp_path / "workers").iterdir()))
+            agent.append(min(int(path.name) for path in (folder / "workers").iterdir()))
             os.kill(agent[0], signal.SIGTERM)
 
     with pytest.raises(PreemptedError, match="saved a checkpoint at step"):
         launch(job, 2, preempt, {"OMP_NUM_THREADS": "1"})
-    newest = checkpoints.newest(tmp_path)
+    return job
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between two files of weights that both hold; a tied weight may be written once or twice."""
+    first, second = load_file(one), load_file(other)
+    shared = first.keys() & second.keys()
+    assert first.keys() ^ second.keys() <= {"decoder.weight"} and len(shared) > 10
+    return max(float((first[name] - second[name]).abs().max()) for name in shared)
+
+
+def validation_loss(folder: Path) -> float:
+    return [value for value in pyarrow.parquet.read_table(folder / "curve.parquet")["validation_loss"].to_pylist() if value is not None][-1]
+
+
+def test_a_preempted_run_resumes_past_a_damaged_checkpoint_with_two_processes_and_with_one(tmp_path: Path) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    two.mkdir()
+    job = preempted(two)
+    newest = checkpoints.newest(two)
     assert newest is not None and 5 <= checkpoints.step(newest) < 40
+    assert difference(consolidate(newest, tmp_path / "whole"), newest / "model.safetensors") == 0
     state = next(newest.glob("global_step*/*optim_states.pt"))
-    state.write_bytes(state.read_bytes()[:-1] + b"\1")  # it would be unpickled if its hash were not compared
-    older = checkpoints.newest(tmp_path)
+    state.write_bytes(state.read_bytes()[:-1] + b"\1")  # it would be loaded if its hash were not compared
+    with pytest.raises(checkpoints.CheckpointError, match=rf"{state.name} do not match"):
+        consolidate(newest, tmp_path / "damaged")
+    older = checkpoints.newest(two)
     assert older is not None and checkpoints.step(older) == checkpoints.step(newest) - 1
+    shutil.copytree(two, one)
 
     trained.launch_quietly(job, 2, lambda *_, **__: None)
+    trained.launch_quietly(interrupted_job(one, accumulation=2), 1, lambda *_, **__: None)
 
-    resumed, reference = load_file(tmp_path / "out" / "model.safetensors"), load_file(trained.pretrained().artifact.path("model.safetensors"))
-    assert resumed.keys() == reference.keys()
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["resumed_from"] > 0 and summary["tokens"] == trained.pretrained().artifact.metrics["tokens"]
-    assert all(torch.equal(resumed[name], reference[name]) for name in reference)
-    assert "do not match their recorded hashes" in (tmp_path / "launch.log").read_text()
+    reference = trained.pretrained().artifact
+    assert difference(two / "out" / "model.safetensors", reference.path("model.safetensors")) == 0
+    assert difference(one / "out" / "model.safetensors", reference.path("model.safetensors")) < 1e-3
+    for folder in (two, one):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["resumed_from"] == checkpoints.step(older) and summary["tokens"] == reference.metrics["tokens"]
+        assert validation_loss(folder / "out") == pytest.approx(reference.metrics["validation_loss"], abs=1e-3)
+        assert "do not match their recorded hashes" in (folder / "launch.log").read_text()
+
+
+@pytest.mark.slow
+def test_every_zero_stage_ends_with_the_same_loss_and_goes_on_in_another_layout(tmp_path: Path) -> None:
+    """Two processes with each stage; what was stopped at stage 3 goes on in one process at stage 0."""
+    losses = {}
+    for stage in (0, 1, 2, 3):
+        folder = tmp_path / str(stage)
+        folder.mkdir()
+        job = interrupted_job(folder, zero_stage=stage) if stage < 3 else preempted(folder, zero_stage=3)
+        if stage == 3:
+            newest = checkpoints.newest(folder)
+            assert newest is not None and difference(consolidate(newest, tmp_path / "whole"), newest / "model.safetensors") == 0
+            shutil.copytree(folder, tmp_path / "elsewhere")
+        trained.launch_quietly(job, 2, lambda *_, **__: None)
+        losses[stage] = validation_loss(folder / "out")
+    trained.launch_quietly(interrupted_job(tmp_path / "elsewhere", zero_stage=0, accumulation=2), 1, lambda *_, **__: None)
+    losses["elsewhere"] = validation_loss(tmp_path / "elsewhere" / "out")
+    assert max(losses.values()) - min(losses.values()) < 1e-4, losses
+
+
+def refused(tmp_path: Path, compute: dict[str, object] = trained.COMPUTE, **settings: object) -> Callable[[], object]:
+    """A pretraining whose processes must not be started."""
+
+    def launch(job: Path, processes: int, progress: object) -> None:
+        raise AssertionError("a process was started")
+
+    inputs = trained.corpus()
+    bench = Bench(tmp_path, tmp_path, 1, tmp_path, launch)
+    config = PretrainedCheckpointConfig(**{**trained.PRETRAINING.model_dump(), **settings})
+    return lambda: LINK.make(bench, config, inputs["tokens"], inputs["tokenizer"], compute)
+
+
+def test_more_gpus_than_there_are_are_refused_before_launch(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="device: cuda is asked for"):
+        refused(tmp_path, device="cuda")()
+
+
+def test_a_batch_that_cannot_fit_is_refused_before_launch(tmp_path: Path) -> None:
+    with pytest.raises(MemoryRefusedError, match=r"Smallest change that fits: micro_batch: \d+, accumulation: \d+"):
+        refused(tmp_path, micro_batch=2**16)()
+
+
+def test_a_checkpoint_with_a_missing_shard_is_refused_before_launch(tmp_path: Path) -> None:
+    weights = load_file(trained.pretrained().artifact.path("model.safetensors"))
+    shutil.copy(trained.pretrained().artifact.path("config.json"), tmp_path)
+    names = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(weights))}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    save_file({name: weights[name] for name in names if names[name].startswith("model-00001")}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors is missing"):
+        refused(tmp_path / "work", from_pretrained=str(tmp_path))()
+    with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors is missing"):
+        observe(PretrainedCheckpointConfig(from_pretrained=str(tmp_path)))
+
+
+def test_a_checkpoint_that_means_other_tokens_is_refused_before_launch(tmp_path: Path) -> None:
+    made = trained.pretrained().artifact
+    shutil.copy(made.path("model.safetensors"), tmp_path)
+    settings = made.json("config.json")
+    for change, message in (({"pad_token_id": 1}, "means token 1 by pad_token, the tokenizer 0"), ({"vocab_size": 9}, "knows 9 tokens")):
+        (tmp_path / "config.json").write_text(json.dumps({**settings, **change}))
+        with pytest.raises(TokenizerMismatchError, match=message):
+            refused(tmp_path / "work", from_pretrained=str(tmp_path))()
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    settings = json.loads(interrupted_job(tmp_path).read_text())
+    job = TrainingJob.model_validate({**settings, "learning_rate": 1e30, "warmup": 0}).write(tmp_path / "job.json")  # the first update ruins it
+    with pytest.raises(LossError, match=r"loss is nan at update 2 of 40, on blocks \d+, \d+.* last whole checkpoint is kept. Remedy: a lower"):
+        trained.launch_quietly(job, 2, lambda *_, **__: None)
+    kept = checkpoints.newest(tmp_path)
+    assert kept is not None and checkpoints.step(kept) == 1
+    assert all(torch.isfinite(weight).all() for weight in load_file(kept / "model.safetensors").values())
+    assert not (tmp_path / "out").exists()
 
 
 def test_observed_is_the_configuration_and_every_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,14 +218,14 @@ def test_observed_is_the_configuration_and_every_shard(tmp_path: Path, monkeypat
     folder.mkdir()
     names = ("config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
     for name in (*names, "README.md"):
-        (folder / name).write_text("{}")
+        (folder / name).write_text('{"weight_map": {}}')
     config = PretrainedCheckpointConfig(from_pretrained="weights")  # in the data root
     before = observe(config)
     assert set(before["files"]) == set(names)
     for name in names:
-        (folder / name).write_text("{} ")
+        (folder / name).write_text('{"weight_map": {}} ')
         assert observe(config) != before
-        (folder / name).write_text("{}")
+        (folder / name).write_text('{"weight_map": {}}')
     assert observe(PretrainedCheckpointConfig()) == {}
 
 
@@ -122,7 +243,7 @@ def test_weights_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="safetensors"):
         masked_model(None, None, tmp_path, tokenizer, len(tokenizer), trained.CONTEXT)
     with pytest.raises(OSError, match="safetensors"):
-        classifier(tmp_path, Classification(train=tmp_path, evaluation=tmp_path, labels=("a", "b")))
+        classifier(Classification(train=tmp_path, evaluation=tmp_path, labels=("a", "b")), tmp_path, tokenizer)
 
 
 def test_a_checkpoint_continued_from_brings_its_licence(tmp_path: Path) -> None:

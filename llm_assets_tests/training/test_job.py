@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llm_assets.training.job import Classification, Masked, TrainingJob
-from llm_assets.training.zero import deepspeed_config
+from llm_assets.training.job import Classification, Masked, Optimization, TrainingJob
 
 COMMON = {"tokenizer": "t", "output": "o", "scratch": "s", "steps": 3, "evaluate_every": 1, "micro_batch": 2, "learning_rate": 1e-3}
 
@@ -22,10 +21,20 @@ def test_an_unknown_key_is_refused() -> None:
         TrainingJob(objective=Masked(tokens=Path("x")), stepz=3, **COMMON)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_deepspeed_gets_the_stage_and_a_cpu_optimizer_without_cuda(stage: int) -> None:
-    job = TrainingJob(objective=Masked(tokens=Path("x")), zero_stage=stage, **COMMON)
-    cpu, cuda = deepspeed_config(job, cuda=False), deepspeed_config(job, cuda=True)
-    assert cpu["zero_optimization"]["stage"] == stage
-    assert cpu["optimizer"]["params"]["torch_adam"] and "fused" not in cpu["optimizer"]["params"] and not cpu["bf16"]["enabled"]
-    assert cuda["optimizer"]["params"]["fused"] and cuda["bf16"]["enabled"]
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"optimizer": "lion"}, "'adamw', 'nadamw' or 'sgd'"),
+        ({"schedule": "polynomial"}, "'linear', 'cosine', 'constant_with_warmup' or 'warmup_stable_decay'"),
+        ({"offload_optimizer": "nvme"}, "'none' or 'cpu'"),
+        ({"offload_optimizer": "cpu", "zero_stage": 0}, r"offload_optimizer: cpu needs zero_stage 1, 2 or 3 \(it is 0\)"),
+        ({"offload_parameters": "cpu", "zero_stage": 2}, r"offload_parameters: cpu needs zero_stage 3 \(it is 2\)"),
+        ({"offload_optimizer": "cpu", "device": "cpu"}, "offload_optimizer: cpu with device: cpu moves nothing"),
+        ({"offload_optimizer": "cpu", "optimizer": "sgd"}, r"needs optimizer adamw \(it is sgd\)"),
+        ({"schedule": "warmup_stable_decay", "warmup": 0.5, "decay": 0.6}, r"warmup \(0.5\) and decay \(0.6\).*must not exceed 1"),
+        ({"beta2": 1.0}, "beta2"),
+    ],
+)
+def test_impossible_settings_are_refused_naming_key_and_remedy(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Optimization(**settings)

@@ -36,7 +36,7 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
         group_name=f"{spec.name}_{link.stage}",
         owners=[f"team:{link.role}"],
         kinds=set(link.kinds),
-        code_version=f"{link.version}-{digest(section.model_dump(mode='json'))[:12]}",
+        code_version=f"{link.version}-{digest(section.recipe())[:12]}",
         description=link.description,
         tags={"llm_assets/kind": "act" if link.act else "made"},
         skippable=outward,

@@ -1,0 +1,120 @@
+"""The estimate on cases worked by hand, and its activations against what autograd keeps of a real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_assets.training import memory
+from llm_assets.training.devices import Software, decide
+from llm_assets.training.job import Classification, Masked, ModelShape, TrainingJob
+from llm_assets.training.memory import Dimensions, MemoryRefusedError, activations, estimate, refuse_too_large
+
+BILLION = Dimensions(10**9, 1000, 64, 2, 2, 128, gated=True, scores=False, sparse=True)
+GPU = {"kind": "cuda", "name": "A100", "count": 8, "memory_bytes": 80 * 2**30, "compute_capability": "8.0"}
+
+
+def job(device: str = "cpu", masked: bool = True, **settings: object) -> TrainingJob:
+    objective = Masked(tokens=Path("t")) if masked else Classification(train=Path("a"), evaluation=Path("b"), labels=("n", "p"))
+    hardware = decide("auto", 1, [GPU] if device == "cuda" else [], Software(torch_has_cuda=True, flash_attention=False), packed=masked)
+    common = {"tokenizer": "t", "output": "o", "scratch": "s", "steps": 3, "evaluate_every": 1, "micro_batch": 2, "hardware": hardware}
+    return TrainingJob(objective=objective, **{**common, **settings})
+
+
+def test_parameters_of_a_new_model_are_those_of_the_real_one() -> None:
+    found = memory.new_model(ModelShape(hidden=32, layers=2, heads=2, intermediate=48), 27)
+    assert found.parameters == 19515  # 27 x 32 + 32; 2 layers of 8,736 but one norm less; 32; 32 x 32 + 32 + 27
+
+
+def test_states_by_stage_as_in_the_paper() -> None:
+    """Mixed precision, N = 4: 2 bytes of weights, 2 of gradients, 12 of states a parameter (Rajbhandari et al. 2020, figure 1)."""
+    stages = {stage: estimate(job("cuda", zero_stage=stage), 4, BILLION, 128) for stage in (0, 1, 2, 3)}
+    share = 250_000_000
+    assert stages[0].weights == 2e9 and stages[0].gradients == 2e9 and stages[0].optimizer == 12e9
+    assert stages[1].optimizer == (12 + 8) * share  # and two temporaries of an update
+    assert stages[1].gradients == 2e9 + 4 * share and stages[2].gradients == 2 * share + 4 * share
+    assert stages[3].weights == 2 * share + 2e9  # up to 1e9 gathered parameters stay
+    assert stages[0].total > stages[1].total > stages[2].total
+
+
+def test_offload_leaves_the_device() -> None:
+    here = estimate(job("cuda", zero_stage=3), 4, BILLION, 128)
+    away = estimate(job("cuda", zero_stage=3, offload_optimizer="cpu", offload_parameters="cpu"), 4, BILLION, 128)
+    assert away.optimizer == 0 and here.weights - away.weights == 2 * 250_000_000
+
+
+def test_float32_on_a_cpu_and_other_optimizers() -> None:
+    plain, sgd = estimate(job(zero_stage=0), 1, BILLION, 128), estimate(job(zero_stage=0, optimizer="sgd"), 1, BILLION, 128)
+    assert (plain.weights, plain.gradients, plain.optimizer, sgd.optimizer) == (4e9, 4e9, 8e9, 4e9)
+
+
+@pytest.mark.parametrize("wide", [160, 320])
+def test_activations_are_what_autograd_keeps(wide: int) -> None:
+    """A layer's share of the storages saved for the backward pass, three layers more against three layers less."""
+    import torch
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    texts, length, hidden = 4, 32, 96
+
+    def saved(layers: int) -> int:
+        shape = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 3, "intermediate_size": wide}
+        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id"), 0)
+        model = ModernBertForMaskedLM(ModernBertConfig(vocab_size=50, sparse_prediction=True, **shape, **tokens)).train()
+        own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if (place := tensor.untyped_storage().data_ptr()) not in own:
+                kept[place] = tensor  # held, so that no storage is counted twice under one address
+            return tensor
+
+        mask = torch.ones(texts, 1, length, length, dtype=torch.bool)
+        ids = torch.ones(texts, length, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(input_ids=ids, attention_mask=dict.fromkeys(model.config.layer_types, mask), labels=ids)
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    measured = saved(7) - saved(4)
+    dimensions = {layers: Dimensions(0, 50, hidden, layers, 3, wide, gated=True, scores=False, sparse=True) for layers in (7, 4)}
+    foreseen = {layers: activations(job(), found, texts * length, length, 4) for layers, found in dimensions.items()}
+    assert foreseen[7] - foreseen[4] == pytest.approx(measured, rel=0.05)
+
+
+def test_checkpointing_keeps_a_layers_input_alone() -> None:
+    model = Dimensions(0, 50, 64, 10, 2, 128, gated=True, scores=False, sparse=True)
+    found = activations(job(masked=False, activation_checkpointing=True), model, 100, 10, 2)
+    assert found == 100 * 2 * (10 * 64 + 11 * 64 + 4 * 128 + 2 * 64)
+
+
+def test_scores_grow_with_the_square_of_the_length() -> None:
+    model = Dimensions(0, 50, 64, 1, 2, 128, gated=False, scores=True, sparse=False)
+    assert activations(job(masked=False), model, 10, 10, 2) == 10 * 2 * (11 * 64 + 2 * 128 + 3 * 2 * 10 + 2 * 64)
+
+
+@pytest.mark.parametrize(
+    "settings, processes, parameters, memory_bytes, remedy",
+    [
+        ({"micro_batch": 64}, 1, 3_000_000, 10 * 2**30, "micro_batch: 32, accumulation: 2"),  # 15.3 GiB, 14.4 of them activations
+        ({"micro_batch": 1}, 1, 3_000_000, 960 * 2**20, "activation_checkpointing: true"),
+        ({"micro_batch": 1, "zero_stage": 0, "activation_checkpointing": True}, 4, 300_000_000, 5_800_000_000, "zero_stage: 1"),
+        ({"micro_batch": 8}, 1, 3_000_000, 880 * 2**20, "micro_batch: 1, accumulation: 8, activation_checkpointing: true"),
+        ({"micro_batch": 1}, 1, 3_000_000, 500 * 2**20, None),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_the_smallest_change(
+    settings: dict[str, object], processes: int, parameters: int, memory_bytes: int, remedy: str | None
+) -> None:
+    model = Dimensions(parameters, 1000, 512, 24, 8, 1024, gated=True, scores=False, sparse=True)
+    message = rf"Smallest change that fits: {remedy} \(about" if remedy else "No setting makes it fit"
+    with pytest.raises(MemoryRefusedError, match=message):
+        refuse_too_large(job(**settings), processes, model, 256, memory_bytes)
+
+
+def test_a_gpu_may_be_relieved_by_offload() -> None:
+    asked = job("cuda", micro_batch=1, activation_checkpointing=True)
+    with pytest.raises(MemoryRefusedError, match=r"fits: zero_stage: 1, offload_optimizer: cpu \(about"):
+        refuse_too_large(asked, 1, BILLION, 128, 16 * 2**30)
+
+
+def test_what_fits_passes() -> None:
+    assert refuse_too_large(job(), 1, BILLION, 128, 64 * 2**30).total == estimate(job(), 1, BILLION, 128).total
