@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from llm_assets.serving.engine import activated
+from llm_assets.training.heads import VALUE, Problem, parts
+
 if TYPE_CHECKING:
     import numpy
 
@@ -30,16 +33,18 @@ class Classifier(Protocol):
 
 
 class Majority:
-    """Says what most training texts are; its probabilities are the labels' shares."""
+    """Says the same of every text: each label's share of the training texts, or the mean of their numbers."""
 
     def __init__(self, labels: list[str], shares: list[float]) -> None:
         self.labels = labels
         self.shares = shares
 
     @classmethod
-    def fit(cls, texts: Sequence[str], answers: Sequence[str]) -> Majority:
-        """Count the labels."""
-        counts = Counter(answers)
+    def fit(cls, texts: Sequence[str], answers: Sequence[str], problem: Problem = "single_label") -> Majority:
+        """Count the labels, or average the numbers."""
+        if problem == "regression":
+            return cls([VALUE], [sum(map(float, answers)) / len(answers)])
+        counts = Counter(name for answer in answers for name in parts(answer, problem))
         labels = sorted(counts)
         return cls(labels, [counts[label] / len(answers) for label in labels])
 
@@ -58,47 +63,47 @@ class Majority:
 
 
 class TfidfLogisticRegression:
-    """TF-IDF of character 1- to 3-grams into a logistic regression: for short Chinese texts a baseline hard to beat."""
+    """TF-IDF of character 1- to 3-grams into a logistic regression: for short Chinese texts a baseline hard to beat.
 
-    def __init__(self, labels: list[str], terms: dict[str, int], idf: numpy.ndarray, weights: numpy.ndarray, bias: numpy.ndarray) -> None:
+    Where a text has several labels there is one regression a label, and for numbers a linear one (ridge).
+    """
+
+    def __init__(
+        self, labels: list[str], terms: dict[str, int], idf: numpy.ndarray, weights: numpy.ndarray, bias: numpy.ndarray, problem: Problem
+    ) -> None:
         self.labels = labels
         self.terms = terms
         self.idf = idf  # [terms]
         self.weights = weights  # [labels, terms]
         self.bias = bias  # [labels]
+        self.problem: Problem = problem
         self._vectorizer = _vectorizer(vocabulary=terms)
         self._vectorizer.idf_ = idf
 
     @classmethod
-    def fit(cls, texts: Sequence[str], answers: Sequence[str]) -> TfidfLogisticRegression:
+    def fit(cls, texts: Sequence[str], answers: Sequence[str], problem: Problem = "single_label") -> TfidfLogisticRegression:
         """Train on texts and their labels; 14,600 reviews take about 6 s on one core."""
-        import numpy
-        from sklearn.linear_model import LogisticRegression
-
         vectorizer = _vectorizer(min_df=2)
         features = vectorizer.fit_transform(texts)
-        model = LogisticRegression(C=REGULARIZATION, max_iter=300).fit(features, answers)
-        weights, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # one row for the second class; the sigmoid is the softmax against a row of zeros
-            weights, bias = numpy.vstack([0 * weights, weights]), numpy.concatenate([0 * bias, bias])
+        labels, weights, bias = _regression(features, answers, problem)
         terms = {term: int(index) for term, index in vectorizer.vocabulary_.items()}
-        return cls(list(model.classes_), terms, vectorizer.idf_.astype("float32"), weights.astype("float32"), bias.astype("float32"))
+        return cls(labels, terms, vectorizer.idf_.astype("float32"), weights.astype("float32"), bias.astype("float32"), problem)
 
     def classify(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities [texts, labels]."""
         import numpy
 
         logits = numpy.asarray(self._vectorizer.transform(texts) @ self.weights.T) + self.bias
-        exponentials = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-        return (exponentials / exponentials.sum(axis=1, keepdims=True)).tolist()  # type: ignore[no-any-return]
+        return activated(self.problem, logits).tolist()  # type: ignore[no-any-return]
 
     def save(self, directory: Path) -> None:
-        """Write ``tfidf.json`` (labels, terms in the order of their columns) and ``tfidf.safetensors``."""
+        """Write ``tfidf.json`` (labels, problem, terms in the order of their columns) and ``tfidf.safetensors``."""
         import numpy
         from safetensors.numpy import save_file
 
         ordered = sorted(self.terms, key=self.terms.__getitem__)
-        (directory / "tfidf.json").write_text(json.dumps({"labels": self.labels, "terms": ordered}, ensure_ascii=False), encoding="utf-8")
+        settings = {"labels": self.labels, "problem": self.problem, "terms": ordered}
+        (directory / "tfidf.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
         arrays = {"idf": self.idf, "weights": self.weights, "bias": self.bias}
         # safetensors writes an array's memory as it lies and its shape as if in rows; scikit-learn's lies in columns.
         save_file({name: numpy.ascontiguousarray(array) for name, array in arrays.items()}, directory / "tfidf.safetensors")
@@ -110,7 +115,28 @@ class TfidfLogisticRegression:
 
         settings = json.loads((directory / "tfidf.json").read_text(encoding="utf-8"))
         terms = {term: index for index, term in enumerate(settings["terms"])}
-        return cls(settings["labels"], terms, **load_file(directory / "tfidf.safetensors"))
+        return cls(settings["labels"], terms, **load_file(directory / "tfidf.safetensors"), problem=settings.get("problem", "single_label"))
+
+
+def _regression(features: Any, answers: Sequence[str], problem: Problem) -> tuple[list[str], numpy.ndarray, numpy.ndarray]:
+    """Labels, weights [labels, terms] and bias [labels] of a regression on ``features`` [texts, terms]."""
+    import numpy
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if problem == "regression":
+        ridge = Ridge(alpha=1 / REGULARIZATION).fit(features, [float(answer) for answer in answers])
+        return [VALUE], numpy.atleast_2d(ridge.coef_), numpy.atleast_1d(ridge.intercept_)
+    if problem == "multi_label":
+        named = [parts(answer, problem) for answer in answers]
+        labels = sorted({name for names in named for name in names})
+        each = [_regression(features, [str(label in names) for names in named], "single_label") for label in labels]
+        # Softmax against the row of zeros that stands for False is the sigmoid.
+        return labels, numpy.stack([weights[-1] - weights[0] for _, weights, _ in each]), numpy.stack([bias[-1] - bias[0] for *_, bias in each])
+    model = LogisticRegression(C=REGULARIZATION, max_iter=300).fit(features, answers)
+    weights, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row for the second class; the sigmoid is the softmax against a row of zeros
+        weights, bias = numpy.vstack([0 * weights, weights]), numpy.concatenate([0 * bias, bias])
+    return list(model.classes_), weights, bias
 
 
 def _vectorizer(**settings: Any) -> Any:

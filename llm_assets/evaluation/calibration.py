@@ -49,3 +49,10 @@ def brier_score(probabilities: Sequence[Sequence[float]], truth: Sequence[int]) 
     errors = numpy.array(probabilities, dtype=float)
     errors[numpy.arange(len(errors)), numpy.asarray(truth)] -= 1
     return float((errors**2).sum(axis=1).mean())
+
+
+def label_brier_score(probabilities: Sequence[Sequence[float]], truth: Sequence[Sequence[float]]) -> float:
+    """``brier_score`` where a text may have several labels: ``truth`` [documents, labels] holds 1 for those it has. 0 is best."""
+    import numpy
+
+    return float(((numpy.asarray(probabilities, dtype=float) - numpy.asarray(truth, dtype=float)) ** 2).sum(axis=1).mean())

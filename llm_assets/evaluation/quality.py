@@ -2,12 +2,68 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llm_assets.training.heads import Problem, parts
+
 if TYPE_CHECKING:
     import numpy
+
+Intervals = dict[str, tuple[float, float]]
+SCORES: dict[Problem, str] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "r2"}  # of ``figures``: more is better, 1 is best
+
+
+def figures(labels: Sequence[str], predicted: Sequence[str], problem: Problem) -> dict[str, float]:
+    """What predictions are worth, by metric; labels as tables have them (``training/heads.py: canonical``).
+
+    One label: accuracy, macro F1. Several: the share of texts with exactly the right ones, micro and macro F1 over labels.
+    Numbers: mean squared and absolute error, Pearson's correlation, and R², the share of the variance that is explained.
+    """
+    if problem == "regression":
+        return _errors([float(label) for label in labels], [float(guess) for guess in predicted])
+    if problem == "single_label":
+        return {"accuracy": accuracy(labels, predicted), "macro_f1": macro_f1(labels, predicted)}
+    found = per_label(labels, predicted, sorted({name for label in labels for name in parts(label, problem)}))
+    hits = sum(len(set(parts(label, problem)) & set(parts(guess, problem))) for label, guess in zip(labels, predicted, strict=True))
+    named = sum(len(parts(label, problem)) for label in (*labels, *predicted))
+    return {
+        "subset_accuracy": accuracy(labels, predicted),
+        "micro_f1": 2 * hits / named if named else 1.0,
+        "macro_f1": sum(row["f1"] for row in found.values()) / len(found) if found else 1.0,
+    }
+
+
+def constant_score(labels: Sequence[str], problem: Problem) -> float:
+    """The score (``SCORES``) of the best answer that is the same for every text."""
+    if problem == "regression":
+        return 0.0  # the mean explains nothing of the variance
+    counts = sorted(Counter(name for label in labels for name in parts(label, problem)).values(), reverse=True)
+    if problem == "single_label":
+        return counts[0] / len(labels)
+    # Of all sets of k labels the k commonest hit most.
+    return max((2 * sum(counts[:most]) / (most * len(labels) + sum(counts)) for most in range(1, len(counts) + 1)), default=1.0)
+
+
+def per_label(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Like ``per_class`` where a text may have several labels: each label is a question of its own."""
+    asked, said = ([parts(label, "multi_label") for label in column] for column in (labels, predicted))
+    return {
+        name: per_class([str(name in label) for label in asked], [str(name in label) for label in said], [str(True)])[str(True)] for name in names
+    }
+
+
+def _errors(truth: Sequence[float], guesses: Sequence[float]) -> dict[str, float]:
+    """Errors of numbers; a correlation with a constant is 0, and so is R² where all numbers are one."""
+    import numpy
+
+    _require(truth, guesses)
+    right, said = numpy.asarray(truth), numpy.asarray(guesses)
+    squared, variance, spread = float(((said - right) ** 2).mean()), float(right.var()), float(said.std())
+    pearson = float(((right - right.mean()) * (said - said.mean())).mean()) / (variance**0.5 * spread) if variance and spread else 0.0
+    return {"mse": squared, "mae": float(abs(said - right).mean()), "pearson": pearson, "r2": 1 - squared / variance if variance else 0.0}
 
 
 def accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
@@ -62,7 +118,7 @@ def agreement_by_label(one: Mapping[str, str], other: Mapping[str, str], labels:
     return {label: agreement({key: one[key] for key in one.keys() & keys}, other) for label, keys in sorted(documents.items())}
 
 
-def bootstrap_intervals(labels: Sequence[str], predicted: Sequence[str], samples: int = 2000, seed: int = 0) -> dict[str, tuple[float, float]]:
+def bootstrap_intervals(labels: Sequence[str], predicted: Sequence[str], samples: int = 2000, seed: int = 0) -> Intervals:
     """The 95% intervals of ``accuracy`` and ``macro_f1``, resampling documents (percentile bootstrap, Efron & Tibshirani 1993, chapter 13).
 
     They say how much the figures would move with another draw of as many documents; another training is not in them.
@@ -83,9 +139,30 @@ def bootstrap_intervals(labels: Sequence[str], predicted: Sequence[str], samples
     return {name: (float(numpy.quantile(values, 0.025)), float(numpy.quantile(values, 0.975))) for name, values in found.items()}
 
 
+def bootstrap_scores(labels: Sequence[str], predicted: Sequence[str], problem: Problem, samples: int = 2000, seed: int = 0) -> Intervals:
+    """The 95% intervals of ``SCORES``' figure where texts have several labels or numbers, as ``bootstrap_intervals``; where one, of its two."""
+    import numpy
+
+    if problem == "single_label":
+        return bootstrap_intervals(labels, predicted, samples, seed)
+    if problem == "multi_label":
+        asked, said = ([set(parts(label, problem)) for label in column] for column in (labels, predicted))
+        columns: numpy.ndarray = numpy.array([[len(one & other), len(one) + len(other)] for one, other in zip(asked, said, strict=True)], dtype=float)
+    else:
+        truth, guesses = numpy.array(labels, dtype=float), numpy.array(predicted, dtype=float)
+        columns = numpy.stack([(guesses - truth) ** 2, truth - truth.mean(), (truth - truth.mean()) ** 2], axis=1)
+    random = numpy.random.default_rng(seed)
+    sums = numpy.stack([columns[random.integers(0, len(columns), len(columns))].sum(axis=0) for _ in range(samples)])
+    if problem == "multi_label":
+        values = 2 * sums[:, 0] / numpy.maximum(sums[:, 1], 1)
+    else:
+        values = 1 - sums[:, 0] / numpy.maximum(sums[:, 2] - sums[:, 1] ** 2 / len(columns), numpy.finfo(float).tiny)
+    return {SCORES[problem]: (float(numpy.quantile(values, 0.025)), float(numpy.quantile(values, 0.975)))}
+
+
 @dataclass(frozen=True)
 class Difference:
-    """One classifier minus another in accuracy over the same documents, with a 95% interval."""
+    """One classifier minus another in what ``predictions.merit`` says of each document, with a 95% interval."""
 
     documents: int
     mean: float
@@ -98,8 +175,8 @@ class Difference:
         return self.high < 0
 
 
-def paired_bootstrap(candidate: Mapping[str, bool], champion: Mapping[str, bool], samples: int = 2000, seed: int = 0) -> Difference | None:
-    """Compare which documents two classifiers got right, resampling documents (Efron & Tibshirani 1993, chapter 13).
+def paired_bootstrap(candidate: Mapping[str, float], champion: Mapping[str, float], samples: int = 2000, seed: int = 0) -> Difference | None:
+    """Compare which documents two classifiers got right, or how near they came, resampling documents (Efron & Tibshirani 1993, chapter 13).
 
     Pairing by document takes out the part of the noise that both share. None where no document is common.
     """
@@ -108,15 +185,15 @@ def paired_bootstrap(candidate: Mapping[str, bool], champion: Mapping[str, bool]
     common = sorted(candidate.keys() & champion.keys())
     if not common:
         return None
-    gains: numpy.ndarray = numpy.array([int(candidate[key]) - int(champion[key]) for key in common])
+    gains: numpy.ndarray = numpy.array([float(candidate[key]) - float(champion[key]) for key in common])
     random = numpy.random.default_rng(seed)
-    # Only three values occur, so a resample is one multinomial draw of their counts.
+    # Right or wrong, only three values occur: a resample is one multinomial draw of their counts.
     values, counts = numpy.unique(gains, return_counts=True)
     means = random.multinomial(len(gains), counts / len(gains), size=samples) @ values / len(gains)
     low, high = numpy.quantile(means, (0.025, 0.975))
     return Difference(len(common), float(gains.mean()), float(low), float(high))
 
 
-def _require(labels: Sequence[str], predicted: Sequence[str]) -> None:
+def _require(labels: Sequence[object], predicted: Sequence[object]) -> None:
     if not labels or len(labels) != len(predicted):
         raise ValueError(f"{len(labels)} labels against {len(predicted)} predictions: both must cover the same documents, at least one")

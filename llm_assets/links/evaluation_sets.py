@@ -17,6 +17,7 @@ from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.heads import Problem, canonical, parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +33,7 @@ class EvaluationSetsConfig(Section):
     version: int = Field(1, ge=1, description="raised by hand to draw new sets; figures of different versions do not compare")
     test_share: float = Field(0.10, gt=0, lt=1, description="of the near-duplicate clusters")
     validation_share: float = Field(0.05, gt=0, lt=1, description="of the near-duplicate clusters")
+    problem: Problem = Field("single_label", description="what a label is, as in labelled_examples")
     sources: list[str] | None = Field(None, description="sources they are drawn from; documents of any other then leave the sets as they are")
     near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
 
@@ -68,7 +70,7 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
         if keys[index]:
             groups[cluster].append(index)
 
-    doc_ids, labels = raw["doc_id"].to_pylist(), raw["label"].to_pylist()
+    doc_ids, labels = raw["doc_id"].to_pylist(), [canonical(label, config.problem) for label in raw["label"].to_pylist()]
     domain = domains(raw["metadata"].to_pylist())
     rows: list[dict[str, Any]] = []
     members: set[tuple[str, str]] = set()
@@ -89,9 +91,9 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
     for name, records, columns in (("evaluation", rows, COLUMNS), ("members", pairs, ("doc_id", "cluster"))):
         schema = pa.schema([(column, pa.string()) for column in columns])
         pq.write_table(pa.Table.from_pylist(records, schema), bench.directory / f"{name}.parquet")
-    write_json(bench.directory / "labels.json", sorted({row["label"] for row in rows}))
+    write_json(bench.directory / "labels.json", sorted({name for row in rows for name in parts(row["label"], config.problem)}))
     sizes = Counter(row["split"] for row in rows)
-    balance = Counter(f"{row['split']} {row['label']}" for row in rows)
+    balance = Counter(f"{row['split']} {name}" for row in rows for name in parts(row["label"], config.problem))
     bars(bench.directory, "labels", dict(sorted(balance.items())), "Documents by set and label", "documents")
     histogram(bench.directory, "lengths", [len(row["text"]) for row in rows], "Length of the evaluation documents", "characters")
     return Made(
@@ -139,15 +141,17 @@ def _sets_disjoint(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     table = artifact.table("evaluation.parquet", ["split", "label"])
-    labels = artifact.json("labels.json")
-    counts = Counter(zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True))
+    labels, problem = artifact.json("labels.json"), artifact.manifest.recipe["config"].get("problem", "single_label")
+    pairs = zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True)
+    counts = Counter((split, name) for split, label in pairs for name in parts(label, problem))
     missing = [f"{split} {label}" for split in ("validation", "test") for label in labels if not counts[split, label]]
+    enough = len(labels) > 1 or problem == "regression"  # whose one label is any number
     return Verdict(
         check="every_label_in_every_set",
-        passed=len(labels) > 1 and not missing,
+        passed=enough and not missing,
         description=f"{len(labels)} labels"
         + (f"; no document for {', '.join(missing)}" if missing else ", each in both sets")
-        + ("" if len(labels) > 1 else "; a classifier needs at least two"),
+        + ("" if enough else "; a classifier needs at least two"),
         values={f"{split} {label}": count for (split, label), count in sorted(counts.items())},
     )
 

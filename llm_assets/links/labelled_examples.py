@@ -17,6 +17,7 @@ from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.heads import Problem, canonical, parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 class LabelledExamplesConfig(Section):
     """Which labelled documents are trained on."""
 
+    problem: Problem = Field(
+        "single_label", description="what a label is: one name, several with a bar between them (`room|price`; empty: none applies), or a number"
+    )
     labels: list[str] | None = Field(None, min_length=2, description="only documents with these; none: every label found")
     minimum_share: float = Field(0.1, ge=0, le=0.5, description="the check fails when a label has a smaller share of the examples")
     noise_folds: int = Field(3, ge=0, le=20, description="parts of the cross-validation that estimates label noise; 0: not estimated")
@@ -35,6 +39,10 @@ class LabelledExamplesConfig(Section):
 
     @model_validator(mode="after")
     def _suspects_are_known(self) -> Self:
+        if self.problem == "regression" and self.labels:
+            raise ValueError("labelled_examples: labels name what a text may be, but a regression's labels are numbers; leave them out")
+        if self.problem != "single_label" and self.drop_suspects:
+            raise ValueError(f"labelled_examples: drop_suspects is for texts with one label each, the problem is {self.problem}; leave it out")
         if self.drop_suspects and self.noise_folds < 2:
             raise ValueError("labelled_examples: drop_suspects needs label noise to be estimated; set noise_folds to 2 or more")
         if self.noise_folds == 1:
@@ -47,7 +55,8 @@ def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus
 
     The clean corpus holds neither duplicates nor anything of the evaluation sets, so the examples do not either. A text
     that stands with two labels is left out and counted: nobody could learn which is right. How many of the other labels
-    are wrong is estimated by confident learning; `suspects.parquet` names the doubtful ones. `provenance` is the source.
+    are wrong is estimated by confident learning, where each text has one; `suspects.parquet` names the doubtful ones.
+    `provenance` is the source. Several labels of a text are written in alphabetical order.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -62,11 +71,16 @@ def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus
         dropped = set(noise.suspects.tolist())
         examples = examples.take(pa.array([index for index in range(len(examples)) if index not in dropped], pa.int64()))
     pq.write_table(examples, bench.directory / "train.parquet")
-    label, domain = examples["label"].to_pylist(), [str(name) for name in examples["domain"].to_pylist()]
-    counts = dict(sorted(Counter(label).items()))
-    both = {f"{one} / {other}": count for (one, other), count in sorted(Counter(zip(label, domain, strict=True)).items())}
+    named = [parts(label, config.problem) for label in examples["label"].to_pylist()]
+    domain = [str(name) for name in examples["domain"].to_pylist()]
+    counts = dict(sorted(Counter(name for names in named for name in names).items()))
+    pairs = Counter((name, place) for names, place in zip(named, domain, strict=True) for name in names)
+    both = {f"{one} / {other}": count for (one, other), count in sorted(pairs.items())}
     write_json(bench.directory / "labels.json", list(counts))
-    bars(bench.directory, "labels", counts, "Examples of each label", "documents")
+    if config.problem == "regression":
+        histogram(bench.directory, "labels", [float(label) for label in examples["label"].to_pylist()], "Labels of the examples", "label")
+    else:
+        bars(bench.directory, "labels", counts, "Examples of each label", "documents")
     bars(bench.directory, "labels_by_domain", both, "Examples of each label and domain", "documents")
     histogram(bench.directory, "lengths", pc.utf8_length(examples["text"]).to_pylist(), "Length of the examples", "characters")
     return Made(
@@ -94,12 +108,12 @@ def _labelled(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifa
     for batch in clean_corpus.batches("documents.parquet", columns):
         read += len(batch)
         kept = pa.Table.from_batches([batch]).filter(pc.is_valid(batch["label"]))
-        if config.labels:
-            declared = pc.is_in(kept["label"], pa.array(config.labels, pa.string()))
-            outside.update(kept.filter(pc.invert(declared))["label"].to_pylist())
-            kept = kept.filter(declared)
+        labels = [canonical(label, config.problem) for label in kept["label"].to_pylist()]
+        foreign = [config.labels is not None and not set(parts(label, config.problem)) <= set(config.labels) for label in labels]
+        outside.update(label for label, is_foreign in zip(labels, foreign, strict=True) if is_foreign)
         domain = pa.array(domains(kept["metadata"].to_pylist()), pa.string())
-        tables.append(pa.table([kept["doc_id"], kept["text"], kept["label"], domain, kept["source"]], schema=schema))
+        table = pa.table([kept["doc_id"], kept["text"], pa.array(labels, pa.string()), domain, kept["source"]], schema=schema)
+        tables.append(table.filter(pc.invert(pa.array(foreign, pa.bool_()))))
         bench.progress(read, total, "documents")
     return pa.concat_tables(tables), dict(sorted(outside.items()))
 
@@ -116,6 +130,8 @@ def _noise(bench: Bench, config: LabelledExamplesConfig, examples: pa.Table) -> 
     """What confident learning says of the labels, if it can say anything, and the metrics of it."""
     from llm_assets.evaluation.label_noise import TooFewExamplesError, estimate
 
+    if config.problem != "single_label":
+        return None, {"noise_skipped": f"confident learning is for texts with one label each, the problem is {config.problem}"}
     if not config.noise_folds:
         return None, {"noise_skipped": "noise_folds is 0"}
     try:
@@ -152,9 +168,14 @@ def _suspects(directory: Path, examples: pa.Table, noise: LabelNoise | None) -> 
 
 
 def _balanced(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    floor = artifact.manifest.recipe["config"]["minimum_share"]
-    counts = Counter(artifact.table("train.parquet", ["label"])["label"].to_pylist())
-    shares = {label: counts[label] / max(counts.total(), 1) for label in artifact.json("labels.json")}
+    config = artifact.manifest.recipe["config"]
+    floor, problem = config["minimum_share"], config.get("problem", "single_label")
+    labels = artifact.table("train.parquet", ["label"])["label"].to_pylist()
+    if problem == "regression":
+        found = len(set(map(float, labels)))
+        return Verdict(check="balanced", passed=found > 1, description=f"{found} different numbers; at least two expected", values={"numbers": found})
+    counts = Counter(name for label in labels for name in parts(label, problem))
+    shares = {name: counts[name] / max(len(labels), 1) for name in artifact.json("labels.json")}
     low = [label for label, share in shares.items() if share < floor]
     return Verdict(
         check="balanced",

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.latency import BATCH, alternating_latency, throughput
-from llm_assets.evaluation.quality import agreement, agreement_by_label
+from llm_assets.evaluation.quality import SCORES, agreement, agreement_by_label, figures
+from llm_assets.evaluation.torch_classifier import refuse_other_labels
 from llm_assets.links import pages, plots
 from llm_assets.links.finetuned_model import FINETUNED
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.files import write_json
+from llm_assets.store.files import sha256_file, write_json
 from llm_assets.store.progress import Progress, silent
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.heads import Problem
 
 if TYPE_CHECKING:
     from llm_assets.serving.engine import OnnxClassifier
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 QUANTIZED = "quantized"
 METHODS: tuple[Method, ...] = ("dynamic", "static")
 LATENCY_CALLS = 60
-COLUMNS = ("validation_accuracy", "drop", "agreement", "p50_ms", "p99_ms", "bytes", "seconds")
+COLUMNS = ("drop", "agreement", "p50_ms", "p99_ms", "bytes", "seconds")
 Method = Literal["dynamic", "static"]
 Rows = list[dict[str, Any]]
 
@@ -43,7 +46,7 @@ class QuantizedModelConfig(Section):
     )
     calibration_texts: int = Field(256, ge=1, description="labelled training examples, drawn by hash, that set the static ranges")
     per_channel: bool = Field(False, description="one scale an output channel instead of one a matrix; try it where the drop is too large")
-    allowed_drop: float = Field(0.01, ge=0, le=1, description="accuracy on the validation split that rounding may cost; 0.01 is one point")
+    allowed_drop: float = Field(0.01, ge=0, le=1, description="score (accuracy, micro F1, R²) on validation that rounding may cost; 0.01 is a point")
 
 
 def quantized_model(
@@ -52,16 +55,17 @@ def quantized_model(
     """Exports the classifier to ONNX, rounds it to int8 and scores the result with the engine that will serve it.
 
     A quarter of the size. With `method: auto` it is rounded twice, with ranges of activations found as they come (dynamic) and
-    calibrated on training examples (static). The one that loses less accuracy on the validation split is taken; where the two
+    calibrated on training examples (static). The one that loses less of its score on the validation split is taken; where the two
     differ by one document at most, the one that answers a single text faster, timed by turns. Such a tie may fall differently
-    on another machine: name the method where that matters. Accuracy against the float model is measured document by document:
+    on another machine: name the method where that matters. The score against the float model is measured document by document:
     the drop on the validation split decides, the one on the test split is reported, for the model taken alone.
     """
     from llm_assets.serving.engine import OnnxClassifier
 
     texts = [] if config.method == "dynamic" else calibration_texts(labelled_examples, config.calibration_texts)
     made = _candidates(bench, config, finetuned_model, texts)
-    examples = predictions.Examples.read(evaluation_sets, finetuned_model.json("serving.json")["labels"])
+    problem = problem_of(finetuned_model)
+    examples = predictions.Examples.read(evaluation_sets, finetuned_model.json("serving.json")["labels"], problem)
     validation, cores = examples.of("validation"), os.cpu_count() or 1
     rows = {method: _score(OnnxClassifier(folder, threads=cores), validation)[0] for method, (folder, _) in made.items()}
     # Timed on one core, as the gateway answers.
@@ -76,10 +80,10 @@ def quantized_model(
     tested, speed = _score(OnnxClassifier(bench.directory, threads=cores), examples.of("test"), bench.progress)
     predictions.write(bench.directory / "predictions.parquet", rows[chosen] + tested)
     size, float_size = candidates[chosen]["bytes"], finetuned_model.path("model.safetensors").stat().st_size
-    _show(bench.directory, candidates, chosen, float_size, len(validation.texts))
+    _show(bench.directory, candidates, chosen, float_size, len(validation.texts), f"validation_{SCORES[problem]}")
     return Made(
         {
-            "models": {QUANTIZED: {**predictions.scores(rows[chosen] + tested), "bytes": size, "texts_per_second": speed}},
+            "models": {QUANTIZED: {**predictions.scores(rows[chosen] + tested, problem), "bytes": size, "texts_per_second": speed}},
             "method": chosen,
             "candidates": candidates,
             "calibration_texts": len(texts),
@@ -90,6 +94,12 @@ def quantized_model(
             "times_smaller": round(float_size / size, 2),
         }
     )
+
+
+def problem_of(finetuned_model: Artifact) -> Problem:
+    """What a finetuned model answers."""
+    problem: Problem = finetuned_model.manifest.recipe["config"].get("problem", "single_label")
+    return problem
 
 
 def better(candidates: Mapping[Method, Mapping[str, float]], documents: int) -> Method:
@@ -107,7 +117,7 @@ def calibration_texts(labelled_examples: Artifact, count: int) -> list[str]:
 
 
 def drop_within(quantized: Artifact, finetuned: Artifact, allowed: float) -> Verdict:
-    """Whether int8 loses at most ``allowed`` accuracy on the validation split, judged from the two tables of predictions."""
+    """Whether int8 loses at most ``allowed`` of the score on the validation split, judged from the two tables of predictions."""
     found = {split: _compare(finetuned, predictions.read(quantized, QUANTIZED, split), split) for split in predictions.SPLITS}
     drop = found["validation"]["drop"]
     return Verdict(
@@ -115,7 +125,7 @@ def drop_within(quantized: Artifact, finetuned: Artifact, allowed: float) -> Ver
         passed=drop <= allowed + 1e-9,
         description=(
             f"int8 loses {100 * drop:.2f} points on validation (at most {100 * allowed:.2f}), {100 * found['test']['drop']:.2f} on test; "
-            f"same answer on {100 * found['test']['agreement']:.1f}% of the test documents"
+            f"agreement on the test documents {100 * found['test']['agreement']:.1f}%"
         ),
         values={f"{split}_{name}": value for split, values in found.items() for name, value in values.items()},
     )
@@ -130,7 +140,7 @@ def _candidates(bench: Bench, config: QuantizedModelConfig, finetuned_model: Art
     methods = METHODS if config.method == "auto" else (config.method,)
     floating = _folder(bench.scratch / "float", finetuned_model)
     bench.progress(0, len(methods) + 1, "steps")
-    export_classifier(finetuned_model.directory, floating / "model.onnx")
+    export_classifier(finetuned_model.directory, floating / "model.onnx", _notes(finetuned_model))
     made = {}
     for number, method in enumerate(methods, 1):
         bench.progress(number, len(methods) + 1, "steps")
@@ -139,10 +149,21 @@ def _candidates(bench: Bench, config: QuantizedModelConfig, finetuned_model: Art
             quantize_dynamic(floating / "model.onnx", folder / "model.onnx", config.per_channel)
         else:
             engine = OnnxClassifier(floating)
-            feeds = (engine.feed([ids]) for ids in engine.encode(texts))  # one by one: padding must not widen the ranges
+            windows = (window for text in engine.encode(texts) for window in text)
+            feeds = (engine.feed([window]) for window in windows)  # one by one: padding must not widen the ranges
             quantize_static(floating / "model.onnx", folder / "model.onnx", feeds, config.per_channel)
         made[method] = folder, round(time.perf_counter() - started, 3)
     return made
+
+
+def _notes(finetuned_model: Artifact) -> dict[str, str]:
+    """What the graph says of itself, so that the engine refuses it beside other labels or another tokenizer.
+
+    Raises ``ValueError`` where the model's labels are not in the order of ``serving.json``.
+    """
+    labels, named = finetuned_model.json("serving.json")["labels"], finetuned_model.json("config.json")["id2label"]
+    refuse_other_labels([named[str(index)] for index in range(len(named))], labels)
+    return {"labels": json.dumps(labels), "tokenizer": sha256_file(finetuned_model.path("tokenizer.json"))}
 
 
 def _folder(directory: Path, finetuned_model: Artifact) -> Path:
@@ -167,39 +188,44 @@ def _score(engine: OnnxClassifier, examples: predictions.Examples, progress: Pro
         return probabilities
 
     probabilities, speed = throughput(classify, examples.texts)
-    return predictions.rows(QUANTIZED, examples, probabilities, engine.labels), speed
+    return predictions.rows(QUANTIZED, examples, probabilities, engine.labels, cast(Problem, engine.problem)), speed
 
 
 def _figures(finetuned_model: Artifact, rows: Rows, folder: Path) -> dict[str, float]:
     """What a candidate is worth on the validation split."""
-    found = _compare(finetuned_model, rows, "validation")
-    accuracy = predictions.scores(rows)["validation"]["accuracy"]
-    return {"validation_accuracy": accuracy, **found, "bytes": (folder / "model.onnx").stat().st_size}
+    problem = problem_of(finetuned_model)
+    score = {f"validation_{SCORES[problem]}": predictions.score(rows, "validation", problem)}
+    return {**score, **_compare(finetuned_model, rows, "validation"), "bytes": (folder / "model.onnx").stat().st_size}
 
 
 def _compare(finetuned_model: Artifact, rows: Rows, split: str) -> dict[str, float]:
-    """Drop in accuracy (float minus int8) and agreement on one split."""
-    reference = predictions.read(finetuned_model, FINETUNED, split)
-    drop = predictions.scores(reference)[split]["accuracy"] - predictions.scores(rows)[split]["accuracy"]
-    return {"drop": drop, "agreement": agreement(predictions.predicted(reference), predictions.predicted(rows))}
+    """Drop in the score (float minus int8) and agreement on one split: the share of equal answers, or the R² of numbers with float's."""
+    problem, reference = problem_of(finetuned_model), predictions.read(finetuned_model, FINETUNED, split)
+    drop = predictions.score(reference, split, problem) - predictions.score(rows, split, problem)
+    one, other = predictions.predicted(reference), predictions.predicted(rows)
+    if problem != "regression":
+        return {"drop": drop, "agreement": agreement(one, other)}
+    return {"drop": drop, "agreement": figures([one[key] for key in other], list(other.values()), problem)["r2"]}
 
 
 def _against_float(finetuned_model: Artifact, rows: Rows, split: str) -> dict[str, Any]:
-    """Like ``_compare``, with the agreement on the documents of each true label."""
+    """Like ``_compare``, with the agreement on the documents of each true label where a text has one."""
+    found: dict[str, Any] = _compare(finetuned_model, rows, split)
+    if problem_of(finetuned_model) != "single_label":
+        return found
     reference = predictions.predicted(predictions.read(finetuned_model, FINETUNED, split))
     labels = {row["doc_id"]: row["label"] for row in rows}
-    by_label = agreement_by_label(reference, predictions.predicted(rows), labels)
-    return {**_compare(finetuned_model, rows, split), "agreement_by_label": by_label}
+    return {**found, "agreement_by_label": agreement_by_label(reference, predictions.predicted(rows), labels)}
 
 
-def _show(directory: Path, candidates: Mapping[Method, Mapping[str, float]], chosen: Method, float_size: int, documents: int) -> None:
+def _show(directory: Path, candidates: Mapping[Method, Mapping[str, float]], chosen: Method, float_size: int, documents: int, score: str) -> None:
     """The page `candidates` and the plot `size`."""
+    columns = (score, *COLUMNS)
     rows = [
-        (f"{method} (taken)" if method == chosen else method, *(f"{figures[name]:,.6g}" for name in COLUMNS))
-        for method, figures in candidates.items()
+        (f"{method} (taken)" if method == chosen else method, *(f"{worth[name]:,.6g}" for name in columns)) for method, worth in candidates.items()
     ]
-    note = f"On {documents} validation documents; drop is the float model's accuracy less int8's, seconds is what rounding took."
-    pages.table(directory, "candidates", "Ways to int8", ("method", *COLUMNS), rows, note)
+    note = f"On {documents} validation documents; drop is the float model's score less int8's, seconds is what rounding took."
+    pages.table(directory, "candidates", "Ways to int8", ("method", *columns), rows, note)
     sizes: dict[str, float] = {"float32": float_size, **{method: figures["bytes"] for method, figures in candidates.items()}}
     plots.bars(directory, "size", {name: size / 1e6 for name, size in sizes.items()}, "Model size", "MB")
 

@@ -8,14 +8,14 @@ from typing import Any
 from pydantic import Field
 
 from llm_assets.evaluation import predictions
-from llm_assets.evaluation.baselines import MAJORITY, TFIDF, Classifier, Majority, TfidfLogisticRegression
-from llm_assets.evaluation.calibration import Bin, brier_score, expected_calibration_error, reliability
+from llm_assets.evaluation.baselines import MAJORITY, Classifier
 from llm_assets.evaluation.latency import single_text_latency
-from llm_assets.evaluation.quality import Difference, accuracy, bootstrap_intervals, confusion, macro_f1, paired_bootstrap, per_class
-from llm_assets.links import plots
+from llm_assets.evaluation.quality import SCORES, Difference, confusion, paired_bootstrap
+from llm_assets.evaluation.worth import Rows, confidence, worth
+from llm_assets.links import baselines, plots
 from llm_assets.links.finetuned_model import FINETUNED
 from llm_assets.links.link import Acted, Check, Link, Office, Section
-from llm_assets.links.quantized_model import QUANTIZED, drop_within
+from llm_assets.links.quantized_model import QUANTIZED, drop_within, problem_of
 from llm_assets.links.scorecard_page import as_markdown
 from llm_assets.serving.engine import OnnxClassifier
 from llm_assets.serving.releases import champion
@@ -24,10 +24,10 @@ from llm_assets.store.files import write_atomic, write_json
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.journal import Journal
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.heads import Problem
 
 TRAININGS = 1  # that each figure rests on; the intervals say nothing of another seed
 CLOCK = ("p50_ms", "p99_ms", "texts_per_second", "cost")  # figures that differ from run to run
-Rows = list[dict[str, Any]]
 
 
 class ScorecardConfig(Section):
@@ -35,8 +35,8 @@ class ScorecardConfig(Section):
 
     latency_calls: int = Field(60, ge=1, description="single texts timed for each model")
     threads: int = Field(1, ge=1, description="cores the served engine uses for one answer while it is timed")
-    margin_over_majority: float = Field(0.15, ge=-1, le=1, description="test accuracy above the majority baseline's, at least")
-    allowed_drop: float = Field(0.01, ge=0, le=1, description="validation accuracy that int8 may lose against float; 0.01 is one point")
+    margin_over_majority: float = Field(0.15, ge=-1, le=1, description="test score (accuracy, micro F1, R²) above the majority baseline's, at least")
+    allowed_drop: float = Field(0.01, ge=0, le=1, description="score on validation that int8 may lose against float; 0.01 is one point")
 
 
 def scorecard(
@@ -61,12 +61,14 @@ def scorecard(
     for made in (finetuned_model, quantized_model):
         if not all("texts_per_second" in figures for figures in made.metrics["models"].values()):
             raise ValueError(f"scorecard: {made.link} {made.fingerprint} was made by an earlier release, without its speed: materialize it again")
+    problem = problem_of(finetuned_model)
+    score = SCORES[problem]
     texts = predictions.Examples.read(evaluation_sets).texts
     labels: list[str] = finetuned_model.json("serving.json")["labels"]
     measured = finetuned_model.metrics["models"] | quantized_model.metrics["models"]
     tested = {name: predictions.read(quantized_model if name == QUANTIZED else finetuned_model, name, "test") for name in measured}
     costs = _costs(pretrained_checkpoint, finetuned_model, quantized_model)
-    baseline = _strongest(measured)
+    baseline = _strongest(measured, score)
     models = []
     for number, (name, figures) in enumerate(measured.items()):
         office.progress(number, len(measured), "models")
@@ -74,68 +76,46 @@ def scorecard(
         models.append(
             {
                 "name": name,
-                **_quality(tested[name], labels),
+                **worth(tested[name], labels, problem),
                 "bytes": figures["bytes"],
                 **_latency(figures, model, texts, config.latency_calls),
                 "texts_per_second": figures["texts_per_second"],
                 "cost": costs[name],
-                "against_baseline": None if baseline is None or baseline == name else _against(tested[name], tested[baseline]),
+                "against_baseline": None if baseline is None or baseline == name else _against(tested[name], tested[baseline], problem),
             }
         )
     rounding = drop_within(quantized_model, finetuned_model, config.allowed_drop)
     record: dict[str, Any] = {
         "chain": office.chain,
-        "models": sorted(models, key=lambda model: model["test_accuracy"]),
+        "problem": problem,
+        "models": sorted(models, key=lambda model: model[f"test_{score}"]),
         "baseline": baseline,
         "seeds": TRAININGS,
         "split": _split_sizes(labelled_examples, evaluation_sets),
         "seconds": round(finetuned_model.manifest.seconds + quantized_model.manifest.seconds, 1),
         "quantized_model": quantized_model.fingerprint,
-        "champion": _against_champion(office, quantized_model),
+        "champion": _against_champion(office, quantized_model, problem),
         "rounding": rounding.model_dump(mode="json"),
         "margin_over_majority": config.margin_over_majority,
     }
     write_json(office.directory / "scorecard.json", record)
     write_atomic(office.directory / "scorecard.md", as_markdown(record))
-    _draw(office, record, tested, labels)
+    _draw(office, record, tested, labels, problem)
     outcome = [{key: value for key, value in model.items() if key not in CLOCK} for model in record["models"]]
     return Acted(record, digest([quantized_model.fingerprint, outcome, record["split"]])[:24])
 
 
-def _strongest(measured: Mapping[str, Any]) -> str | None:
-    """The baseline with the best validation accuracy, if there is any; the test split must not choose."""
-    baselines = [name for name in measured if name not in (FINETUNED, QUANTIZED)]
-    return max(baselines, key=lambda name: measured[name]["validation"]["accuracy"], default=None)
-
-
-def _quality(rows: Rows, names: list[str]) -> dict[str, Any]:
-    """What one model's test predictions are worth; every model of a chain gives its probabilities in the order of ``names``."""
-    labels, predicted, probabilities = ([row[column] for row in rows] for column in ("label", "predicted", "probabilities"))
-    intervals = bootstrap_intervals(labels, predicted)
-    return {
-        "test_accuracy": accuracy(labels, predicted),
-        "test_accuracy_interval": list(intervals["accuracy"]),
-        "test_macro_f1": macro_f1(labels, predicted),
-        "test_macro_f1_interval": list(intervals["macro_f1"]),
-        "calibration_error": expected_calibration_error(_reliability(rows)),
-        "brier_score": brier_score(probabilities, [names.index(label) for label in labels]),
-        "per_class": per_class(labels, predicted, names),
-    }
-
-
-def _reliability(rows: Rows) -> list[Bin]:
-    return reliability([max(row["probabilities"]) for row in rows], [row["predicted"] == row["label"] for row in rows])
+def _strongest(measured: Mapping[str, Any], score: str) -> str | None:
+    """The baseline with the best score on validation, if there is any; the test split must not choose."""
+    names = [name for name in measured if name not in (FINETUNED, QUANTIZED)]
+    return max(names, key=lambda name: measured[name]["validation"][score], default=None)
 
 
 def _served(name: str, config: ScorecardConfig, finetuned_model: Artifact, quantized_model: Artifact) -> Classifier | None:
-    """The model ready to answer, or None for the float model, which only torch runs."""
+    """The model ready to answer, or None for one that only torch runs: float, and baselines that the worker trained."""
     if name == QUANTIZED:
         return OnnxClassifier(quantized_model.directory, config.threads)
-    if name == MAJORITY:
-        return Majority.load(finetuned_model.path("baselines"))
-    if name == TFIDF:
-        return TfidfLogisticRegression.load(finetuned_model.path("baselines"))
-    return None
+    return baselines.load(name, finetuned_model.path("baselines"))
 
 
 def _latency(figures: Mapping[str, Any], model: Classifier | None, texts: list[str], calls: int) -> dict[str, Any]:
@@ -145,20 +125,23 @@ def _latency(figures: Mapping[str, Any], model: Classifier | None, texts: list[s
 
 
 def _costs(pretrained_checkpoint: Artifact, finetuned_model: Artifact, quantized_model: Artifact) -> dict[str, dict[str, float | None]]:
-    """Seconds and peak memory that it took to make each model; baselines share a process with the float model, so only their time is known."""
-    baselines = {name: figures["training_seconds"] for name, figures in finetuned_model.metrics["models"].items() if name != FINETUNED}
-    costs: dict[str, dict[str, float | None]] = {name: {"seconds": seconds, "peak_memory_bytes": None} for name, seconds in baselines.items()}
+    """Seconds and peak memory that it took to make each model; fitted baselines share a process with others, so only their time is known."""
+    others = {name: figures for name, figures in finetuned_model.metrics["models"].items() if name != FINETUNED}
+    costs: dict[str, dict[str, float | None]] = {
+        name: {"seconds": figures["training_seconds"], "peak_memory_bytes": figures.get("peak_memory_bytes")} for name, figures in others.items()
+    }
+    apart = sum(figures["training_seconds"] for figures in others.values())
     made = [pretrained_checkpoint.manifest, finetuned_model.manifest, quantized_model.manifest]
     for name, manifests in ((FINETUNED, made[:2]), (QUANTIZED, made)):
         costs[name] = {
-            "seconds": round(sum(manifest.seconds for manifest in manifests) - sum(baselines.values()), 3),
+            "seconds": round(sum(manifest.seconds for manifest in manifests) - apart, 3),
             "peak_memory_bytes": max(manifest.peak_memory_bytes for manifest in manifests),
         }
     return costs
 
 
-def _against(rows: Rows, others: Rows) -> dict[str, Any] | None:
-    difference = paired_bootstrap(predictions.correct(rows), predictions.correct(others))
+def _against(rows: Rows, others: Rows, problem: Problem) -> dict[str, Any] | None:
+    difference = paired_bootstrap(predictions.merit(rows, problem), predictions.merit(others, problem))
     return None if difference is None else _stated(difference)
 
 
@@ -166,16 +149,20 @@ def _stated(difference: Difference) -> dict[str, Any]:
     return {"documents": difference.documents, "difference": difference.mean, "interval": [difference.low, difference.high]}
 
 
-def _draw(office: Office, record: Mapping[str, Any], tested: Mapping[str, Rows], labels: list[str]) -> None:
-    """Accuracy by model, reliability diagrams, and the confusion of what would be served."""
-    plots.bars(office.directory, "models", {model["name"]: model["test_accuracy"] for model in record["models"]}, "Test accuracy", "share of texts")
-    bins = {name: _reliability(rows) for name, rows in tested.items()}
-    diagrams = {name: ([found.confidence for found in few], [found.accuracy for found in few]) for name, few in bins.items()}
-    series = {"as it should be": ([0.0, 1.0], [0.0, 1.0]), **diagrams}
-    plots.curves(office.directory, "reliability", series, "Reliability", "probability of the predicted label", "share right")
-    rows = tested[QUANTIZED]
-    counts = confusion([row["label"] for row in rows], [row["predicted"] for row in rows], labels)
-    plots.matrix(office.directory, "confusion", counts, f"Test documents of {QUANTIZED}", "predicted", "true label")
+def _draw(office: Office, record: Mapping[str, Any], tested: Mapping[str, Rows], labels: list[str], problem: Problem) -> None:
+    """Scores by model, and where there are labels reliability diagrams and the confusion of what would be served."""
+    score = SCORES[problem]
+    title = f"Test {score.replace('_', ' ')}"
+    plots.bars(office.directory, "models", {model["name"]: model[f"test_{score}"] for model in record["models"]}, title, "of 1")
+    if problem != "regression":
+        bins = {name: confidence(rows, labels, problem) for name, rows in tested.items()}
+        diagrams = {name: ([found.confidence for found in few], [found.accuracy for found in few]) for name, few in bins.items()}
+        series = {"as it should be": ([0.0, 1.0], [0.0, 1.0]), **diagrams}
+        plots.curves(office.directory, "reliability", series, "Reliability", "probability of the answer", "share right")
+    if problem == "single_label":
+        rows = tested[QUANTIZED]
+        counts = confusion([row["label"] for row in rows], [row["predicted"] for row in rows], labels)
+        plots.matrix(office.directory, "confusion", counts, f"Test documents of {QUANTIZED}", "predicted", "true label")
 
 
 def _split_sizes(labelled_examples: Artifact, evaluation_sets: Artifact) -> dict[str, int]:
@@ -183,8 +170,8 @@ def _split_sizes(labelled_examples: Artifact, evaluation_sets: Artifact) -> dict
     return {"train": labelled_examples.table("train.parquet", ["doc_id"]).num_rows, **{split: splits.count(split) for split in predictions.SPLITS}}
 
 
-def _against_champion(office: Office, candidate: Artifact) -> dict[str, Any]:
-    """The candidate's test accuracy minus the champion's, over the documents both were scored on."""
+def _against_champion(office: Office, candidate: Artifact, problem: Problem) -> dict[str, Any]:
+    """The candidate minus the champion in ``predictions.merit``, over the documents both were scored on."""
     newest = champion(Journal(office.home / "journal" / office.chain / "release.jsonl"))
     if newest is None:
         return {"release": None, "found": "there is no champion yet"}
@@ -194,22 +181,26 @@ def _against_champion(office: Office, candidate: Artifact) -> dict[str, Any]:
     if not (directory / "predictions.parquet").is_file():
         return {"release": newest["release"], "found": "the champion's predictions are gone from the store, so nothing could be compared"}
     before = predictions.read(Artifact(directory, candidate.manifest), QUANTIZED, "test")
-    difference = paired_bootstrap(predictions.correct(predictions.read(candidate, QUANTIZED, "test")), predictions.correct(before))
+    if (released := newest.get("metrics")) and f"test_{SCORES[problem]}" not in released:
+        return {"release": newest["release"], "found": f"the champion answers another problem than {problem}, so nothing could be compared"}
+    now = predictions.read(candidate, QUANTIZED, "test")
+    difference = paired_bootstrap(predictions.merit(now, problem), predictions.merit(before, problem))
     if difference is None:
         return {"release": newest["release"], "found": "the champion was scored on other test documents, so nothing could be compared"}
+    scale, unit = (1, "squared error less") if problem == "regression" else (100, "points")
+    ends = f"95% interval {scale * difference.low:+.2f} to {scale * difference.high:+.2f}"
+    against = f"{scale * difference.mean:+.2f} {unit} against {newest['release']}"
     return {
         "release": newest["release"],
-        "found": (
-            f"{100 * difference.mean:+.2f} points against {newest['release']} on {difference.documents} common test documents, "
-            f"95% interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-        ),
+        "found": f"{against} on {difference.documents} common test documents, {ends}",
         **_stated(difference),
         "is_clearly_worse": difference.is_clearly_worse,
     }
 
 
 def _beats_majority(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdict:
-    found = {model["name"]: model["test_accuracy"] for model in record["models"]}
+    score = f"test_{SCORES[record.get('problem', 'single_label')]}"
+    found = {model["name"]: model[score] for model in record["models"]}
     needed = found.get(MAJORITY, 1.0) + record["margin_over_majority"]
     return Verdict(
         check="beats_majority",

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MODELS = (
-    "model", "accuracy (95%)", "macro F1 (95%)", "calibration error", "Brier score", "MB", "p50 ms", "p99 ms", "texts/s", "s to make", "GB to make",
-    "points against baseline (95%)",
-)  # fmt: skip
+SPEED = ("MB", "p50 ms", "p99 ms", "texts/s", "s to make", "GB to make")
 CLASSES = ("model", "label", "precision", "recall", "F1", "documents")
+FIGURES: dict[str, dict[str, str]] = {  # of each problem, in the order of the columns
+    "single_label": {
+        "test_accuracy": "accuracy", "test_macro_f1": "macro F1", "calibration_error": "calibration error", "brier_score": "Brier score",
+    },
+    "multi_label": {
+        "test_micro_f1": "micro F1", "test_macro_f1": "macro F1", "test_subset_accuracy": "all labels right",
+        "calibration_error": "calibration error", "brier_score": "Brier score",
+    },
+    "regression": {"test_r2": "R²", "test_mse": "squared error", "test_mae": "absolute error", "test_pearson": "Pearson"},
+}  # fmt: skip
 
 
 def as_markdown(record: Mapping[str, Any]) -> str:
@@ -19,13 +26,16 @@ def as_markdown(record: Mapping[str, Any]) -> str:
         for model in record["models"]
         for label, figures in model["per_class"].items()
     ]
-    split = record["split"]
+    split, problem = record["split"], record.get("problem", "single_label")
+    intervals = record["models"][0] if record["models"] else {}
+    columns = [title + (" (95%)" if f"{name}_interval" in intervals else "") for name, title in FIGURES[problem].items()]
+    unit = "squared error less than the baseline (95%)" if problem == "regression" else "points against baseline (95%)"
     lines = [
         f"# {record['chain']}",
         "",
-        *_table(MODELS, [_model(model) for model in record["models"]]),
+        *_table(("model", *columns, *SPEED, unit), [_model(model, problem) for model in record["models"]]),
         "",
-        *_table(CLASSES, classes),
+        *(_table(CLASSES, classes) if classes else ()),
         "",
         f"{split['train']} training, {split['validation']} validation and {split['test']} test documents; trainings behind each figure: "
         f"{record['seeds']}. The intervals are over test documents (bootstrap). The baseline compared with, strongest on validation: "
@@ -34,23 +44,25 @@ def as_markdown(record: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model(model: Mapping[str, Any]) -> tuple[str, ...]:
+def _model(model: Mapping[str, Any], problem: str) -> tuple[str, ...]:
     cost, compared = model["cost"], model["against_baseline"]
-    memory = cost["peak_memory_bytes"]
+    memory, scale = cost["peak_memory_bytes"], 1 if problem == "regression" else 100
     return (
         model["name"],
-        f"{model['test_accuracy']:.3f} {_interval(model['test_accuracy_interval'], '.3f')}",
-        f"{model['test_macro_f1']:.3f} {_interval(model['test_macro_f1_interval'], '.3f')}",
-        f"{model['calibration_error']:.3f}",
-        f"{model['brier_score']:.3f}",
+        *(_figure(model, name) for name in FIGURES[problem]),
         f"{model['bytes'] / 1e6:.2f}",
         f"{model['p50_ms']:.2f}",
         f"{model['p99_ms']:.2f}",
         f"{model['texts_per_second']:,.0f}",
         f"{cost['seconds']:,.1f}",
         "" if memory is None else f"{memory / 1e9:.2f}",
-        "" if compared is None else f"{100 * compared['difference']:+.1f} {_interval([100 * end for end in compared['interval']], '+.1f')}",
+        "" if compared is None else f"{scale * compared['difference']:+.1f} {_interval([scale * end for end in compared['interval']], '+.1f')}",
     )
+
+
+def _figure(model: Mapping[str, Any], name: str) -> str:
+    ends = model.get(f"{name}_interval")
+    return f"{model[name]:.3f}" + (f" {_interval(ends, '.3f')}" if ends else "")
 
 
 def _interval(ends: Sequence[float], form: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from llm_assets.serving import errors, pages
 from llm_assets.serving.batching import Batcher
-from llm_assets.serving.engine import Classified
+from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
@@ -167,7 +167,7 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
         "data": [
             {
                 "index": index,
-                "label": labels[max(range(len(labels)), key=answer.probabilities.__getitem__)],
+                "label": decided(deployment.engine.problem, answer.probabilities, labels),
                 "probs": answer.probabilities,
                 "num_classes": len(labels),
             }
@@ -198,7 +198,10 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
 
     @app.post("/v1/classify")
     async def classify(request: ClassifyRequest) -> JSONResponse:
-        """The label of each input and its probabilities, in the order of the model's labels."""
+        """The label of each input and its probabilities, in the order of the model's labels.
+
+        Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
+        """
         return JSONResponse(await gateway.classify(request))
 
     @app.get("/v1/models")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from llm_assets.audit.plan import Step
 
+SHOWN = {"single_label": ("accuracy", "macro_f1"), "multi_label": ("micro_f1", "macro_f1"), "regression": ("r2", "mae")}  # figures of a scorecard
 STATE_STYLE = {"reuse": "green", "refused": "red", "make": "yellow", "maybe": "cyan", "act": "dim"}
 
 
@@ -36,15 +37,16 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
         caption=f"release {scorecard['release'] or 'none yet'}; examples: {sizes}",
     )
     table.add_column("model", no_wrap=True)
-    for name in ("accuracy", "95%", "F1", "MB", "p50 ms"):
+    score, other = SHOWN[scorecard.get("problem", "single_label")]
+    for name in (score.replace("_", " "), "95%", other.replace("macro_f1", "F1"), "MB", "p50 ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for model in scorecard["models"]:
-        low, high = model["test_accuracy_interval"]
+        low, high = model[f"test_{score}_interval"]
         table.add_row(
             model["name"],
-            f"{model['test_accuracy']:.4f}",
+            f"{model[f'test_{score}']:.4f}",
             f"{low:.3f}-{high:.3f}",
-            f"{model['test_macro_f1']:.3f}",
+            f"{model[f'test_{other}']:.3f}",
             f"{model['bytes'] / 1e6:,.2f}",
             f"{model['p50_ms']:.1f}",
         )

@@ -152,7 +152,7 @@ def _taken(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     return values.gather(1, place[:, :, None].expand(-1, -1, values.shape[2]))
 
 
-ARCHITECTURES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+ARCHITECTURES: dict[str, tuple[type[BaselineConfig], type[PreTrainedModel]]] = {
     "conv1d": (Conv1dConfig, Conv1dForSequenceClassification),
     "lstm": (LstmConfig, LstmForSequenceClassification),
     "gru": (GruConfig, GruForSequenceClassification),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from llm_assets.training.heads import IGNORED, Target, targets
 from llm_assets.training.job import Classification, Masked
 
-IGNORED = -100  # the label that transformers' losses leave out
 GROUPED_BATCHES = 50  # batches that are sorted by length together: padding falls to a few percent, order stays random
 
 
@@ -73,20 +75,49 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
 
 
-class Texts(Dataset[dict[str, Any]]):
-    """Labelled texts, tokenised and cut to ``max_length``, in the sequence of ``order`` (all of them where it is None)."""
+@dataclass(frozen=True)
+class Encoded:
+    """What a classifier sees of a table's texts: each as one sample, or one sample a window; columns of equal length."""
 
-    def __init__(self, input_ids: Sequence[Sequence[int]], labels: Sequence[int], order: numpy.ndarray | None = None) -> None:
-        self.input_ids = input_ids
-        self.labels = labels
-        self.order = numpy.argsort([len(ids) for ids in input_ids], kind="stable") if order is None else order
+    input_ids: list[list[int]]
+    targets: list[Target]
+    rows: list[int]  # of the table, that each sample comes from
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sample."""
+        return [len(ids) for ids in self.input_ids]
+
+    @property
+    def weights(self) -> list[float]:
+        """Of each sample, with mean 1: the windows of a document weigh together what any other document does."""
+        windows = Counter(self.rows)
+        return [len(self.rows) / len(windows) / windows[row] for row in self.rows]
+
+
+class Texts(Dataset[dict[str, Any]]):
+    """Encoded texts in the sequence of ``samples`` (all of them, short ones first, where it is None).
+
+    ``labels`` are the targets; where ``weighted`` a list that ends with the sample's weight. ``order`` is the row of the table
+    behind each item.
+    """
+
+    def __init__(self, encoded: Encoded, samples: numpy.ndarray | None = None, weighted: bool = False) -> None:
+        self.input_ids = encoded.input_ids
+        self.labels = [_weighted(*pair) for pair in zip(encoded.targets, encoded.weights, strict=True)] if weighted else encoded.targets
+        self.samples = numpy.argsort(encoded.lengths, kind="stable") if samples is None else samples
+        self.order = numpy.asarray(encoded.rows)[self.samples]
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.samples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        index = int(self.order[position])
+        index = int(self.samples[position])
         return {"input_ids": self.input_ids[index], "labels": self.labels[index]}
+
+
+def _weighted(target: Target, weight: float) -> list[float]:
+    return [*(target if isinstance(target, list) else [float(target)]), weight]
 
 
 class CollateBlocks:
@@ -120,31 +151,50 @@ class CollateTexts:
         self.padding = padding
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """``input_ids`` and ``attention_mask`` int64 [texts, longest], ``labels`` int64 [texts]."""
+        """``input_ids`` and ``attention_mask`` int64 [texts, longest]; ``labels`` int64 or float32 [texts], or float32 [texts, columns]."""
         length = max(len(item["input_ids"]) for item in items)
-        ids = torch.full((len(items), length), self.padding)
+        ids, mask = torch.full((len(items), length), self.padding), torch.zeros(len(items), length, dtype=torch.int64)
         for row, item in enumerate(items):
             ids[row, : len(item["input_ids"])] = torch.tensor(item["input_ids"])
-        return {"input_ids": ids, "attention_mask": (ids != self.padding).long(), "labels": torch.tensor([item["labels"] for item in items])}
+            mask[row, : len(item["input_ids"])] = 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([item["labels"] for item in items])}
 
 
-def read_texts(
-    path: Path, objective: Classification, tokenizer: PreTrainedTokenizerFast, split: str | None, cache: Path
-) -> tuple[list[list[int]], list[int]]:
-    """Token ids and label numbers of a Parquet table, of one ``split`` where given."""
+def read_texts(path: Path, objective: Classification, tokenizer: PreTrainedTokenizerFast, split: str | None, cache: Path) -> Encoded:
+    """The texts of a Parquet table, of one ``split`` where given, cut to ``max_length`` or in windows of it.
+
+    Raises ``LabelError`` for a label that the model has not.
+    """
     from datasets import Dataset as Table
 
     table = Table.from_parquet(str(path), cache_dir=str(cache))
     if split is not None:
         table = table.select([row for row, value in enumerate(table["split"]) if value == split])
-    number = {label: index for index, label in enumerate(objective.labels)}
 
-    def encode(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
-        ids = tokenizer(rows["text"], truncation=True, max_length=objective.max_length)["input_ids"]
-        return {"input_ids": ids, "labels": [number[label] for label in rows["label"]]}
+    def encode(rows: dict[str, list[str]], numbers: list[int]) -> dict[str, list[Any]]:
+        ids, texts = encode_texts(tokenizer, rows["text"], objective.max_length, objective.overlap)
+        return {"input_ids": ids, "row": [numbers[text] for text in texts]}
 
-    encoded = table.map(encode, batched=True, remove_columns=table.column_names, keep_in_memory=True)
-    return list(encoded["input_ids"]), list(encoded["labels"])
+    encoded = table.map(encode, with_indices=True, batched=True, remove_columns=table.column_names, keep_in_memory=True)
+    aims, rows = targets(list(table["label"]), objective.labels, objective.problem), list(encoded["row"])
+    return Encoded(list(encoded["input_ids"]), [aims[row] for row in rows], rows)
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int, overlap: int | None) -> tuple[list[list[int]], list[int]]:
+    """Token ids, and of each the text it comes from: cut to ``max_length``, or with ``overlap`` in windows that share so many tokens.
+
+    The serving engine's windows are the same (``serving/engine.py: encode``).
+    """
+    if overlap is None:
+        return tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"], list(range(len(texts)))
+    found = tokenizer(list(texts), truncation=True, max_length=max_length, stride=overlap, return_overflowing_tokens=True)
+    return found["input_ids"], list(found["overflow_to_sample_mapping"])
+
+
+def padding_share(lengths: Sequence[int], samples: numpy.ndarray, micro_batch: int) -> float:
+    """The share of places that hold padding when ``samples``, whole batches, are padded to the longest of each forward pass."""
+    tokens = numpy.asarray(lengths)[samples].reshape(-1, micro_batch)
+    return float(1 - tokens.sum() / (tokens.max(axis=1).sum() * micro_batch))
 
 
 def read_layout(tokens: Path) -> dict[str, Any]:

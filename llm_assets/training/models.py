@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     ModernBertConfig,
@@ -16,6 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from llm_assets.training import encoders
+from llm_assets.training.architectures import ARCHITECTURES
+from llm_assets.training.heads import PROBLEM_TYPES
 from llm_assets.training.initialisation import read_embeddings
 from llm_assets.training.job import Classification, ModelShape
 
@@ -56,6 +60,7 @@ def modernbert_config(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, voc
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=shape.intermediate,
+        initializer_range=shape.initializer_range,
         max_position_embeddings=max(512, context),
         sparse_prediction=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -72,17 +77,20 @@ def attention_windows(config: PreTrainedConfig) -> dict[str, int | None]:
     return {kind: config.sliding_window if kind == "sliding_attention" else None for kind in kinds}
 
 
-def classifier(start_from: Path, objective: Classification) -> PreTrainedModel:
-    """A sequence classifier over a checkpoint's encoder, pooling the mean of all tokens, with a new last layer."""
-    settings: dict[str, Any] = {
+def classifier(objective: Classification, start_from: Path | None, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A sequence classifier with a new last layer: over a checkpoint's encoder, or of an architecture with random weights."""
+    head: dict[str, Any] = {
         "id2label": dict(enumerate(objective.labels)),
         "label2id": {label: index for index, label in enumerate(objective.labels)},
-        "classifier_pooling": "mean",
-        "classifier_dropout": objective.dropout,
-        "embedding_dropout": objective.dropout,
-        "mlp_dropout": objective.dropout,
-        "local_files_only": True,
-        "use_safetensors": True,  # never a .bin, which is unpickled
+        "problem_type": PROBLEM_TYPES[objective.problem],
     }
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(start_from, **settings)
-    return model
+    if objective.architecture is not None:
+        config, model = ARCHITECTURES[objective.architecture]
+        return model(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **head))
+    assert start_from is not None
+    settings = AutoConfig.from_pretrained(start_from, local_files_only=True, **head)
+    settings.update(encoders.settings(settings.model_type, objective.dropout))
+    found: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        start_from, config=settings, local_files_only=True, use_safetensors=True
+    )  # safetensors: never a .bin, which is unpickled
+    return found

@@ -30,10 +30,12 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed  #
 from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
 from llm_assets.training.arguments import training_arguments  # noqa: E402
-from llm_assets.training.batches import Blocks, CollateBlocks, CollateTexts, Texts, read_layout, read_texts, sample_order  # noqa: E402
-from llm_assets.training.callbacks import AgreedCheckpoints, BestEvaluation, Reports  # noqa: E402
-from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Classification, Masked, TrainingJob  # noqa: E402
-from llm_assets.training.models import attention_windows, classifier, masked_model  # noqa: E402
+from llm_assets.training.batches import Blocks, CollateBlocks, read_layout, sample_order  # noqa: E402
+from llm_assets.training.callbacks import AgreedCheckpoints, Reports  # noqa: E402
+from llm_assets.training.classification import classification_worker  # noqa: E402
+from llm_assets.training.heads import METRICS  # noqa: E402
+from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
+from llm_assets.training.models import attention_windows, masked_model  # noqa: E402
 from llm_assets.training.trainer import Worker  # noqa: E402
 
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
@@ -45,7 +47,7 @@ CURVE = {  # log key -> column
     "grad_norm": "gradient_norm",
     "tokens_per_second": "tokens_per_second",
     "eval_loss": "validation_loss",
-    "eval_accuracy": "validation_accuracy",
+    **{f"eval_{metric}": f"validation_{metric}" for metric in METRICS.values()},
 }
 
 
@@ -58,7 +60,8 @@ def main(path: Path) -> int:
     arguments = training_arguments(job)
     set_seed(job.seed)
     build = masked_worker if isinstance(job.objective, Masked) else classification_worker
-    worker = build(job, arguments)
+    worker, figures = build(job, arguments, load_tokenizer(job.tokenizer))
+    worker.use_attention(job.hardware.attention.value)
     agreed = AgreedCheckpoints(job)
     worker.add_callback(agreed)
     worker.add_callback(Reports(job))
@@ -66,22 +69,22 @@ def main(path: Path) -> int:
     worker.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if agreed.preempted:
         return PREEMPTED_EXIT
-    if not any(row["step"] == job.steps and "eval_loss" in row for row in worker.state.log_history):
+    if not any(row["step"] == worker.state.global_step and "eval_loss" in row for row in worker.state.log_history):
         worker.evaluate()
-    finish(worker, job, {"resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
+    finish(worker, job, {**figures, "resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
     return 0
 
 
-def masked_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
-    """A worker for masked-language modelling."""
+def masked_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerFast) -> tuple[Worker, dict[str, Any]]:
+    """A worker for masked-language modelling; its blocks are full, so there is nothing to say of padding."""
     objective = job.objective
     assert isinstance(objective, Masked)
-    tokenizer = load_tokenizer(job.tokenizer)
     layout = read_layout(objective.tokens)
     model = masked_model(job.shape, job.embeddings, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
     order = sample_order(layout["train_blocks"], job.steps, global_batch(job, arguments), job.seed)
     validation = numpy.arange(layout["train_blocks"], layout["blocks"])
-    return Worker(
+    worker = Worker(
+        job=job,
         best=None,
         padding=tokenizer.pad_token_id,
         model=model,
@@ -90,37 +93,7 @@ def masked_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
         eval_dataset=Blocks(objective, tokenizer, validation, job.seed + 1),
         data_collator=CollateBlocks(tokenizer.pad_token_id, tokenizer.cls_token_id, attention_windows(model.config)),
     )
-
-
-def classification_worker(job: TrainingJob, arguments: TrainingArguments) -> Worker:
-    """A worker for sequence classification."""
-    objective = job.objective
-    assert isinstance(objective, Classification) and job.start_from is not None
-    tokenizer = load_tokenizer(job.tokenizer)
-    cache = job.scratch / "datasets"
-    ids, labels = read_texts(objective.train, objective, tokenizer, None, cache)
-    order = sample_order(len(ids), job.steps, global_batch(job, arguments), job.seed, [len(tokens) for tokens in ids])
-    return Worker(
-        best=BestEvaluation(job.scratch),
-        padding=tokenizer.pad_token_id,
-        model=classifier(job.start_from, objective),
-        args=arguments,
-        train_dataset=Texts(ids, labels, order),
-        eval_dataset=Texts(*read_texts(objective.evaluation, objective, tokenizer, "validation", cache)),
-        data_collator=CollateTexts(tokenizer.pad_token_id),
-        compute_loss_func=mean_cross_entropy,
-        compute_metrics=lambda result: {"accuracy": float((result.predictions.argmax(-1) == result.label_ids).mean())},
-    )
-
-
-def mean_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross-entropy summed and divided by the texts of the whole update, which the Trainer then multiplies by the processes.
-
-    ModernBERT's own classification loss takes that number and ignores it, so the Trainer's factor would double loss and
-    gradients on two processes.
-    """
-    count = labels.numel() if num_items_in_batch is None else num_items_in_batch
-    return torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / count
+    return worker, {}
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -137,6 +110,7 @@ def global_batch(job: TrainingJob, arguments: TrainingArguments) -> int:
 def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
     """Write the weights, the curve and the summary; all ranks call this, since gathering weights takes all of them."""
     worker.save_weights(job.output)
+    peak = most_memory(worker)
     if not worker.is_world_process_zero():
         return
     if worker.best is not None:
@@ -155,10 +129,27 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
             "tokens": worker.state.num_input_tokens_seen,
             "parameters": sum(map(_elements, model.parameters())),
             "body_parameters": sum(_elements(parameter) for name, parameter in model.named_parameters() if ".layers." in name),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * worker.args.world_size,
+            "memory_measured_bytes": peak,
+            "peak_memory_bytes": peak * worker.args.world_size,
             "world_size": worker.args.world_size,
+            "deepspeed": deepspeed_as_it_ran(worker),
         },
     )
+
+
+def most_memory(worker: Worker) -> int:
+    """The largest peak of any process in bytes: of its resident memory, or of what torch reserved on its GPU."""
+    on_cuda = worker.args.device.type == "cuda"
+    own = torch.cuda.max_memory_reserved() if on_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.tensor(own, dtype=torch.int64, device=worker.args.device)
+    torch.distributed.all_reduce(peak, op=torch.distributed.ReduceOp.MAX)
+    return int(peak)
+
+
+def deepspeed_as_it_ran(worker: Worker) -> dict[str, Any]:
+    """DeepSpeed's configuration with every ``auto`` filled in; accelerate's infinite ``steps_per_print`` is no JSON and left out."""
+    found: dict[str, Any] = worker.accelerator.state.deepspeed_plugin.hf_ds_config.config
+    return {key: value for key, value in found.items() if key != "steps_per_print"}
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 import onnx
@@ -21,12 +23,14 @@ WORDS = {"[PAD]": 0.0, "[UNK]": 0.0, "[CLS]": 0.0, "[SEP]": 0.0, "[MASK]": 0.0, 
 MAX_LENGTH = 16
 
 
-def write_model(directory: Path, sign: float = 1.0) -> Path:
-    """Write the files of a served model; ``sign`` -1 makes one that answers the opposite."""
+def write_model(directory: Path, sign: float = 1.0, notes: Mapping[str, str] = {}, **settings: Any) -> Path:
+    """Write the files of a served model; ``sign`` -1 makes one that answers the opposite, ``notes`` are the graph's own metadata."""
     directory.mkdir(parents=True, exist_ok=True)
-    onnx.save(_network(sign), directory / "model.onnx")
+    network = _network(sign)
+    helper.set_model_props(network, dict(notes))
+    onnx.save(network, directory / "model.onnx")
     _tokenizer().save(str(directory / "tokenizer.json"))
-    settings = {"max_length": MAX_LENGTH, "labels": LABELS, "normaliser": NORMALISER_VERSION}
+    settings = {"max_length": MAX_LENGTH, "labels": LABELS, "normaliser": NORMALISER_VERSION, **settings}
     (directory / "serving.json").write_text(json.dumps(settings))
     return directory
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import ModernBertModel, PreTrainedTokenizerFast
 
-from llm_assets.training.batches import IGNORED, Blocks, CollateBlocks, CollateTexts, Texts, sample_order
+from llm_assets.training.batches import Blocks, CollateBlocks, CollateTexts, Encoded, Texts, encode_texts, padding_share, sample_order
+from llm_assets.training.heads import IGNORED
 from llm_assets.training.job import Masked, ModelShape
 from llm_assets.training.models import attention_windows, modernbert_config
 from llm_assets_tests.links import trained
@@ -71,11 +72,37 @@ def test_masking_takes_the_stated_shares_and_no_special_token(tokenizer: PreTrai
     assert kept / chosen == pytest.approx(0.1, abs=0.05)
 
 
-def test_padding_is_hidden_from_attention(tokenizer: PreTrainedTokenizerFast) -> None:
-    texts = Texts([[2, 9, 3], [2, 3]], [1, 0])
-    batch = CollateTexts(0)([texts[0], texts[1]])
-    assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3]] and batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
-    assert batch["labels"].tolist() == [0, 1]
+def test_padding_is_hidden_from_attention() -> None:
+    texts = Texts(Encoded([[2, 9, 3], [2, 3], [2, 0, 3]], [1, 0, 1], [0, 1, 2]))
+    batch = CollateTexts(0)([texts[number] for number in range(3)])
+    assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3], [2, 0, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]  # a text may spell the padding token
+    assert batch["labels"].tolist() == [0, 1, 1] and batch["labels"].dtype == torch.int64
+
+
+def test_the_share_of_padding_by_hand() -> None:
+    # Forward passes of two: (3, 1) and (4, 4) tokens; 6 and 8 places, of which 2 hold padding.
+    assert padding_share([3, 4, 1], numpy.array([0, 2, 1, 1]), 2) == pytest.approx(2 / 14)
+
+
+def test_the_windows_of_a_document_weigh_what_another_document_does() -> None:
+    encoded = Encoded([[1], [2], [3], [4]], [0, 1, 1, 1], [0, 1, 1, 1])  # one short text and one of three windows
+    assert encoded.weights == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    texts = Texts(encoded, numpy.array([3, 0]), weighted=True)
+    assert texts.order.tolist() == [1, 0]  # rows of the table, which a fault names its documents by
+    assert CollateTexts(0)([texts[0], texts[1]])["labels"].tolist() == pytest.approx(numpy.array([[1, 2 / 3], [0, 2]]))
+    several = Texts(Encoded([[1]], [[1.0, 0.0]], [0]), weighted=True)
+    assert several[0]["labels"] == [1.0, 0.0, 1.0]
+
+
+def test_windows_overlap_and_cover_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = ["好" * 3, "".join(trained.NEUTRAL[number % 12] for number in range(20))]
+    ids, documents = encode_texts(tokenizer, texts, 10, 2)
+    assert documents == [0, 1, 1, 1] and max(map(len, ids)) == 10
+    whole, pieces = tokenizer(texts[1])["input_ids"][1:-1], [window[1:-1] for window in ids[1:]]
+    assert pieces[0] + pieces[1][2:] + pieces[2][2:] == whole and pieces[0][-2:] == pieces[1][:2]
+    assert all(window[0] == tokenizer.cls_token_id and window[-1] == tokenizer.sep_token_id for window in ids)
+    assert encode_texts(tokenizer, texts, 10, None) == ([ids[0], ids[1]], [0, 1])
 
 
 def test_a_document_is_encoded_alike_alone_and_among_others(tokenizer: PreTrainedTokenizerFast) -> None:

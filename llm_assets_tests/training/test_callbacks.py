@@ -14,16 +14,16 @@ from llm_assets.training.callbacks import BestEvaluation, Reports
 from llm_assets.training.job import PROGRESS, Masked, TrainingJob
 
 
-def evaluated(best: BestEvaluation, accuracy: float, loss: float, step: int) -> None:
-    if best.is_beaten_by(accuracy, loss, step):
+def evaluated(best: BestEvaluation, score: float, loss: float, step: int) -> None:
+    if best.is_beaten_by(score, loss, step):
         (best.scratch / f"best-{step}").mkdir()
-        best.keep(accuracy, loss, step)
+        best.keep(score, loss, step)
 
 
-def test_the_best_evaluation_has_the_highest_accuracy_then_the_lowest_loss(tmp_path: Path) -> None:
+def test_the_best_evaluation_has_the_highest_score_then_the_lowest_loss(tmp_path: Path) -> None:
     best = BestEvaluation(tmp_path)
-    for accuracy, loss, step in ((0.7, 0.5, 1), (0.8, 0.6, 2), (0.8, 0.55, 3), (0.8, 0.55, 4), (0.79, 0.1, 5)):
-        evaluated(best, accuracy, loss, step)
+    for score, loss, step in ((0.7, 0.5, 1), (0.8, 0.6, 2), (0.8, 0.55, 3), (0.8, 0.55, 4), (0.79, 0.1, 5)):
+        evaluated(best, score, loss, step)
     assert best.step == 3
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-3"]
 
