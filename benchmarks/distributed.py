@@ -14,7 +14,6 @@ import pyarrow.parquet
 
 from benchmarks.material import artifact, bench, corpus, reviews
 from benchmarks.result import Result
-from llm_assets.corpus.cleaning import clean_texts
 from llm_assets.links.tokenizer import TokenizerConfig, tokenizer
 from llm_assets.links.tokens import TokensConfig, tokens
 from llm_assets.store.progress import Progress, silent
@@ -76,7 +75,7 @@ class Training:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        texts = list(dict.fromkeys(text for text in clean_texts(reviews()).texts if text))
+        texts = list(dict.fromkeys(reviews()))
         self.corpus = corpus(texts, folder / "clean_corpus")
         self.tokenizer, self.tokens = folder / "tokenizer", folder / "tokens"
         tokenizer(bench(self.tokenizer), TokenizerConfig(), self.corpus)

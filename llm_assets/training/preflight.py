@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llm_assets.training import memory
-from llm_assets.training.devices import Software, decide
+from llm_assets.training.devices import DeviceError, Software, decide
 from llm_assets.training.job import Masked, TrainingJob
+
+COMPILERS = ("g++", "clang++", "c++")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Preflight:
 def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, Any]], software: Software | None = None) -> Preflight:
     """The job with its hardware settings. No process is started for it and torch is not imported.
 
-    Raises ``DeviceError`` where the devices asked for are not there, ``WeightsError`` where a shard of the weights is missing or
+    Raises ``DeviceError`` where the devices asked for, or a compiler, are not there, ``WeightsError`` where a shard of the weights is missing or
     cut, ``MemoryRefusedError`` where the training cannot fit, naming the smallest change with which it would.
     """
     masked = isinstance(job.objective, Masked)
@@ -52,6 +55,8 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
             "offload_optimizer or offload_parameters: cpu moves a GPU's states to host memory, and this training runs on a CPU "
             f"({hardware.device.reason}): set both to none"
         )
+    if job.torch_compile and not any(map(shutil.which, COMPILERS)):
+        raise DeviceError(f"torch_compile: true wants a C++ compiler; there is no {' or '.join(COMPILERS)}. Remedy: install one, or set false")
     kind = hardware.device.value
     available = memory.memory_of(next(device for device in devices if device["kind"] == kind), processes)
     model, length = _model(job)

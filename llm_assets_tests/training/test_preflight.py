@@ -45,3 +45,11 @@ def test_offload_on_a_machine_without_a_gpu_is_refused(tmp_path: Path) -> None:
 def test_more_processes_than_gpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="processes: 2 asks for 2 GPUs"):
         preflight(job(tmp_path), 2, [HOST, GPU], SOFTWARE)
+
+
+def test_compiling_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preflight(job(tmp_path, torch_compile=False), 1, [HOST], SOFTWARE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    preflight(job(tmp_path), 1, [HOST], SOFTWARE)
+    with pytest.raises(DeviceError, match=r"torch_compile: true wants a C\+\+ compiler"):
+        preflight(job(tmp_path, torch_compile=True), 1, [HOST], SOFTWARE)
