@@ -32,3 +32,39 @@ def test_a_stored_tfidf_model_gives_scikit_learns_probabilities(tmp_path: Path, 
     for row, expected in zip(model.classify(new), reference.predict_proba(vectorizer.transform(new)), strict=True):
         assert row == pytest.approx(expected.tolist(), abs=2e-3)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_majority_of_several_labels_and_of_numbers(tmp_path: Path) -> None:
+    several = Majority.fit(["x"] * 4, ["a", "a|b", "", "a"], "multi_label")
+    assert several.labels == ["a", "b"] and several.classify(["?"]) == [[0.75, 0.25]]
+    assert Majority.fit(["x"] * 2, ["1.0", "4.0"], "regression").classify(["?"]) == [[2.5]]
+
+
+def test_tfidf_of_several_labels_is_a_logistic_regression_each(tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    from llm_assets.evaluation.baselines import REGULARIZATION, _vectorizer
+
+    answers = ["good|thing", "thing", "good", "", "bad", "bad"] * 4
+    TfidfLogisticRegression.fit(TEXTS, answers, "multi_label").save(tmp_path)
+    model = TfidfLogisticRegression.load(tmp_path)
+    vectorizer = _vectorizer(min_df=2)
+    features, new = vectorizer.fit_transform(TEXTS), ["书很好看", "太差了"]
+    assert model.labels == ["bad", "good", "thing"]
+    for column, label in enumerate(model.labels):
+        reference = LogisticRegression(C=REGULARIZATION, max_iter=300).fit(features, [label in answer for answer in answers])
+        found = [row[column] for row in model.classify(new)]
+        assert found == pytest.approx(reference.predict_proba(vectorizer.transform(new))[:, 1].tolist(), abs=2e-3)
+
+
+def test_tfidf_of_numbers_is_a_ridge_regression(tmp_path: Path) -> None:
+    from sklearn.linear_model import Ridge
+
+    from llm_assets.evaluation.baselines import REGULARIZATION, _vectorizer
+
+    answers = ["3.0", "2.0", "4.5", "1.0", "0.5", "0.0"] * 4
+    TfidfLogisticRegression.fit(TEXTS, answers, "regression").save(tmp_path)
+    vectorizer = _vectorizer(min_df=2)
+    reference = Ridge(alpha=1 / REGULARIZATION).fit(vectorizer.fit_transform(TEXTS), list(map(float, answers)))
+    found = TfidfLogisticRegression.load(tmp_path).classify(["书很好看", "太差了"])
+    assert [row[0] for row in found] == pytest.approx(reference.predict(vectorizer.transform(["书很好看", "太差了"])).tolist(), abs=1e-3)

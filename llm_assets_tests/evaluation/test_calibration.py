@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from llm_assets.evaluation.calibration import Bin, brier_score, expected_calibration_error, reliability
+from llm_assets.evaluation.calibration import Bin, brier_score, expected_calibration_error, label_brier_score, reliability
+from llm_assets.evaluation.worth import confidence
 
 
 def test_the_error_of_two_bins_by_hand() -> None:
@@ -52,3 +53,13 @@ def test_for_two_labels_it_is_twice_scikit_learns(pairs: list[tuple[float, int]]
     probability, truth = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     expected = 2 * brier_score_loss(truth, probability, labels=[0, 1])
     assert brier_score([[1 - value, value] for value in probability], truth) == pytest.approx(expected, abs=1e-12)
+
+
+def test_several_labels_by_hand() -> None:
+    assert label_brier_score([[0.8, 0.4], [0.5, 1.0]], [[1, 0], [1, 1]]) == pytest.approx((0.04 + 0.16 + 0.25 + 0.0) / 2)
+    rows = [{"label": "a", "probabilities": [0.8, 0.4]}, {"label": "a|b", "probabilities": [0.5, 1.0]}]
+    # Four answers, all right, as sure as .8, .6 (that it is not b), .5 and 1.
+    bins = confidence(rows, ["a", "b"], "multi_label")
+    assert [found.confidence for found in bins] == [pytest.approx(value) for value in (0.5, 0.6, 0.8, 1.0)] and all(
+        found.accuracy == 1 for found in bins
+    )

@@ -12,10 +12,14 @@ from llm_assets.evaluation.quality import (
     agreement,
     agreement_by_label,
     bootstrap_intervals,
+    bootstrap_scores,
     confusion,
+    constant_score,
+    figures,
     macro_f1,
     paired_bootstrap,
     per_class,
+    per_label,
 )
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=60)
@@ -96,3 +100,61 @@ def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:
     assert not paired_bootstrap(champion, worse).is_clearly_worse
     assert not paired_bootstrap(champion, champion).is_clearly_worse
     assert paired_bootstrap({"x": True}, champion) is None
+
+
+def test_several_labels_by_hand() -> None:
+    # Labels named: 2 + 1 + 0, said: 1 + 1 + 1, right among them: 1 + 1 + 0.
+    found = figures(["a|b", "b", ""], ["a", "b", "a"], "multi_label")
+    assert found["subset_accuracy"] == pytest.approx(1 / 3) and found["micro_f1"] == pytest.approx(2 * 2 / (3 + 3))
+    report = per_label(["a|b", "b", ""], ["a", "b", "a"], ["a", "b"])
+    assert report["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert report["b"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    assert found["macro_f1"] == pytest.approx(2 / 3)
+
+
+SETS = st.lists(st.tuples(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abc"))), min_size=1, max_size=40)
+
+
+@given(SETS)
+def test_micro_and_macro_f1_of_several_labels_are_scikit_learns(pairs: list[tuple[set[str], set[str]]]) -> None:
+    labels, predicted = (["|".join(sorted(names)) for names in column] for column in zip(*pairs, strict=True))
+    found, names = figures(labels, predicted, "multi_label"), sorted({name for label, _ in pairs for name in label})
+    asked, said = ([[name in label for name in "abc"] for label in column] for column in zip(*pairs, strict=True))
+    if any(map(any, asked)) or any(map(any, said)):
+        assert found["micro_f1"] == pytest.approx(f1_score(asked, said, average="micro", zero_division=0))
+    if names:
+        kept = ["abc".index(name) for name in names]
+        assert found["macro_f1"] == pytest.approx(f1_score(asked, said, average="macro", labels=kept, zero_division=0))
+
+
+def test_errors_of_numbers_by_hand() -> None:
+    # Truth 1, 2, 3 (variance 2/3), answers 1, 2, 5: squared errors 0, 0, 4. Deviations (-1, 0, 1) and (-5/3, -2/3, 7/3).
+    found = figures(["1.0", "2.0", "3.0"], ["1.0", "2.0", "5.0"], "regression")
+    assert found["mse"] == pytest.approx(4 / 3) and found["mae"] == pytest.approx(2 / 3)
+    assert found["r2"] == pytest.approx(1 - (4 / 3) / (2 / 3))
+    assert found["pearson"] == pytest.approx(4 / (2 * (25 + 4 + 49) / 9) ** 0.5)
+    assert figures(["1.0", "2.0"], ["7.0", "7.0"], "regression")["pearson"] == 0.0
+    assert figures(["1.0", "1.0"], ["1.0", "2.0"], "regression")["r2"] == 0.0
+
+
+def test_the_best_constant_answer_by_hand() -> None:
+    assert constant_score(["a", "b", "b"], "single_label") == pytest.approx(2 / 3)
+    # Saying b alone: 2 right of 3 said and 3 asked. Saying a and b: 3 right of 6 said and 3 asked, the same.
+    assert constant_score(["a|b", "b", ""], "multi_label") == pytest.approx(2 * 2 / (3 + 3)) == pytest.approx(2 * 3 / (6 + 3))
+    assert constant_score(["1.0", "5.0"], "regression") == 0.0
+
+
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+def test_the_interval_of_a_score_is_the_one_of_resampled_documents(problem: str) -> None:
+    rng = random.Random(0)
+    if problem == "regression":
+        numbers = [rng.gauss(0, 1) for _ in range(120)]
+        pairs = [(str(number), str(number + rng.gauss(0, 0.7))) for number in numbers]
+        name = "r2"
+    else:
+        pairs = [("|".join(sorted(rng.sample("abc", rng.randrange(3)))), "|".join(sorted(rng.sample("abc", rng.randrange(3))))) for _ in range(120)]
+        name = "micro_f1"
+    draws = [list(zip(*rng.choices(pairs, k=120), strict=True)) for _ in range(800)]
+    expected = sorted(figures(labels, predicted, problem)[name] for labels, predicted in draws)
+    low, high = bootstrap_scores(*zip(*pairs, strict=True), problem)[name]
+    assert low == pytest.approx(expected[20], abs=0.03) and high == pytest.approx(expected[780], abs=0.03)

@@ -99,3 +99,17 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     assert not judge("evaluation_sets", "every_label_in_every_set", unlabelled).passed
     single = altered(sets, tmp_path / "c", "evaluation_sets", evaluation__parquet=one_sided, labels__json=["positive"])
     assert not judge("evaluation_sets", "every_label_in_every_set", single).passed
+
+
+def test_several_labels_and_numbers_have_sets_of_their_own(tmp_path: Path) -> None:
+    texts = [f"第{number}家酒店的{'早餐' * (number % 5 + 1)}真是{number * 7919}分" for number in range(40)]
+    store = Store(tmp_path / "home")
+    several = raw_of(tmp_path / "several", *texts, labels=["price|room", "room | price", "room", ""] * 10)
+    made = run(store, "evaluation_sets", {**LARGE, "problem": "multi_label"}, {"raw_corpus": several})
+    assert all(verdict.passed for verdict in made.verdicts), made.verdicts
+    assert made.artifact.json("labels.json") == ["price", "room"]
+    assert set(made.artifact.table("evaluation.parquet")["label"].to_pylist()) == {"price|room", "room", ""}
+    numbers = raw_of(tmp_path / "numbers", *texts, labels=[str(number / 2) for number in range(40)])
+    made = run(store, "evaluation_sets", {**LARGE, "problem": "regression"}, {"raw_corpus": numbers})
+    assert all(verdict.passed for verdict in made.verdicts), made.verdicts
+    assert made.artifact.json("labels.json") == ["value"]

@@ -141,6 +141,82 @@ def test_evaluation_sets_without_a_label_that_is_learnt_are_refused(tmp_path: Pa
         learnt_examples(trained.artifact(tmp_path, "evaluation_sets"), trained.LABELS)
 
 
+def with_examples(folder: Path, rows: list[dict[str, str]], labels: list[str], problem: str = "single_label") -> Artifact:
+    """labelled_examples of these rows and this labels.json."""
+    folder.mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train.parquet")
+    (folder / "labels.json").write_text(json.dumps(labels))
+    return trained.artifact(folder, "labelled_examples", config={"problem": problem})
+
+
+def refused(tmp_path: Path, reason: str, **replaced: Artifact) -> None:
+    """Finetuning with other inputs is refused for this reason, before any process starts."""
+
+    def launched(job: Path, processes: int, progress: object) -> None:
+        raise AssertionError("a process was started")
+
+    (tmp_path / "refused").mkdir()
+    bench = Bench(tmp_path / "refused", tmp_path, 1, tmp_path, launched)
+    inputs = {**trained.corpus(), "pretrained_checkpoint": trained.pretrained().artifact, "compute": trained.COMPUTE, **replaced}
+    with pytest.raises(ValueError, match=reason):
+        LINK.make(bench, trained.FINETUNING, **{name: inputs[name] for name in LINK.inputs})
+
+
+def test_a_label_without_an_example_is_refused(tmp_path: Path) -> None:
+    rows = [row for row in trained.corpus()["labelled_examples"].table("train.parquet").to_pylist() if row["label"] == "positive"]
+    examples = with_examples(tmp_path / "examples", rows, trained.LABELS)
+    refused(tmp_path, "names negative that no example carries", labelled_examples=examples)
+
+
+def test_a_label_that_labels_json_lacks_is_refused(tmp_path: Path) -> None:
+    rows = trained.corpus()["labelled_examples"].table("train.parquet").to_pylist()
+    refused(tmp_path, "lacks positive that examples carry", labelled_examples=with_examples(tmp_path / "examples", rows, ["negative"]))
+
+
+def test_examples_of_another_problem_are_refused(tmp_path: Path) -> None:
+    rows = trained.corpus()["labelled_examples"].table("train.parquet").to_pylist()
+    examples = with_examples(tmp_path / "examples", rows, trained.LABELS, "multi_label")
+    refused(tmp_path, "finetuned_model.problem is single_label, labelled_examples.problem is multi_label", labelled_examples=examples)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_knows_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(trained.corpus()["tokenizer"].directory, tmp_path / "tokenizer")
+    raw = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text())
+    raw["model"]["vocab"]["beyond"] = 1000
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(raw))
+    refused(
+        tmp_path, "the tokenizer makes 1001: name that checkpoint's own tokenizer", tokenizer=trained.artifact(tmp_path / "tokenizer", "tokenizer")
+    )
+
+
+def test_a_model_whose_labels_stand_in_another_order_is_refused(tmp_path: Path) -> None:
+    made = trained.finetuned().artifact
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "serving.json"):
+        shutil.copy(made.path(name), tmp_path)
+    serving = json.loads((tmp_path / "serving.json").read_text())
+    (tmp_path / "serving.json").write_text(json.dumps({**serving, "labels": trained.LABELS[::-1]}))
+    reason = "the model answers negative, positive in this order, serving.json says positive, negative"
+    with pytest.raises(ValueError, match=reason):
+        TorchClassifier(tmp_path)
+    turned = trained.artifact(tmp_path, "finetuned_model")
+    inputs = trained.corpus()
+    (tmp_path / "out").mkdir()
+    bench = Bench(tmp_path / "out", tmp_path, 1, tmp_path, trained.launch_quietly)
+    with pytest.raises(ValueError, match=reason):
+        quantized_model.LINK.make(bench, quantized_model.QuantizedModelConfig(), turned, inputs["labelled_examples"], inputs["evaluation_sets"])
+
+
+def test_a_split_without_one_class_is_said(tmp_path: Path) -> None:
+    made = trained.finetuned().artifact
+    rows = [row for row in made.table("predictions.parquet").to_pylist() if (row["split"], row["label"]) != ("validation", "positive")]
+    predictions.write(tmp_path / "predictions.parquet", rows)
+    shutil.copy(made.path("serving.json"), tmp_path)
+    found = verdict(trained.changed(made, directory=tmp_path), "every_label_judged")
+    assert not found.passed and found.values == {"validation": ["positive"], "test": []}
+    assert predictions.scores(rows)["validation"]["macro_f1"] == 1.0  # over the labels that occur
+    assert not verdict(trained.changed(made, directory=tmp_path), "beats_majority").passed  # one constant answer is always right
+
+
 def test_every_document_scored_fails_when_one_is_missing(tmp_path: Path) -> None:
     made = trained.finetuned().artifact
     pyarrow.parquet.write_table(made.table("predictions.parquet").slice(1), tmp_path / "predictions.parquet")

@@ -86,3 +86,34 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     assert not check("undisputed", pa.concat_tables([table, other]))
     assert not check("from_clean_corpus", pa.concat_tables([table, first.set_column(0, "doc_id", pa.array(["0" * 20]))]))
     assert not check("expectations", pa.concat_tables([table, first]))
+
+
+def test_several_labels_are_written_alike_and_counted_each(tmp_path: Path) -> None:
+    texts = ("房间干净", "价格便宜", "位置不错", "位置不错!", "都不相关", "有人不在")
+    table = documents(*texts, labels=["room", " price|room", "place|room", "room|place", "", "room|staff"])
+    clean = artifact(tmp_path / "clean", "clean_corpus", documents__parquet=table)
+    config = {"problem": "multi_label", "labels": ["place", "price", "room"]}
+    outcome = run(Store(tmp_path / "home"), "labelled_examples", config, {"clean_corpus": clean})
+    made = outcome.artifact
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    assert made.table("train.parquet")["label"].to_pylist() == ["room", "price|room", "place|room", "place|room", ""]  # the same in another order
+    assert made.json("labels.json") == ["place", "price", "room"] and made.metrics["labels"] == {"place": 2, "price": 1, "room": 4}
+    assert made.metrics["outside"] == {"room|staff": 1} and "one label each" in made.metrics["noise_skipped"]
+    rare = altered(made, tmp_path / "rare", "labelled_examples", labels__json=["place", "price", "room", "staff"])
+    assert not judge("labelled_examples", "balanced", rare, clean_corpus=clean).passed
+
+
+def test_numbers_are_examples_and_anything_else_is_named(tmp_path: Path) -> None:
+    def outcome(name: str, *labels: str) -> Outcome:
+        table = documents("房间干净", "价格便宜", "位置不错", labels=list(labels))
+        clean = artifact(tmp_path / name, "clean_corpus", documents__parquet=table)
+        return run(Store(tmp_path / "home"), "labelled_examples", {"problem": "regression"}, {"clean_corpus": clean})
+
+    made = outcome("numbers", "3", "2.50", "-1e2")
+    assert all(verdict.passed for verdict in made.verdicts), made.verdicts
+    assert made.artifact.table("train.parquet")["label"].to_pylist() == ["3.0", "2.5", "-100.0"] and made.artifact.json("labels.json") == ["value"]
+    assert not next(verdict for verdict in outcome("one", "1", "1.0", "1").verdicts if verdict.check == "balanced").passed
+    with pytest.raises(ValueError, match="label 'much' is no finite number"):
+        outcome("words", "3", "much", "1")
+    with pytest.raises(ValidationError, match="a regression's labels are numbers"):
+        LINK.config.model_validate({"problem": "regression", "labels": ["a", "b"]})

@@ -71,7 +71,7 @@ def test_the_record_has_what_the_command_line_prints(office: Office) -> None:
         assert 0 <= model["calibration_error"] <= 1 and 0 <= model["brier_score"] <= 2
         assert {label: figures["support"] for label, figures in model["per_class"].items()} == {"negative": 40, "positive": 40}
     assert set(record) == {
-        "chain", "models", "baseline", "seeds", "split", "seconds", "quantized_model", "champion", "rounding", "margin_over_majority"
+        "chain", "problem", "models", "baseline", "seeds", "split", "seconds", "quantized_model", "champion", "rounding", "margin_over_majority"
     }  # fmt: skip
     assert record["seeds"] == 1
     assert record["split"] == {"train": 280, "validation": 40, "test": 80}
