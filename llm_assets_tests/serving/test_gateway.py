@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_the_answer_has_the_shape_of_vllms_classify(client: TestClient) -> None:
     assert all(sum(entry["probs"]) == pytest.approx(1) for entry in answer["data"])
     assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0, "prompt_tokens_details": None}
     assert answer["release"] == "tiny-1"
+
+
+def test_several_labels_and_a_number_are_answered_in_the_same_shape(tmp_path: Path) -> None:
+    deploy(tmp_path, 1, chain="several", problem="multi_label")
+    deploy(tmp_path, 1, chain="number", problem="regression")  # a network of two outputs, of which the first is the number
+    with TestClient(create_app(tmp_path)) as client:
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        several = client.post("/v1/classify", json={"model": "several", "input": ["good", "unheard"]}).json()["data"]
+        [number] = client.post("/v1/classify", json={"model": "number", "input": "bad"}).json()["data"]
+    assert [entry["label"] for entry in several] == ["positive", "negative|positive"]  # one half each says both
+    assert several[0]["probs"][1] == pytest.approx(1 / (1 + math.exp(-2 / 3)))
+    assert float(number["label"]) == number["probs"][0] == pytest.approx(2 / 3)
 
 
 def test_one_text_needs_no_list(client: TestClient) -> None:

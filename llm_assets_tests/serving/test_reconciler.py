@@ -60,6 +60,17 @@ def test_a_model_that_answers_no_distribution_is_refused(tmp_path: Path) -> None
     assert not reconciler.ready
 
 
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+def test_the_probe_asks_what_the_problem_asks_for(tmp_path: Path, problem: str) -> None:
+    deploy(tmp_path, 1, problem=problem)
+    reconciler = Reconciler(tmp_path)
+    reconciler.step()
+    assert reconciler.ready
+    deploy(tmp_path, 2, sign=float("nan"), problem=problem)
+    reconciler.step()
+    assert "probe" in reconciler.status()["tiny"]["error"]
+
+
 def test_a_refused_release_is_tried_again_later_and_when_asked_for_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[Path] = []
 

@@ -35,11 +35,11 @@ def write_model(directory: Path, sign: float = 1.0, notes: Mapping[str, str] = {
     return directory
 
 
-def write_artifact(home: Path, fingerprint: str, sign: float = 1.0) -> Artifact:
+def write_artifact(home: Path, fingerprint: str, sign: float = 1.0, **settings: Any) -> Artifact:
     """A committed quantized_model artifact below a data root."""
     directory = home / "artifacts" / "quantized_model" / fingerprint
     shutil.rmtree(directory, ignore_errors=True)
-    write_model(directory, sign)
+    write_model(directory, sign, **settings)
     manifest = Manifest(
         link="quantized_model", fingerprint=fingerprint, data_version=fingerprint, recipe={}, inputs={}, files=describe_files(directory),
         licenses=[], metrics={}, libraries={}, code={}, host="test", started="2026-01-01T00:00:00+00:00",
@@ -60,9 +60,9 @@ def record(home: Path, artifact: Artifact, number: int, chain: str = "tiny") -> 
     }
 
 
-def deploy(home: Path, number: int, sign: float = 1.0, chain: str = "tiny") -> Artifact:
+def deploy(home: Path, number: int, sign: float = 1.0, chain: str = "tiny", **settings: Any) -> Artifact:
     """Make release ``<chain>-<number>`` and ask for it."""
-    artifact = write_artifact(home, f"{chain}{number}", sign)
+    artifact = write_artifact(home, f"{chain}{number}", sign, **settings)
     write_desired(home, chain, record(home, artifact, number, chain))
     return artifact
 
