@@ -60,12 +60,18 @@ class Columns(Strict):
 
     text: str = Field("text", description="the text; required in every row")
     label: str | None = Field(None, description="the label; a row without it is a document without a label")
+    label_names: dict[str, str] = Field(default_factory=dict, description='what labels are called, by what the column holds: {"0": negative}')
     id: str | None = Field(None, description="the user's own identifier, kept for tracing")
+    where: dict[str, str] = Field(default_factory=dict, description="columns and the value each must hold; other rows are none of this source's")
 
     @property
     def required(self) -> list[str]:
         """The columns without which there is no document; a missing label makes one without a label."""
-        return [self.text, *([self.id] if self.id else [])]
+        return [self.text, *([self.id] if self.id else []), *self.where]
+
+    def wants(self, record: Mapping[str, Any]) -> bool:
+        """Whether a row is one of the source's."""
+        return all(str(record[name]) == value for name, value in self.where.items())
 
 
 class MissingColumnsError(ValueError):
@@ -208,17 +214,23 @@ def _xlsx(stream: IO[bytes], columns: Columns) -> Iterator[tuple[int, Mapping[st
 
 def _records(values: Iterable[tuple[int, Mapping[str, Any] | BadRow]], columns: Columns) -> Iterator[Row | BadRow]:
     for line, record in values:
-        yield record if isinstance(record, BadRow) else _row(line, record, columns)
+        found = record if isinstance(record, BadRow) else _row(line, record, columns)
+        if found is not None:
+            yield found
 
 
-def _row(line: int, record: Mapping[str, Any], columns: Columns) -> Row | BadRow:
+def _row(line: int, record: Mapping[str, Any], columns: Columns) -> Row | BadRow | None:
+    """The row of a record, or None for one that is not among those wanted."""
     if missing := [name for name in columns.required if name not in record]:
         return BadRow(line, "missing_text", str(MissingColumnsError(missing, record, f"line {line}")))
+    if not columns.wants(record):
+        return None
     text = record[columns.text]
     if not isinstance(text, str):
         return BadRow(line, "missing_text", f"line {line}: column {columns.text} holds {type(text).__name__}, not text")
     text = text.encode("utf-8", "replace").decode()  # a lone surrogate, which JSON can carry and Arrow cannot, becomes "?"
-    return Row(line, text, _optional(record, columns.label), _optional(record, columns.id))
+    label = _optional(record, columns.label)
+    return Row(line, text, columns.label_names.get(label, label) if label else label, _optional(record, columns.id))
 
 
 def _optional(record: Mapping[str, Any], column: str | None) -> str | None:

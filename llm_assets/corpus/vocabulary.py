@@ -39,6 +39,7 @@ class Vocabulary(Strict):
     longest: int = Field(8, ge=1, description="characters a token may hold")
     training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id")
     minimum_frequency: int = Field(2, ge=1, description="of a merge, or of a word, in the training text")
+    lowercase: bool = Field(False, description="whether case is forgotten: Great and great are one entry, and decoding gives small letters back")
     stop_words: list[str] = Field(default_factory=list, description="words (kind words) that get no entry; their characters remain")
 
 
@@ -47,9 +48,16 @@ def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
 
     The same texts give the same one; but for kind unigram, whose trainer gives the same entries with scores that differ by up to 0.005.
     """
+    from tokenizers import normalizers
+
     pieces = [piece for text in texts for piece in TOKEN.split(text)]  # else the letters of a frequent mask would become entries
-    trained = {"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces)
-    return _finished(trained)
+    small = normalizers.Lowercase()
+    if settings.lowercase:
+        pieces = [small.normalize_str(piece) for piece in pieces]
+    finished = _finished({"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces))
+    if settings.lowercase:
+        finished.normalizer = small
+    return finished
 
 
 def _byte_pairs(settings: Vocabulary, texts: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.encoders import refuse_unfit
+from llm_assets.training.grams import Grams
 from llm_assets.training.heads import METRICS, Problem, parts
 from llm_assets.training.job import Classification, TrainingJob
 
@@ -46,6 +47,7 @@ class FinetunedModelConfig(TrainingSection):
     patience: int = Field(0, ge=0, description="evaluations without a better one after which training ends; 0: it never ends early")
     learning_rate: float = Field(5e-4, gt=0, description="highest learning rate")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
+    grams: Grams = Field(Grams(), description="token n-grams whose linear model is added to the encoder, in one graph")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     baselines: tuple[Baseline, ...] = Field(
         (MAJORITY, TFIDF), description="fitted and scored in the same run; conv1d, lstm and gru are trained by the same worker"
@@ -66,6 +68,12 @@ class FinetunedModelConfig(TrainingSection):
             raise ValueError(f"window_overlap is {self.window_overlap}: at most half of max_length, which is {self.max_length}")
         return self
 
+    @model_validator(mode="after")
+    def _grams_classify(self) -> FinetunedModelConfig:
+        if self.grams.longest and self.problem == "regression":
+            raise ValueError("grams add to the scores of labels, and problem is regression: set grams.longest to 0")
+        return self
+
 
 def finetuned_model(
     bench: Bench,
@@ -78,6 +86,7 @@ def finetuned_model(
 ) -> Made:
     """Finetunes the encoder into a text classifier and scores it beside its baselines on the same frozen documents.
 
+    With `grams` the scores of a linear model over token n-grams are added to the encoder's, weighed on the validation split.
     The evaluation with the best validation score is kept, and the check asks for a margin on validation too: the test
     split is scored here and judged by the scorecard alone. The saved model is loaded again and scored in torch, as are a
     majority vote, TF-IDF with logistic regression and whatever other baselines are asked for; every prediction is kept.
@@ -100,6 +109,13 @@ def finetuned_model(
             (bench.directory / name).write_bytes(source.read_bytes())
     serving = {"max_length": config.max_length, "overlap": config.overlap, "padding": padding, "problem": config.problem, "labels": labels}
     write_json(bench.directory / "serving.json", serving)
+    if config.grams.longest:
+        from llm_assets.training.summed import Labelled, add_grams
+
+        assert isinstance(job.objective, Classification)
+        validation = examples.of("validation")
+        learnt, held_out = Labelled(known["text"], known["label"]), Labelled(validation.texts, validation.labels)
+        figures["factors"] = add_grams(bench.directory, config.grams, job.objective, learnt, held_out, bench.progress)
     scores = _score(bench, config, job, known, lengths["train"]["samples"], examples, compute)
     left_out = len(predictions.Examples.read(evaluation_sets).doc_ids) - len(examples.doc_ids)
     return Made({**scores, **figures, "long_texts": lengths, "evaluation_documents_left_out": left_out})

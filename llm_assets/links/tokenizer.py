@@ -14,7 +14,7 @@ from pydantic import Field
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES
-from llm_assets.corpus.pii import excerpt
+from llm_assets.corpus.pii import TOKEN, excerpt
 from llm_assets.corpus.places import local
 from llm_assets.corpus.vocabulary import BYTES, SPECIAL, Vocabulary, train
 from llm_assets.links import pages
@@ -132,9 +132,20 @@ def _sample(clean_corpus: Artifact) -> list[str]:
 
 
 def _lossy(encoder: Tokenizer, texts: list[str]) -> int:
-    """How many texts do not come back from their tokens as they were."""
+    """How many texts do not come back from their tokens as they were, or as the tokenizer's own normalizer writes them."""
     encodings = encoder.encode_batch(texts, add_special_tokens=False)
-    return sum(encoder.decode(encoding.ids, skip_special_tokens=False) != text for text, encoding in zip(texts, encodings, strict=True))
+    written = texts if encoder.normalizer is None else _normalised(encoder, texts)
+    return sum(encoder.decode(encoding.ids, skip_special_tokens=False) != text for text, encoding in zip(written, encodings, strict=True))
+
+
+def _normalised(encoder: Tokenizer, texts: list[str]) -> list[str]:
+    """Each text as the normalizer writes it; a mask of personal data it leaves alone."""
+    found = []
+    for text in texts:
+        between, masks = TOKEN.split(text), TOKEN.findall(text)
+        parts = [encoder.normalizer.normalize_str(piece) + mask for piece, mask in zip(between, [*masks, ""], strict=True)]
+        found.append("".join(parts))
+    return found
 
 
 def _existing(config: TokenizerConfig) -> dict[str, Path]:

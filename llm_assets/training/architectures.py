@@ -20,6 +20,8 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from llm_assets.training.summed import SummedConfig, SummedForSequenceClassification
+
 
 @strict
 class BaselineConfig(PreTrainedConfig):
@@ -158,6 +160,7 @@ ARCHITECTURES: dict[str, tuple[type[BaselineConfig], type[PreTrainedModel]]] = {
     "gru": (GruConfig, GruForSequenceClassification),
 }
 
-for _config, _model in ARCHITECTURES.values():
+EVERY: tuple[tuple[type[PreTrainedConfig], type[PreTrainedModel]], ...] = (*ARCHITECTURES.values(), (SummedConfig, SummedForSequenceClassification))
+for _config, _model in EVERY:
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)

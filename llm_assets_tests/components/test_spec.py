@@ -203,4 +203,4 @@ def test_the_wheel_carries_the_chains(tmp_path: Path) -> None:
     script = "import llm_assets, llm_assets.definitions as d; print(llm_assets.__file__, list(d.chains()))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "LLM_ASSETS_HOME": str(tmp_path / "home")}
     printed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) in printed and "['reviews']" in printed
+    assert str(tmp_path) in printed and "['imdb', 'reviews']" in printed

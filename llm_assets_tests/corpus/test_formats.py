@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.encodings import detect_encoding
-from llm_assets.corpus.formats import Columns, Format, rows
+from llm_assets.corpus.formats import Columns, Format, MissingColumnsError, rows
 from llm_assets.corpus.reading import read
 from llm_assets.corpus.rows import BadRow, Row
 from llm_assets_tests.corpus.test_sources import ROWS, source
@@ -101,6 +101,17 @@ BAD = b"".join([
     b'{"text": "good", "label": "positive"}\n', b'{"text": "\xff"}\n', b'{"text": \n', b"[1]\n", b'{"body": "x"}\n', b'{"text": 3}\n',
     b'{"text": "x", "label": "odd"}\n', b'{"text": "' + b"a" * 3000 + b'"}\n', b'{"text": "last"}\n',
 ])  # fmt: skip
+
+
+def test_rows_are_chosen_by_a_column_and_labels_get_names() -> None:
+    content = b"text,label,source\ngood,1,imdb\nbad,0,imdb\nelsewhere,1,rt\nneither,2,imdb\n"
+    columns = Columns(label="label", label_names={"0": "negative", "1": "positive"}, where={"source": "imdb"})
+    found = parsed(content, "csv", columns)
+    assert [(row.line, row.text, row.label) for row in found if isinstance(row, Row)] == [
+        (2, "good", "positive"), (3, "bad", "negative"), (5, "neither", "2"),
+    ]  # fmt: skip
+    with pytest.raises(MissingColumnsError, match="has no column site"):
+        parsed(content, "csv", Columns(where={"site": "imdb"}))
 
 
 def test_bad_rows_are_rejected_with_their_rule_and_nothing_is_lost(tmp_path: Path) -> None:

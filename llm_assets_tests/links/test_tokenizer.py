@@ -12,7 +12,7 @@ from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.pii import MASKS
 from llm_assets.corpus.vocabulary import SPECIAL, train
 from llm_assets.links.making import Outcome
-from llm_assets.links.tokenizer import TokenizerConfig, observe_existing
+from llm_assets.links.tokenizer import TokenizerConfig, _lossy, observe_existing
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import SECTIONS, altered, judge, run
 
@@ -37,6 +37,17 @@ def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dic
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
     assert train(CONFIG, TEXTS).to_str() == TRAINED.to_str()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "words"])
+def test_lowercase_forgets_case_and_leaves_masks_alone(kind: str) -> None:
+    texts = ["The Hotel was FINE, thank you [NAME]", "the hotel was fine, thank you [NAME]"] * 5
+    small = train(CONFIG.model_copy(update={"kind": kind, "lowercase": True}), texts)
+    assert small.encode(texts[0]).ids == small.encode(texts[1]).ids
+    assert small.decode(small.encode(texts[0], add_special_tokens=False).ids, skip_special_tokens=False) == texts[1]
+    assert _lossy(small, texts) == 0
+    large = train(CONFIG.model_copy(update={"kind": kind}), texts)
+    assert large.encode(texts[0]).ids != large.encode(texts[1]).ids
 
 
 def test_masks_of_personal_data_are_never_split_and_their_letters_are_no_words() -> None:
