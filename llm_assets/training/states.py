@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.training import checkpoints
 
@@ -34,17 +34,25 @@ class States:
     counts: dict[str, int] = field(default_factory=dict)  # global_steps, global_samples, skipped_steps
 
 
-def layout(checkpoint: Path) -> tuple[int, int]:
-    """How a checkpoint is cut, as ``cut`` says it; told by its files' names, nothing in them is read."""
+class Layout(NamedTuple):
+    """How states are cut, where it makes a difference: DeepSpeed loads no other layout than the one it runs with."""
+
+    stage: int  # 1 for 2 too, which cuts alike
+    ranks: int  # 1 for stage 0, which cuts nothing
+    bfloat16: bool  # beside float32 states; stage 0 names its files alike for both
+
+    @classmethod
+    def of(cls, stage: int, ranks: int, bfloat16: bool) -> Layout:
+        """The layout of a run."""
+        return cls(3 if stage == 3 else min(stage, 1), ranks if stage else 1, bfloat16 and stage > 0)
+
+
+def layout(checkpoint: Path) -> Layout:
+    """How a checkpoint is cut; told by its files' names, nothing in them is read."""
     folder = _folder(checkpoint)
-    sliced = len(list(folder.glob("zero_pp_rank_*_model_states.pt"))) > 0
-    ranks = len(list(folder.glob("*optim_states.pt")))
-    return cut(3 if sliced else 1 if ranks else 0, ranks)
-
-
-def cut(stage: int, ranks: int) -> tuple[int, int]:
-    """Stage and number of ranks where they make a difference: stages 1 and 2 cut alike, stage 0 not at all."""
-    return (min(stage, 1), ranks if stage else 1) if stage < 3 else (3, ranks)
+    sliced = len(list(folder.glob("*pp_rank_*_model_states.pt"))) > 0
+    names = [path.name for path in folder.glob("*optim_states.pt")]
+    return Layout.of(3 if sliced else 1 if names else 0, len(names), any(name.startswith("bf16_") for name in names))
 
 
 def read(checkpoint: Path) -> States:
@@ -58,7 +66,7 @@ def read(checkpoint: Path) -> States:
     first = _load(_by_rank(folder, "*model_states.pt")[0])
     states = States(schedule=first["lr_scheduler"] or {}, counts={name: first[name] for name in ("global_steps", "global_samples", "skipped_steps")})
     states.buffers = {name: first["module"][name] for name in first["buffer_names"] if name in first["module"]}
-    stage, _ = layout(checkpoint)
+    stage = layout(checkpoint).stage
     pieces = _whole(first) if stage == 0 else (_slices if stage == 3 else _stretches)(parts, first["param_shapes"])
     for name, weight, tensors, scalars in pieces:
         states.weights[name], states.tensors[name] = weight, tensors
@@ -71,6 +79,10 @@ Piece = tuple[str, "torch.Tensor", dict[str, "torch.Tensor"], dict[str, Any]]
 
 def _whole(model: Mapping[str, Any]) -> Iterator[Piece]:
     """Stage 0: the optimizer numbers the weights as the model lists them, a shared one once and buffers not at all."""
+    if "state" not in model["optimizer"]:
+        raise checkpoints.CheckpointError(
+            "ZeRO-0 in bfloat16 keeps its float32 weights in a form that is not read here. Remedy: go on with zero_stage 0 on the same device"
+        )
     seen: set[int] = set()
     names = []
     for name, tensor in model["module"].items():

@@ -62,7 +62,8 @@ class Worker(Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         """transformers' preparation; a checkpoint in another layout than this run's is restored by ``repartition``, not by DeepSpeed."""
         checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        same = checkpoint is None or states.layout(checkpoint) == states.cut(self.job.zero_stage, self.args.world_size)
+        own = states.Layout.of(self.job.zero_stage, self.args.world_size, self.job.hardware.precision.value == "bfloat16")
+        same = checkpoint is None or states.layout(checkpoint) == own
         native = resume_from_checkpoint if same else None
         prepared = super()._prepare_for_training(max_steps, train_dataloader, native)  # type: ignore[no-untyped-call]
         if checkpoint is not None and not same:

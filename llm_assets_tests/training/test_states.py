@@ -58,14 +58,28 @@ def stage_3(folder: Path) -> Path:
     return written(folder, files)
 
 
-@pytest.mark.parametrize("make, layout", [(stage_0, (0, 1)), (stage_2, (1, 2)), (stage_3, (3, 2))])
-def test_parts_are_put_together(tmp_path: Path, make, layout: tuple[int, int]) -> None:
+@pytest.mark.parametrize("make, layout", [(stage_0, (0, 1, False)), (stage_2, (1, 2, False)), (stage_3, (3, 2, False))])
+def test_parts_are_put_together(tmp_path: Path, make, layout: tuple[int, int, bool]) -> None:
     checkpoint = make(tmp_path / "checkpoint-5")
     found = states.read(checkpoint)
     assert found.weights.keys() == {"a", "b"} and torch.equal(found.weights["a"], A) and torch.equal(found.weights["b"], B)
     assert torch.equal(found.tensors["a"]["exp_avg"], 2 * A) and torch.equal(found.tensors["b"]["exp_avg"], 2 * B)
     assert found.scalars == {"step": STEP} and found.counts["global_samples"] == 40 and found.schedule["last_epoch"] == 5
     assert states.layout(checkpoint) == layout
+
+
+def test_the_layout_of_a_run_is_that_of_what_it_writes(tmp_path: Path) -> None:
+    assert states.Layout.of(0, 2, True) == (0, 1, False) and states.Layout.of(1, 2, True) == states.Layout.of(2, 2, True) == (1, 2, True)
+    checkpoint = stage_2(tmp_path / "checkpoint-5")
+    for path in (checkpoint / "global_step5").glob("zero*"):
+        path.rename(path.with_name(f"bf16_{path.name}"))
+    assert states.layout(checkpoint) == states.Layout.of(2, 2, True)
+
+
+def test_stage_0_in_bfloat16_is_refused(tmp_path: Path) -> None:
+    other = {**COUNTS, "module": OrderedDict(a=A), "optimizer": {"optimizer_state_dict": {}}}
+    with pytest.raises(checkpoints.CheckpointError, match="ZeRO-0 in bfloat16"):
+        states.read(written(tmp_path / "checkpoint-5", {"mp_rank_00_model_states.pt": other}))
 
 
 def test_a_slice_is_padded_at_the_end() -> None:
