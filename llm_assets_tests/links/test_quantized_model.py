@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from llm_assets.links.link import Bench
 from llm_assets.links.quantized_model import LINK, QuantizedModelConfig, better, calibration_texts, quantized_model
+from llm_assets.store.files import sha256_file
 from llm_assets_tests.links import trained
 
 
@@ -21,6 +23,7 @@ def test_it_answers_like_the_float_model_and_passes() -> None:
     outcome = trained.quantized()
     assert all(found.passed for found in outcome.verdicts), outcome.verdicts
     assert outcome.artifact.metrics["against_float"]["test"]["agreement"] > 0.95
+    knows_its_labels_and_its_tokenizer(outcome.artifact.directory)
     assert {"model.onnx", "tokenizer.json", "serving.json", "predictions.parquet", "pages/candidates.html", "plots/size.png"} == set(
         outcome.artifact.manifest.files
     )
@@ -53,12 +56,19 @@ def test_static_ranges_alone_serve_as_well(tmp_path: Path) -> None:
     inputs = {**trained.corpus(), "finetuned_model": trained.finetuned().artifact}
     config = QuantizedModelConfig(method="static", calibration_texts=20)
     metrics = quantized_model(bench, config, **{name: inputs[name] for name in LINK.inputs}).metrics
+    knows_its_labels_and_its_tokenizer(directory)
     assert metrics["method"] == "static" and set(metrics["candidates"]) == {"static"} and metrics["calibration_texts"] == 20
     kinds = {node.op_type for node in onnx.load(directory / "model.onnx").graph.node}
     assert "DequantizeLinear" in kinds and "DynamicQuantizeLinear" not in kinds
     assert metrics["against_float"]["test"]["agreement"] > 0.95
     by_label = metrics["against_float"]["test"]["agreement_by_label"]
     assert set(by_label) == set(trained.LABELS) and sum(by_label.values()) / 2 == pytest.approx(metrics["against_float"]["test"]["agreement"])
+
+
+def knows_its_labels_and_its_tokenizer(directory: Path) -> None:
+    """Whatever the rounding did to the graph, it still says what it was made for."""
+    notes = {entry.key: entry.value for entry in onnx.load(directory / "model.onnx").metadata_props}
+    assert json.loads(notes["labels"]) == trained.LABELS and notes["tokenizer"] == sha256_file(directory / "tokenizer.json")
 
 
 def test_calibration_texts_are_the_same_training_texts_in_any_order(tmp_path: Path) -> None:
