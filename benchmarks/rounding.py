@@ -47,7 +47,7 @@ def rounding(preset: str, home: Path) -> Result:
         export_classifier(model.directory, exported)
         shutil.copyfile(exported, served)
         engine = OnnxClassifier(folder, threads=2)
-        feeds = [engine.feed([ids]) for ids in engine.encode(calibration_texts(examples, TEXTS))]
+        feeds = [engine.feed(windows) for windows in engine.encode(calibration_texts(examples, TEXTS))]
 
         def judge(name: str) -> None:
             found[name] = _accuracy(OnnxClassifier(folder, threads=2), validation)

@@ -15,6 +15,7 @@ from llm_assets.evaluation.lengths import reading
 from llm_assets.evaluation.quality import SCORES, confusion, constant_score
 from llm_assets.links import baselines, plots
 from llm_assets.links.baselines import Baseline, BaselineTraining
+from llm_assets.links.learnable import learnt_examples, refuse_unlearnable
 from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.tokenizer import load
@@ -121,21 +122,6 @@ def finetuned_model(
     return Made({**scores, **figures, "long_texts": lengths, "evaluation_documents_left_out": left_out})
 
 
-def refuse_unlearnable(problem: Problem, given: Sequence[str], labels: Sequence[str], sources: Mapping[str, Artifact]) -> None:
-    """Raise ``ValueError`` unless the examples and the sets are of this problem, and labels and examples name each other."""
-    for name, artifact in sources.items():
-        found = artifact.manifest.recipe["config"].get("problem", problem)
-        if found != problem:
-            raise ValueError(f"finetuned_model.problem is {problem}, {name}.problem is {found}: write the same in both sections")
-    taught = {name for label in given for name in parts(label, problem)}
-    if taught != set(labels):
-        missing, unknown = sorted(set(labels) - taught), sorted(taught - set(labels))
-        raise ValueError(
-            f"finetuned_model: labels.json of labelled_examples names {', '.join(missing) or 'nothing'} that no example carries, and lacks "
-            f"{', '.join(unknown) or 'nothing'} that examples carry: materialize labelled_examples again"
-        )
-
-
 def _job(
     bench: Bench, config: FinetunedModelConfig, labels: Sequence[str], tokenizer: Artifact, labelled_examples: Artifact,
     examples: predictions.Examples, start_from: Path, samples: int,
@@ -168,18 +154,6 @@ def _steps(config: FinetunedModelConfig, epochs: float, samples: int) -> dict[st
     steps = max(1, round(epochs * an_epoch))
     steps = min(steps, config.max_steps) if config.max_steps else steps
     return {"steps": steps, "evaluate_every": math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch)}
-
-
-def learnt_examples(evaluation_sets: Artifact, labels: list[str], problem: Problem = "single_label") -> predictions.Examples:
-    """The evaluation documents whose labels are learnt. Raises ``ValueError`` when a split has none."""
-    examples = predictions.Examples.read(evaluation_sets, labels, problem)
-    for split in predictions.SPLITS:
-        if split not in examples.splits:
-            raise ValueError(
-                f"finetuned_model: no {split} document of evaluation_sets carries one of the labels learnt ({', '.join(labels)}); "
-                "correct labelled_examples.labels, or draw larger evaluation sets"
-            )
-    return examples
 
 
 def _score(
