@@ -60,4 +60,4 @@ def test_the_first_update(name: str, expected: float) -> None:
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
     weight.grad = torch.full_like(weight, 2.0)
     getattr(torch.optim, chosen["type"])([weight], **settings).step()
-    assert float(weight) == pytest.approx(expected, abs=1e-7)
+    assert weight.item() == pytest.approx(expected, abs=1e-7)
