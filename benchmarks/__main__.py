@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.distributed import resume, zero
+from benchmarks.latency import latency
 from benchmarks.loading import definitions
 from benchmarks.masking import masking
 from benchmarks.memory import memory
@@ -20,6 +21,7 @@ from benchmarks.near_duplicates import leak, near_duplicates
 from benchmarks.packing import packing
 from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
+from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
 
 FUNCTIONS = (
@@ -29,6 +31,9 @@ FUNCTIONS = (
     finetuned,
     quantized,
     rounding,
+    latency,
+    pretraining,
+    finetuning,
     screening,
     screening_english,
     near_duplicates,
