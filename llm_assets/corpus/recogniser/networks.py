@@ -1,0 +1,152 @@
+"""The second look at candidates: small convolutional networks over ten characters to either side, and their mean.
+
+Each character is an embedding, to which is added where words begin and end (`lexicon`) and its place in the window. A
+convolution of three characters, a hidden layer and a weighted sum give log odds. Weights and activations are small integers
+whose sums stay below 2^24, where float32 is exact: no batch, order of additions or machine changes a score.
+`python -m llm_assets.training.recogniser.train` makes the weights.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm_assets.corpus.recogniser import lexicon
+from llm_assets.corpus.recogniser.weights import load
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llm_assets.corpus.recogniser.names import Candidates
+
+SHA256 = "7d703a8e6f0d5686b731c4c6c2fba432c7c7b7fcc71cbad6a490d581a10c549d"
+REACH = 13  # characters before a candidate's start that a window holds, and after it less its longest size
+WIDTH = 30  # characters of a window
+SIDE = 14  # characters that each half sees: ten beside the candidate and four of it, from its start or up to its end
+LEVELS = 100  # of an activation, from 0: 1,152 of them times 127 stay below 2^24
+BATCH = 256  # candidates at once: their embeddings fit the cache
+HOPELESS = 0.0  # log odds by the first network under which the others are not asked: in development text that costs no name
+
+
+class Window(NamedTuple):
+    """What the networks see of some candidates."""
+
+    points: NDArray[np.uint32]  # characters, shape [candidates, 2 SIDE]: the half around the start, then that around the end
+    words: NDArray[np.uint8]  # `lexicon.marks` of them
+    form: NDArray[np.int64]  # 0 to 3, shape [candidates]: one or two characters of surname, and of given name
+
+    def of(self, candidates: NDArray[np.int64]) -> Window:
+        """What they see of some of the candidates."""
+        return Window(self.points[candidates], self.words[candidates], self.form[candidates])
+
+
+class Network(NamedTuple):
+    """Integers as float32, and what turns sums into steps of the next layer. F filters, H hidden units, D values a character."""
+
+    embedding: NDArray[np.float32]  # [characters, D]
+    words: NDArray[np.float32]  # [lexicon.MARKS, D]
+    places: NDArray[np.float32]  # [4 forms, 2 SIDE, D]
+    taps: NDArray[np.float32]  # [2 halves, D, 3 F]
+    taps_bias: NDArray[np.float32]  # [2, F]
+    taps_scale: NDArray[np.float32]  # [2, F]
+    hidden: NDArray[np.float32]  # [2 (SIDE - 2) F, H]
+    hidden_bias: NDArray[np.float32]  # [4, H]
+    hidden_scale: NDArray[np.float32]  # [H]
+    output: NDArray[np.float32]  # [H]
+    output_scale: NDArray[np.float32]  # [2]: a factor and what is added
+
+
+class Shipped(NamedTuple):
+    """All that is read from the file."""
+
+    rows: NDArray[np.int64]  # by code point, the character's row of the embeddings, shape [2^16]; 1 for those without one
+    filled: NDArray[np.bool_]  # of the lexicon
+    networks: tuple[Network, ...]
+    threshold: float  # log odds from which a candidate is a name
+
+
+def log_odds(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.float32]:
+    """The mean of the networks' log odds that each candidate is a name, shape [candidates]; the first one's where it sees no hope.
+
+    ``values`` are the characters of `names.padded`. Raises ``ValueError`` where the shipped weights are damaged.
+    """
+    import numpy as np
+
+    total = np.empty(len(found.start), np.float32)
+    for first in range(0, len(total), BATCH):
+        total[first : first + BATCH] = mean_log_odds(shipped(), window(values, found, slice(first, first + BATCH), shipped().filled))
+    return total
+
+
+def window(values: NDArray[np.uint32], found: Candidates, some: slice, filled: NDArray[np.bool_]) -> Window:
+    """What the networks see of some of the candidates."""
+    import numpy as np
+
+    start, given, end = (column[some, None] for column in found)
+    points = values[start + np.arange(-REACH, WIDTH - REACH)]
+    left = np.broadcast_to(np.arange(4 - SIDE, 4), (len(start), SIDE))
+    right = end - start + np.arange(-4, SIDE - 4)
+    columns = np.concatenate([left, right], axis=1) + REACH
+    form = (given - start - 1) * 2 + end - given - 1
+    return Window(np.take_along_axis(points, columns, 1), np.take_along_axis(lexicon.marks(filled, points), columns, 1), form[:, 0])
+
+
+def mean_log_odds(weights: Shipped, seen: Window) -> NDArray[np.float32]:
+    """``log_odds`` of what is seen by these networks."""
+    import numpy as np
+
+    rows = weights.rows[seen.points]
+    total = forward(weights.networks[0], rows, seen)
+    hopeful = np.flatnonzero(total > HOPELESS)
+    part = seen.of(hopeful)
+    for network in weights.networks[1:]:
+        total[hopeful] += forward(network, rows[hopeful], part)
+    total[hopeful] /= np.float32(len(weights.networks))
+    return total
+
+
+def forward(network: Network, rows: NDArray[np.int64], seen: Window) -> NDArray[np.float32]:
+    """One network's log odds, shape [candidates]."""
+    import numpy as np
+
+    count, filters = len(rows), network.taps_bias.shape[1]
+    layers = []
+    for half in range(2):
+        part = slice(half * SIDE, (half + 1) * SIDE)
+        inputs = network.embedding[rows[:, part]] + network.words[seen.words[:, part]]
+        inputs += network.places[:, part][seen.form]
+        taps = (inputs.reshape(count * SIDE, inputs.shape[2]) @ network.taps[half]).reshape(count, SIDE, 3, filters)
+        sums = taps[:, :-2, 0] + taps[:, 1:-1, 1] + taps[:, 2:, 2] + network.taps_bias[half]
+        layers.append(steps(sums, network.taps_scale[half]).reshape(count, (SIDE - 2) * filters))
+    hidden = np.concatenate(layers, axis=1) @ network.hidden + network.hidden_bias[seen.form]
+    factor, added = network.output_scale
+    odds: NDArray[np.float32] = (steps(hidden, network.hidden_scale) @ network.output) * factor + added
+    return odds
+
+
+def steps(sums: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A rectifier with whole numbers from 0 to LEVELS."""
+    import numpy as np
+
+    whole: NDArray[np.float32] = np.clip(np.rint(sums * scale), np.float32(0), np.float32(LEVELS))
+    return whole
+
+
+@cache
+def shipped() -> Shipped:
+    """The weights beside the code."""
+    return read(load("networks", SHA256))
+
+
+def read(arrays: dict[str, NDArray[np.generic]]) -> Shipped:
+    """Weights from the arrays of their file: those of `Network` have one more dimension, the networks."""
+    import numpy as np
+
+    rows = np.ones(1 << 16, np.int64)
+    rows[arrays["characters"]] = np.arange(len(arrays["characters"])) + 2
+    rows[0] = 0
+    columns = {field: arrays[field].astype(np.float32) for field in Network._fields}
+    networks = tuple(Network(**{field: column[index] for field, column in columns.items()}) for index in range(len(columns["output"])))
+    filled = np.unpackbits(arrays["lexicon"]).astype(np.bool_)  # type: ignore[arg-type]
+    return Shipped(rows, filled, networks, float(arrays["threshold"]))
