@@ -21,6 +21,7 @@ from benchmarks.near_duplicates import leak, near_duplicates
 from benchmarks.packing import packing
 from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
+from benchmarks.seeds import seeds
 from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
 
@@ -30,6 +31,7 @@ FUNCTIONS = (
     reuse,
     finetuned,
     quantized,
+    seeds,
     rounding,
     latency,
     pretraining,

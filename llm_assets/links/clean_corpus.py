@@ -265,7 +265,7 @@ def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="clean_corpus",
-    version=1,
+    version=2,
     make=clean_corpus,
     config=CleanCorpusConfig,
     inputs=("screened_corpus", "evaluation_sets"),

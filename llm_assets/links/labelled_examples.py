@@ -227,7 +227,7 @@ def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="labelled_examples",
-    version=1,
+    version=2,
     make=labelled_examples,
     config=LabelledExamplesConfig,
     inputs=("clean_corpus",),

@@ -186,7 +186,7 @@ def _few_unknown(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="tokenizer",
-    version=2,
+    version=3,
     make=tokenizer,
     config=TokenizerConfig,
     inputs=("clean_corpus",),
