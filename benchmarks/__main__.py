@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.distributed import resume, zero
+from benchmarks.films import imdb
 from benchmarks.latency import latency
 from benchmarks.loading import definitions
 from benchmarks.masking import masking
@@ -32,6 +33,7 @@ FUNCTIONS = (
     finetuned,
     quantized,
     seeds,
+    imdb,
     rounding,
     latency,
     pretraining,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from llm_assets.evaluation import predictions
-from llm_assets.evaluation.baselines import MAJORITY, TFIDF, Classifier, Majority, TfidfLogisticRegression
+from llm_assets.evaluation.baselines import MAJORITY, TFIDF, TFIDF_WORDS, Classifier, Majority, TfidfLogisticRegression, WordTfidfLogisticRegression
 from llm_assets.evaluation.latency import single_text_latency, throughput
 from llm_assets.links.link import Bench
 from llm_assets.links.training import train
@@ -23,8 +23,12 @@ from llm_assets.training.job import TrainingJob
 if TYPE_CHECKING:
     from llm_assets.evaluation.torch_classifier import TorchClassifier
 
-Baseline = Literal["majority", "tfidf_logistic_regression", "conv1d", "lstm", "gru"]
-FITTED: dict[str, type[Majority] | type[TfidfLogisticRegression]] = {MAJORITY: Majority, TFIDF: TfidfLogisticRegression}
+Baseline = Literal["majority", "tfidf_logistic_regression", "tfidf_words_logistic_regression", "conv1d", "lstm", "gru"]
+FITTED: dict[str, type[Majority] | type[TfidfLogisticRegression]] = {
+    MAJORITY: Majority,
+    TFIDF: TfidfLogisticRegression,
+    TFIDF_WORDS: WordTfidfLogisticRegression,
+}
 LATENCY_CALLS = 60
 Measured = tuple[dict[str, Any], list[dict[str, Any]]]  # figures and rows of predictions
 
