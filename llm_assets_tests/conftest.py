@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from llm_assets.corpus.archives import fetch
@@ -17,6 +18,8 @@ from llm_assets_tests.corpus.site import Site
 from llm_assets_tests.running import succeed
 
 os.environ.update({name: value for name, value in TELEMETRY_OFF.items() if value})
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children inherit that
 
 

@@ -43,7 +43,12 @@ def test_training_learns_and_integers_score_as_the_network_does(monkeypatch: pyt
 def test_the_same_seed_gives_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "EPOCHS", 1)
     monkeypatch.setattr(networks, "BATCH", 60)
-    one, same, other = (networks.fit(_start(), _lesson(), seed).output.weight for seed in (0, 0, 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the command does: several threads add up in any order
+    try:
+        one, same, other = (networks.fit(_start(), _lesson(), seed).output.weight for seed in (0, 0, 1))
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
