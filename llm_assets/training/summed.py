@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from huggingface_hub.dataclasses import strict
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.logging import disable_progress_bar
 
 from llm_assets.store.progress import Progress, silent
 from llm_assets.training.batches import CollateTexts, encode_texts
@@ -108,6 +110,7 @@ def add_grams(
     The n-grams are fitted on the texts that the classifier has ``learnt``. The two factors are those for which the loss of the texts
     ``held_out`` is least (stacking, Wolpert 1992; one factor alone would be the temperature of Guo et al. 2017).
     """
+    disable_progress_bar()  # the link has its own
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     known, targets = _encoded(tokenizer, objective, learnt)
     sketch = fit(known, targets[:, 1:] if _tells_two_apart(objective) else targets, settings, progress)
@@ -125,7 +128,10 @@ def add_grams(
     with torch.no_grad():
         summed.grams.weight.mul_(factors["grams"] ** 0.5)
         summed.bias.mul_(factors["grams"])
-    summed.save_pretrained(directory)
+    # Not save_pretrained, which imports DeepSpeed to see whether the model is one of its own.
+    save_file({name: weight.contiguous() for name, weight in summed.state_dict().items()}, directory / "model.safetensors", {"format": "pt"})
+    summed.config.architectures = [type(summed).__name__]
+    summed.config.save_pretrained(directory)
     return factors
 
 
