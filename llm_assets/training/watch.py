@@ -1,11 +1,14 @@
-"""The line of life between a launcher and its processes: when the launcher ends, however it ends, they end."""
+"""How a training process ends: with its launcher, however that ends, and by itself without a mishap."""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
+import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -25,6 +28,18 @@ def attach() -> None:
         return
     Path(folder, str(os.getpid())).write_text(str(psutil.Process().create_time()))
     threading.Thread(target=_watch, args=(fifo,), name="launcher-watch", daemon=True).start()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without the interpreter's finalization, in which a native thread may abort a training that has ended well.
+
+    A thread of torch's, or of gloo's, that asks for the interpreter's lock during finalization is ended inside a C++
+    destructor, which aborts the whole process (PyTorch issues 38228 and 190489).
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _watch(fifo: str) -> None:

@@ -156,18 +156,7 @@ def _elements(parameter: torch.nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", None) or parameter.numel())  # ZeRO-3 leaves each rank a part
 
 
-def leave(code: int) -> None:
-    """End this process without the interpreter's finalization, in which gloo's threads would abort a training that ended well.
-
-    A native thread that asks for the interpreter's lock while the interpreter is being torn down is ended inside a C++
-    destructor, so the process aborts (PyTorch issues 38228 and 190489; seen once in some hundred launches).
-    """
-    torch.distributed.destroy_process_group()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
-    leave(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
+    watch.leave(code)
