@@ -215,7 +215,7 @@ def weights_finite(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="pretrained_checkpoint",
-    version=2,
+    version=3,
     make=pretrained_checkpoint,
     config=PretrainedCheckpointConfig,
     inputs=("tokens", "tokenizer", "compute"),

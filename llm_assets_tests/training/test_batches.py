@@ -72,8 +72,20 @@ def test_masking_takes_the_stated_shares_and_no_special_token(tokenizer: PreTrai
     assert kept / chosen == pytest.approx(0.1, abs=0.05)
 
 
+def test_blocks_have_as_many_masks_each_unless_they_hold_too_few_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    masked = blocks(tokenizer)
+    assert masked.chosen > 1
+    for position in range(len(masked)):
+        ordinary = (~numpy.isin(masked.blocks[position], tokenizer.all_special_ids)).sum()
+        assert (masked[position]["labels"] != IGNORED).sum().item() == min(ordinary, masked.chosen)
+
+
+def ids(*texts: list[int]) -> list[numpy.ndarray]:
+    return [numpy.asarray(text, numpy.int32) for text in texts]
+
+
 def test_padding_is_hidden_from_attention() -> None:
-    texts = Texts(Encoded([[2, 9, 3], [2, 3], [2, 0, 3]], [1, 0, 1], [0, 1, 2]))
+    texts = Texts(Encoded(ids([2, 9, 3], [2, 3], [2, 0, 3]), [1, 0, 1], [0, 1, 2]))
     batch = CollateTexts(0)([texts[number] for number in range(3)])
     assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3], [2, 0, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]  # a text may spell the padding token
@@ -86,12 +98,12 @@ def test_the_share_of_padding_by_hand() -> None:
 
 
 def test_the_windows_of_a_document_weigh_what_another_document_does() -> None:
-    encoded = Encoded([[1], [2], [3], [4]], [0, 1, 1, 1], [0, 1, 1, 1])  # one short text and one of three windows
+    encoded = Encoded(ids([1], [2], [3], [4]), [0, 1, 1, 1], [0, 1, 1, 1])  # one short text and one of three windows
     assert encoded.weights == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
     texts = Texts(encoded, numpy.array([3, 0]), weighted=True)
     assert texts.order.tolist() == [1, 0]  # rows of the table, which a fault names its documents by
     assert CollateTexts(0)([texts[0], texts[1]])["labels"].tolist() == pytest.approx(numpy.array([[1, 2 / 3], [0, 2]]))
-    several = Texts(Encoded([[1]], [[1.0, 0.0]], [0]), weighted=True)
+    several = Texts(Encoded(ids([1]), [[1.0, 0.0]], [0]), weighted=True)
     assert several[0]["labels"] == [1.0, 0.0, 1.0]
 
 
