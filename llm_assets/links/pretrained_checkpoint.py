@@ -20,7 +20,7 @@ from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.initialisation import cooccurrence_embeddings
 from llm_assets.training.job import Masked, ModelShape, TrainingJob
-from llm_assets.training.weights import check_tokenizer, shards
+from llm_assets.training.weights import check_tokenizer, read_config, shards
 
 EVALUATIONS = 4  # of the validation blocks in one training
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")  # shards and the index over them included
@@ -42,6 +42,7 @@ class PretrainedCheckpointConfig(TrainingSection):
         "cooccurrence", description="where the token embeddings of a new model start: from the corpus' own co-occurrences, or at random"
     )
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
+    next_sentence: bool = Field(False, description="also learn to tell whether a document's second half is its own; needs a ModernBERT")
     from_pretrained: str | AssetReference | None = Field(
         None,
         description="continue from a folder of safetensors (a relative one is looked up in the data root, then in the project root), "
@@ -72,9 +73,10 @@ def pretrained_checkpoint(
     start_from = _resolve(config)
     if start_from:
         check_tokenizer(start_from, layout["vocabulary_size"], special_token_ids(tokenizer))
+        _check_second_head(start_from, config.next_sentence)
     steps = config.steps or max(1, config.tokens_budget // (config.batch * layout["context"]))
     job = TrainingJob(
-        objective=Masked(tokens=tokens.directory, mask_probability=config.mask_probability),
+        objective=Masked(tokens=tokens.directory, mask_probability=config.mask_probability, next_sentence=config.next_sentence),
         tokenizer=tokenizer.directory,
         output=bench.directory,
         scratch=bench.scratch,
@@ -88,6 +90,13 @@ def pretrained_checkpoint(
     )
     figures = train(bench, job, config.processes, compute)
     return Made(_metrics(bench, figures, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
+
+
+def _check_second_head(folder: Path, next_sentence: bool) -> None:
+    """Raises ``ValueError`` where the next-sentence objective is asked of another architecture than ModernBERT."""
+    architecture = read_config(folder).get("model_type")
+    if next_sentence and architecture != "modernbert":
+        raise ValueError(f"next_sentence: true puts a second head on a ModernBERT, and {folder} holds a {architecture}: set it to false")
 
 
 def _embeddings(bench: Bench, width: int, tokens: Artifact, tokenizer: Artifact) -> Path:

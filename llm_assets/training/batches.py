@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llm_assets.training.heads import IGNORED, Target, targets
 from llm_assets.training.job import Classification, Masked
+from llm_assets.training.next_sentence import Halves
 
 MEASURED_BLOCKS = 1_000
 GROUPED_BATCHES = 50  # batches that are sorted by length together: padding falls to a few percent, order stays random
@@ -50,10 +51,10 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
     blocks), unless it holds fewer: logits of a size that repeats find the room which the last ones left. With a number of its
     own for each block a training of 200 updates came to 1.34 GB, with one for all to 1.05 (demo's model, one process). 80% of
     the chosen tokens become [MASK], 10% a random token, 10% stay (Devlin et al. 2019). Item ``i`` is a function of the seed and
-    ``i`` alone. Items are ``input_ids`` and ``labels``, both int64 [context].
+    ``i`` alone. Items are ``input_ids``, ``labels`` and, with ``halves``, ``next_labels``, all int64 [context].
     """
 
-    def __init__(self, objective: Masked, tokenizer: PreTrainedTokenizerFast, order: numpy.ndarray, seed: int) -> None:
+    def __init__(self, objective: Masked, tokenizer: PreTrainedTokenizerFast, order: numpy.ndarray, seed: int, halves: Halves | None = None) -> None:
         layout = read_layout(objective.tokens)
         self.blocks = numpy.memmap(objective.tokens / "tokens.bin", dtype=layout["dtype"], mode="r", shape=(layout["blocks"], layout["context"]))
         self.mask_id = int(tokenizer.mask_token_id)
@@ -64,6 +65,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         self.ordinary = numpy.setdiff1d(numpy.arange(layout["vocabulary_size"]), self.special)
         self.order = order
         self.seed = seed
+        self.halves = halves
 
     def __len__(self) -> int:
         return len(self.order)
@@ -71,6 +73,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         tokens = self.blocks[self.order[position]].astype(numpy.int64)
         random = numpy.random.default_rng([self.seed, position])
+        tokens, following = (tokens, None) if self.halves is None else self.halves.swap(tokens, random)
         draw, fate = random.random((2, len(tokens)))
         draw[numpy.isin(tokens, self.special)] = numpy.inf
         chosen = (draw <= numpy.partition(draw, self.chosen - 1)[self.chosen - 1]) & (draw < 1)
@@ -78,7 +81,8 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         replaced = numpy.where(fate < 0.8, self.mask_id, tokens)
         replaced = numpy.where(fate >= 0.9, random.choice(self.ordinary, len(tokens)), replaced)
         inputs = numpy.where(chosen, replaced, tokens)
-        return {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+        item = {"input_ids": inputs, "labels": labels} | ({} if following is None else {"next_labels": following})
+        return {name: torch.from_numpy(values) for name, values in item.items()}
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,8 @@ class CollateBlocks:
         self.windows = windows
 
     def __call__(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
-        """``input_ids`` and ``labels`` int64 [blocks, context], ``attention_mask`` bool [blocks, 1, context, context] or one a kind of layer."""
-        batch: dict[str, Any] = {name: torch.stack([item[name] for item in items]) for name in ("input_ids", "labels")}
+        """Each item's tensors int64 [blocks, context], ``attention_mask`` bool [blocks, 1, context, context] or one a kind of layer."""
+        batch: dict[str, Any] = {name: torch.stack([item[name] for item in items]) for name in items[0]}
         ids = batch["input_ids"]
         document = (ids == self.opening).cumsum(1).masked_fill(ids == self.padding, -1)
         together = document[:, None, :, None] == document[:, None, None, :]

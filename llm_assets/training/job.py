@@ -35,6 +35,7 @@ class Masked(Part):
     kind: Literal["masked"] = "masked"
     tokens: Path = Field(description="folder of tokens.bin and layout.json")
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
+    next_sentence: bool = Field(False, description="also tell whether a document's second half is its own (training/next_sentence.py)")
 
 
 class Classification(Part):

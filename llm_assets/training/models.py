@@ -21,34 +21,39 @@ from llm_assets.training import encoders
 from llm_assets.training.architectures import ARCHITECTURES
 from llm_assets.training.heads import PROBLEM_TYPES
 from llm_assets.training.initialisation import read_embeddings
-from llm_assets.training.job import Classification, ModelShape
+from llm_assets.training.job import Classification, Masked, ModelShape, TrainingJob
+from llm_assets.training.next_sentence import MaskedAndNext
 
 
 class VocabularyError(ValueError):
     """A checkpoint has fewer embeddings than the tokenizer has tokens."""
 
 
-def masked_model(
-    shape: ModelShape | None, embeddings: Path | None, start_from: Path | None, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int
-) -> PreTrainedModel:
-    """A masked-language model: of ``shape`` with random weights, its token ``embeddings`` perhaps given, or continued from a folder.
+def masked_model(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int) -> PreTrainedModel:
+    """A masked-language model: of the job's shape with random weights, its token embeddings perhaps given, or continued from a folder.
 
-    Raises ``VocabularyError`` where the folder's embeddings do not cover the vocabulary.
+    With the next-sentence objective it has a second head, and is a ModernBERT. Raises ``VocabularyError`` where the folder's
+    embeddings do not cover the vocabulary.
     """
-    if start_from is not None:
-        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(start_from, local_files_only=True, use_safetensors=True)
+    objective = job.objective
+    second_head = isinstance(objective, Masked) and objective.next_sentence
+    if job.start_from is not None:
+        kind = MaskedAndNext if second_head else AutoModelForMaskedLM
+        model: PreTrainedModel = kind.from_pretrained(job.start_from, local_files_only=True, use_safetensors=True)
+        if isinstance(model, MaskedAndNext):
+            model.next_head.reset_parameters()  # no checkpoint holds it
         if model.config.vocab_size < vocabulary:
             raise VocabularyError(
-                f"{start_from} knows {model.config.vocab_size} tokens, the tokenizer makes {vocabulary}: "
+                f"{job.start_from} knows {model.config.vocab_size} tokens, the tokenizer makes {vocabulary}: "
                 "name that checkpoint's own tokenizer under tokenizer.existing"
             )
         return model
-    assert shape is not None
-    fresh = ModernBertForMaskedLM(modernbert_config(shape, tokenizer, vocabulary, context))
-    if embeddings is not None:
+    assert job.shape is not None
+    fresh = (MaskedAndNext if second_head else ModernBertForMaskedLM)(modernbert_config(job.shape, tokenizer, vocabulary, context))
+    if job.embeddings is not None:
         weight: Any = fresh.get_input_embeddings().weight
         with torch.no_grad():
-            weight.copy_(torch.from_numpy(read_embeddings(embeddings)))
+            weight.copy_(torch.from_numpy(read_embeddings(job.embeddings)))
     return fresh
 
 

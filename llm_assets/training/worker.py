@@ -21,21 +21,19 @@ watch.attach()  # before the imports below, which take 10 s in which the launche
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever is named was fetched before
 
 import deepspeed.ops  # noqa: E402
-import numpy  # noqa: E402
 import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 import torch  # noqa: E402
-from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed  # noqa: E402
+from transformers import PreTrainedTokenizerFast, set_seed  # noqa: E402
 
 from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
 from llm_assets.training.arguments import training_arguments  # noqa: E402
-from llm_assets.training.batches import Blocks, CollateBlocks, read_layout, sample_order  # noqa: E402
 from llm_assets.training.callbacks import AgreedCheckpoints, Reports  # noqa: E402
 from llm_assets.training.classification import classification_worker  # noqa: E402
 from llm_assets.training.heads import METRICS  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
-from llm_assets.training.models import attention_windows, masked_model  # noqa: E402
+from llm_assets.training.masked import masked_worker, next_sentence_accuracy  # noqa: E402
 from llm_assets.training.trainer import Worker  # noqa: E402
 
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
@@ -60,7 +58,8 @@ def main(path: Path) -> int:
     arguments = training_arguments(job)
     set_seed(job.seed)
     build = masked_worker if isinstance(job.objective, Masked) else classification_worker
-    worker, figures = build(job, arguments, load_tokenizer(job.tokenizer))
+    tokenizer = load_tokenizer(job.tokenizer)
+    worker, figures = build(job, arguments, tokenizer)
     worker.use_attention(job.hardware.attention.value)
     agreed = AgreedCheckpoints(job)
     worker.add_callback(agreed)
@@ -71,40 +70,16 @@ def main(path: Path) -> int:
         return PREEMPTED_EXIT
     if not any(row["step"] == worker.state.global_step and "eval_loss" in row for row in worker.state.log_history):
         worker.evaluate()
+    if isinstance(job.objective, Masked) and job.objective.next_sentence:
+        figures |= next_sentence_accuracy(worker, tokenizer)
     finish(worker, job, {**figures, "resumed_from": 0 if checkpoint is None else checkpoints.step(checkpoint), "seconds": time.monotonic() - started})
     return 0
-
-
-def masked_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerFast) -> tuple[Worker, dict[str, Any]]:
-    """A worker for masked-language modelling; its blocks are full, so there is nothing to say of padding."""
-    objective = job.objective
-    assert isinstance(objective, Masked)
-    layout = read_layout(objective.tokens)
-    model = masked_model(job.shape, job.embeddings, job.start_from, tokenizer, layout["vocabulary_size"], layout["context"])
-    order = sample_order(layout["train_blocks"], job.steps, global_batch(job, arguments), job.seed)
-    validation = numpy.arange(layout["train_blocks"], layout["blocks"])
-    worker = Worker(
-        job=job,
-        best=None,
-        padding=tokenizer.pad_token_id,
-        model=model,
-        args=arguments,
-        train_dataset=Blocks(objective, tokenizer, order, job.seed),
-        eval_dataset=Blocks(objective, tokenizer, validation, job.seed + 1),
-        data_collator=CollateBlocks(tokenizer.pad_token_id, tokenizer.cls_token_id, attention_windows(model.config)),
-    )
-    return worker, {}
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder."""
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return tokenizer
-
-
-def global_batch(job: TrainingJob, arguments: TrainingArguments) -> int:
-    """Sequences in one update, over all processes."""
-    return int(job.micro_batch * job.accumulation * arguments.world_size)
 
 
 def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:

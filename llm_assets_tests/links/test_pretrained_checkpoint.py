@@ -21,12 +21,13 @@ from llm_assets.links.pretrained_checkpoint import LINK, PretrainedCheckpointCon
 from llm_assets.training import checkpoints
 from llm_assets.training.consolidate import consolidate
 from llm_assets.training.devices import DeviceError
-from llm_assets.training.job import Classification, TrainingJob
+from llm_assets.training.job import Classification, Masked, TrainingJob
 from llm_assets.training.launch import LossError, PreemptedError, launch
 from llm_assets.training.memory import MemoryRefusedError
 from llm_assets.training.models import classifier, masked_model
 from llm_assets.training.weights import TokenizerMismatchError, WeightsError
 from llm_assets_tests.links import trained
+from llm_assets_tests.training.room import launch_in_room
 
 
 def verdict(artifact, name):
@@ -241,9 +242,34 @@ def test_weights_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "pytorch_model.bin")  # whole, so nothing but the refusal stands in the way
     tokenizer = PreTrainedTokenizerFast.from_pretrained(trained.corpus()["tokenizer"].directory)
     with pytest.raises(OSError, match="safetensors"):
-        masked_model(None, None, tmp_path, tokenizer, len(tokenizer), trained.CONTEXT)
+        job = {"objective": Masked(tokens=tmp_path), "tokenizer": tmp_path, "output": tmp_path, "scratch": tmp_path, "steps": 1, "evaluate_every": 1}
+        masked_model(TrainingJob(**job, start_from=tmp_path), tokenizer, len(tokenizer), trained.CONTEXT)
     with pytest.raises(OSError, match="safetensors"):
         classifier(Classification(train=tmp_path, evaluation=tmp_path, labels=("a", "b")), tmp_path, tokenizer)
+
+
+def test_a_second_half_is_told_from_another_documents_and_the_head_for_it_is_not_saved(tmp_path: Path) -> None:
+    """Continued from a checkpoint, whose configuration and tensors are those of the result."""
+    reference, inputs = trained.pretrained().artifact, trained.corpus()
+    settings = {"from_pretrained": str(reference.directory), "next_sentence": True, "steps": 8, "processes": 1, "required_drop": 0.0}
+    config = PretrainedCheckpointConfig(**{**trained.PRETRAINING.model_dump(), **settings})
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    out.mkdir(), scratch.mkdir()
+    made = LINK.make(Bench(out, scratch, 1, tmp_path, launch_in_room), config, inputs["tokens"], inputs["tokenizer"], trained.COMPUTE)
+    assert made.metrics["next_sentence_documents"] > 10 and 0 < made.metrics["next_sentence_accuracy"] <= 1
+    # Not below where it began by more than a little: the masked loss is measured on documents as they are.
+    assert made.metrics["validation_loss"] < reference.metrics["validation_loss"] + 0.2
+    assert load_file(out / "model.safetensors").keys() == load_file(reference.path("model.safetensors")).keys()
+
+
+def test_the_next_sentence_objective_is_refused_for_another_architecture(tmp_path: Path) -> None:
+    reference = trained.pretrained().artifact
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(reference.path(name), tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "bert"}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"next_sentence: true puts a second head on a ModernBERT, and .* holds a bert"):
+        refused(tmp_path, from_pretrained=str(tmp_path), next_sentence=True)()
 
 
 def test_a_checkpoint_continued_from_brings_its_licence(tmp_path: Path) -> None:
