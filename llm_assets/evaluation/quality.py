@@ -102,6 +102,17 @@ def confusion(labels: Sequence[str], predicted: Sequence[str], names: Sequence[s
     return table
 
 
+def confusion_by_label(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """``confusion`` where a text may have several labels: of each, how often it was rightly said, missed, wrongly said and rightly left out."""
+    table = {name: dict.fromkeys(("rightly said", "missed", "wrongly said", "rightly left out"), 0) for name in names}
+    for label, guess in zip(labels, predicted, strict=True):
+        true, said = parts(label, "multi_label"), parts(guess, "multi_label")
+        for name, row in table.items():
+            outcome = ("rightly said" if name in said else "missed") if name in true else ("wrongly said" if name in said else "rightly left out")
+            row[outcome] += 1
+    return table
+
+
 def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> float:
     """The share of common documents on which two classifiers say the same. Raises ``ValueError`` where none is common."""
     common = one.keys() & other.keys()

@@ -10,7 +10,7 @@ from pydantic import Field
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.baselines import MAJORITY, Classifier
 from llm_assets.evaluation.latency import single_text_latency
-from llm_assets.evaluation.quality import SCORES, Difference, confusion, paired_bootstrap
+from llm_assets.evaluation.quality import SCORES, Difference, confusion, confusion_by_label, paired_bootstrap
 from llm_assets.evaluation.worth import Rows, confidence, worth
 from llm_assets.links import baselines, plots
 from llm_assets.links.finetuned_model import FINETUNED
@@ -159,10 +159,10 @@ def _draw(office: Office, record: Mapping[str, Any], tested: Mapping[str, Rows],
         diagrams = {name: ([found.confidence for found in few], [found.accuracy for found in few]) for name, few in bins.items()}
         series = {"as it should be": ([0.0, 1.0], [0.0, 1.0]), **diagrams}
         plots.curves(office.directory, "reliability", series, "Reliability", "probability of the answer", "share right")
-    if problem == "single_label":
-        rows = tested[QUANTIZED]
-        counts = confusion([row["label"] for row in rows], [row["predicted"] for row in rows], labels)
-        plots.matrix(office.directory, "confusion", counts, f"Test documents of {QUANTIZED}", "predicted", "true label")
+        rows, count = tested[QUANTIZED], confusion if problem == "single_label" else confusion_by_label
+        counts = count([row["label"] for row in rows], [row["predicted"] for row in rows], labels)
+        axes = ("predicted", "true label") if problem == "single_label" else ("what became of it", "label")
+        plots.matrix(office.directory, "confusion", counts, f"Test documents of {QUANTIZED}", *axes)
 
 
 def _split_sizes(labelled_examples: Artifact, evaluation_sets: Artifact) -> dict[str, int]:

@@ -14,6 +14,7 @@ from llm_assets.evaluation.quality import (
     bootstrap_intervals,
     bootstrap_scores,
     confusion,
+    confusion_by_label,
     constant_score,
     figures,
     macro_f1,
@@ -72,6 +73,12 @@ def test_nothing_to_score_is_an_error() -> None:
         accuracy([], [])
     with pytest.raises(ValueError, match="1 labels against 2"):
         macro_f1(["a"], ["a", "b"])
+
+
+def test_confusion_by_label_asks_of_each_label_what_became_of_it() -> None:
+    found = confusion_by_label(["a|b", "b", "c"], ["a", "b|c", "c"], ["a", "b"])
+    outcomes = ("rightly said", "missed", "wrongly said", "rightly left out")
+    assert found == {"a": dict(zip(outcomes, (1, 0, 0, 2), strict=True)), "b": dict(zip(outcomes, (1, 1, 0, 1), strict=True))}
 
 
 def test_confusion_counts_by_true_then_predicted_label() -> None:

@@ -217,6 +217,7 @@ def test_several_labels_are_learnt_and_compared_with_every_baseline(tmp_path: Pa
     timed = {model["name"]: model["timed"] for model in record["models"]}
     assert timed["conv1d"] == timed["finetuned"] == "when made" and timed["majority"] == timed["quantized"] == "now"
     assert all(model["test_micro_f1_interval"][0] <= model["test_micro_f1"] <= model["test_micro_f1_interval"][1] for model in record["models"])
+    assert (tmp_path / "act" / "plots" / "confusion.png").is_file()
     assert "| all labels right |" in (page := as_markdown(record)) and "| conv1d |" in page
 
 
