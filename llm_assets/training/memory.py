@@ -17,6 +17,8 @@ from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
 RUNTIME = {"cpu": 620 * 2**20, "cuda": 1 * 2**30}  # of a process that has imported torch and DeepSpeed (CPU: measured; CUDA context: not)
+GAPS = 0.6  # of what comes and goes, that a CPU's heap holds besides, in gaps that tensors of other sizes left (measured, docs/methods.md)
+MAPPED = 32 * 2**20  # bytes from which on glibc takes a tensor from the system and gives it back (mallopt(3), M_MMAP_THRESHOLD)
 LIVE = 1_000_000_000  # parameters that ZeRO-3 keeps gathered: DeepSpeed's stage3_max_live_parameters
 ROOM = 0.9  # share of the memory that an estimate may take: what it leaves out, and fragmentation, need the rest
 EVALUATION = 4  # sequences in a batch of an evaluation, as a multiple of micro_batch
@@ -52,6 +54,7 @@ class Estimate:
     optimizer: int
     activations: int
     logits: int
+    gaps: int
     buffers: int
 
     @property
@@ -120,7 +123,9 @@ def estimate(job: TrainingJob, processes: int, model: Dimensions, length: int) -
     buffers = 2 * width * min(BUCKET, count) if partitioned else 0
     tokens = job.micro_batch * length
     layers = activations(job, model, tokens, length, width)
-    return Estimate(RUNTIME[job.hardware.device.value], weights, gradients, optimizer, layers, _logits(job, model, tokens), buffers)
+    logits = _logits(job, model, tokens)
+    gaps = _gaps((layers, width * tokens * max(model.hidden, model.intermediate)), (logits, logits // 8)) if job.hardware.device.value == "cpu" else 0
+    return Estimate(RUNTIME[job.hardware.device.value], weights, gradients, optimizer, layers, logits, gaps, buffers)
 
 
 def activations(job: TrainingJob, model: Dimensions, tokens: int, length: int, width: int) -> int:
@@ -143,6 +148,11 @@ def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
         return 0
     places = tokens * (job.objective.mask_probability if model.sparse else 1)
     return math.ceil(4 * model.vocabulary * places * max(3, 2 * EVALUATION))
+
+
+def _gaps(*parts: tuple[int, int]) -> int:
+    """Bytes of a CPU's heap between tensors; of each part all its bytes, and those of its largest tensors."""
+    return int(GAPS * sum(size for size, tensor in parts if tensor < MAPPED))
 
 
 def refuse_too_large(job: TrainingJob, processes: int, model: Dimensions, length: int, memory: int) -> Estimate:

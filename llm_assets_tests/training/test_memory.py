@@ -80,6 +80,13 @@ def test_activations_are_what_autograd_keeps(wide: int) -> None:
     assert foreseen[7] - foreseen[4] == pytest.approx(measured, rel=0.05)
 
 
+def test_tensors_below_32_mib_leave_gaps_on_a_cpu_and_none_on_a_gpu() -> None:
+    """512 vectors of 128 floats are 256 KiB; 2,000 times as many 500 MiB, and logits at 30% of their places 1.1 GiB."""
+    small, large = (estimate(job(micro_batch=size), 1, BILLION, 512) for size in (1, 2000))
+    assert small.gaps == int(0.6 * (small.activations + small.logits)) > 0
+    assert large.gaps == 0 == estimate(job("cuda"), 1, BILLION, 512).gaps
+
+
 def test_checkpointing_keeps_a_layers_input_alone() -> None:
     model = Dimensions(0, 50, 64, 10, 2, 128, gated=True, scores=False, sparse=True)
     found = activations(job(masked=False, activation_checkpointing=True), model, 100, 10, 2)
