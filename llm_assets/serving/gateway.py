@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from fastapi.responses import HTMLResponse, JSONResponse
 from filelock import Timeout
 from pydantic import AfterValidator, BaseModel, Field
@@ -30,13 +30,14 @@ from llm_assets.serving.errors import ApiError
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError
+from llm_assets.serving.router import Router
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.5  # seconds between two looks at the desired folder
+POLL = 0.1  # seconds between two looks at the desired folder: a rollback by hand takes effect within a second
 BODY_LIMIT = 1 << 20  # bytes
 INPUT_LIMIT = 256  # texts a request
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
@@ -52,6 +53,7 @@ def _is_unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_is_unicode)]
+Session = Annotated[str | None, Header(max_length=256, description="whose requests one release answers while two serve; default: each on its own")]
 
 
 class ClassifyRequest(BaseModel):
@@ -77,6 +79,7 @@ class Gateway:
 
     def __init__(self, home: Path, address: dict[str, Any] | None = None) -> None:
         self.reconciler = Reconciler(home)
+        self._router = Router(home, self.reconciler)
         self._home = home
         self._address = address
         self._log = RequestLog(home / "serving" / "log")
@@ -97,15 +100,17 @@ class Gateway:
     def close(self) -> None:
         """Close the log and take back the state file."""
         self._log.close()
+        self._router.close()
         self._executor.shutdown()
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
 
-    async def classify(self, request: ClassifyRequest) -> dict[str, Any]:
-        """vLLM's classify response plus ``release``; recorded before it is returned."""
+    async def classify(self, request: ClassifyRequest, session: str | None = None) -> dict[str, Any]:
+        """vLLM's classify response plus ``release``; recorded before it is returned. A session sees one release of a canary."""
         began, texts = time.perf_counter(), request.texts()
-        deployment = self._deployment(request.model)
-        answers = await self._batcher(deployment).submit(texts)
+        stable = self._deployment(request.model)
+        session = session or uuid.uuid4().hex
+        deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._batcher(chosen).submit(texts))
         response = _response(request.model, deployment, answers)
         try:
             self._log.write(
@@ -150,6 +155,7 @@ class Gateway:
 
     def _reconcile(self) -> None:
         self.reconciler.step()
+        self._router.step()
         state = {**(self._address or {}), "chains": self.reconciler.status()}
         if self._address and state != self._written:
             write_json(gateway_state_path(self._home), state)
@@ -197,12 +203,12 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     page = (files(__package__) / "page.html").read_text(encoding="utf-8")
 
     @app.post("/v1/classify")
-    async def classify(request: ClassifyRequest) -> JSONResponse:
+    async def classify(request: ClassifyRequest, x_session_id: Session = None) -> JSONResponse:
         """The label of each input and its probabilities, in the order of the model's labels.
 
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
-        return JSONResponse(await gateway.classify(request))
+        return JSONResponse(await gateway.classify(request, x_session_id))
 
     @app.get("/v1/models")
     async def models() -> JSONResponse:

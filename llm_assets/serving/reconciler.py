@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llm_assets.serving.engine import EngineError, OnnxClassifier
-from llm_assets.serving.state import Desired, desired_folder, read_desired
-from llm_assets.store.files import sha256_file
+from llm_assets.serving.releases import verify_files
+from llm_assets.serving.rollout import Rollout
+from llm_assets.serving.state import Desired, desired_folder, read_desired, rollout_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +43,17 @@ class Refusal:
 class Reconciler:
     """Level-triggered: each ``step`` compares the desired folder with what is live and mends the difference.
 
-    A release that does not verify, load or pass its probe leaves the older one serving. The mappings are replaced as a
-    whole and never changed, so that the event loop may read them while a step runs in a thread.
+    A release that does not verify, load or pass its probe leaves the older one serving. While a rollout is under way both
+    releases are loaded, the stable one in ``live``, the other in ``candidates``; ``rollouts`` is how far each chain's has come.
+    The mappings are replaced as a whole and never changed, so that the event loop may read them while a step runs in a thread.
     """
 
     def __init__(self, home: Path, load: Callable[[Path], OnnxClassifier] = OnnxClassifier) -> None:
         self._home = home
         self._load = load
         self.live: dict[str, Deployment] = {}
+        self.candidates: dict[str, Deployment] = {}
+        self.rollouts: dict[str, Rollout] = {}
         self.wanted: dict[str, Desired | None] = {}
         self.refused: dict[str, Refusal] = {}
         self.looked = False  # whether a first step has ended
@@ -69,29 +73,37 @@ class Reconciler:
         return self.looked and self.wanted.keys() <= self.live.keys()
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Per chain: the desired release and when it was asked for, the live one, and why they differ if one was refused."""
-        wanted, live, refused = self.wanted, self.live, self.refused
-        return {
-            chain: {
+        """Per chain: the desired release and when it was asked for, the live one, and why they differ if one was refused or taken back.
+
+        ``state`` is full, shadow, canary, rolled_back or, until the first answer of a rollout, loading; ``split`` is percent by release.
+        """
+        wanted, live, refused, rollouts, candidates = self.wanted, self.live, self.refused, self.rollouts, self.candidates
+        status = {}
+        for chain, desired in sorted(wanted.items()):
+            rollout, serving = rollouts.get(chain), live.get(chain)
+            alone = {serving.desired.release: 100.0} if serving else {}
+            reason = refused[chain].reason if chain in refused else None
+            status[chain] = {
                 "desired": desired.release if desired else None,
                 "desired_at": desired.at if desired else None,
-                "live": live[chain].desired.release if chain in live else None,
-                "error": refused[chain].reason if chain in refused else None,
+                "live": serving.desired.release if serving else None,
+                "error": reason or (f"{rollout.release} was rolled back: {rollout.reason}" if rollout and rollout.reason else None),
+                "state": rollout.stage if rollout else "loading" if not serving or (desired and desired.stable) else "full",
+                "split": rollout.split if rollout and chain in candidates else alone,
             }
-            for chain, desired in sorted(wanted.items())
-        }
+        return status
 
     def _reconcile(self, chain: str, path: Path) -> None:
         desired = None
         try:
             desired = read_desired(path)
-            if self._is_settled(desired):
+            rollout = rollout_of(self._home, desired)
+            self.rollouts = {**self.rollouts, chain: rollout} if rollout else _without(self.rollouts, chain)
+            base, candidate = _parts(desired, rollout)
+            if self._is_settled(desired, base, candidate):
                 return
             self._want(chain, desired)
-            if not self._serves(desired):
-                engine = self._prepare(desired)
-                self.live = {**self.live, chain: Deployment(desired, engine)}
-                logger.info("%s serves %s", chain, desired.release)
+            self._bring_about(chain, base, candidate)
             self.refused = _without(self.refused, chain)
         except Exception as error:  # whatever a broken release does, the older one goes on
             self._want(chain, desired)
@@ -100,33 +112,51 @@ class Reconciler:
             reason = str(error) or type(error).__name__
             self.refused = {**self.refused, chain: Refusal(desired, reason, time.monotonic() + RETRY)}
 
+    def _bring_about(self, chain: str, base: Desired, candidate: Desired | None) -> None:
+        """Load what is not loaded yet and put each in its place. Raises what a release's loading raised; the others are then in theirs."""
+        try:
+            self.live = {**self.live, chain: self._deployment(base)}
+        finally:
+            if candidate:
+                self.candidates = {**self.candidates, chain: self._deployment(candidate)}
+                self.live = {chain: self.candidates[chain], **self.live}  # better than nothing, where the stable release is damaged
+            else:
+                self.candidates = _without(self.candidates, chain)
+
+    def _deployment(self, desired: Desired) -> Deployment:
+        """The release loaded, be it in the other place, as when a rollout has ended."""
+        for known in (self.live.get(desired.chain), self.candidates.get(desired.chain)):
+            if known and _serves(known, desired):
+                return known
+        deployment = Deployment(desired, self._prepare(desired))
+        logger.info("%s has loaded %s", desired.chain, desired.release)
+        return deployment
+
     def _want(self, chain: str, desired: Desired | None) -> None:
         """Note what is wanted; a refusal of something else ends with it."""
         if chain not in self.wanted or self.wanted[chain] != desired:
             self.refused = _without(self.refused, chain)
             self.wanted = {**self.wanted, chain: desired}
 
-    def _is_settled(self, desired: Desired) -> bool:
+    def _is_settled(self, desired: Desired, base: Desired, candidate: Desired | None) -> bool:
         """Whether this very desired state was dealt with already."""
         refusal = self.refused.get(desired.chain)
         if refusal:
             return refusal.desired == desired and time.monotonic() < refusal.until
-        return self.wanted.get(desired.chain) == desired and self._serves(desired)
-
-    def _serves(self, desired: Desired) -> bool:
-        live = self.live.get(desired.chain)
-        return bool(live and (live.desired.release, live.desired.files) == (desired.release, desired.files))
+        live, beside = self.live.get(desired.chain), self.candidates.get(desired.chain)
+        return self.wanted.get(desired.chain) == desired and _serves(live, base) and _serves(beside, candidate)
 
     def _prepare(self, desired: Desired) -> OnnxClassifier:
         directory = self._home / desired.directory
-        _verify(desired, directory)
+        verify_files(desired.release, directory, desired.files)
         engine = self._load(directory)
         _probe(engine, desired.release)
         return engine
 
     def _retire(self, chain: str) -> None:
         self.wanted = _without(self.wanted, chain)
-        self.live, self.refused = _without(self.live, chain), _without(self.refused, chain)
+        self.live, self.candidates = _without(self.live, chain), _without(self.candidates, chain)
+        self.refused, self.rollouts = _without(self.refused, chain), _without(self.rollouts, chain)
         logger.info("%s is no longer served", chain)
 
 
@@ -134,17 +164,17 @@ def _without(mapping: Mapping[str, Value], key: str) -> dict[str, Value]:
     return {name: value for name, value in mapping.items() if name != key}
 
 
-def _verify(desired: Desired, directory: Path) -> None:
-    """Compare each served file with the hash it was released with. Raises ``EngineError`` naming the file."""
-    for name, expected in desired.files.items():
-        path = directory / name
-        if not path.is_file():
-            raise EngineError(f"{desired.release}: {path} is missing; materialize quantized_model and release again")
-        if sha256_file(path) != expected:
-            raise EngineError(
-                f"{desired.release}: {path} is not the file that was released (its SHA-256 differs); "
-                "run `llm-assets verify --discard` and materialize quantized_model again"
-            )
+def _parts(desired: Desired, rollout: Rollout | None) -> tuple[Desired, Desired | None]:
+    """The release that serves, and the one that is rolled out beside it."""
+    if desired.stable is None or (rollout and rollout.stage == "full"):
+        return desired, None
+    return desired.stable, None if rollout and rollout.is_over else desired
+
+
+def _serves(deployment: Deployment | None, desired: Desired | None) -> bool:
+    if deployment is None or desired is None:
+        return deployment is None and desired is None
+    return (deployment.desired.release, deployment.desired.files) == (desired.release, desired.files)
 
 
 def _probe(engine: OnnxClassifier, release: str) -> None:

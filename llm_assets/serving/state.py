@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
+from llm_assets.serving.rollout import Plan, Rollout, resumed
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
@@ -20,7 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"  # where `up` and `serve` put the gateway 
 
 @dataclass(frozen=True)
 class Desired:
-    """The release a chain should serve."""
+    """The release a chain should serve: at once, or after a rollout beside the release that serves until then."""
 
     chain: str
     release: str
@@ -28,6 +29,8 @@ class Desired:
     directory: str  # of its files: below the data root where that holds them, else absolute
     files: Mapping[str, str]  # name -> SHA-256 of each file that is served
     at: str  # when it was asked for, UTC, ISO 8601
+    stable: Desired | None = None  # what answers until the release has shown itself; None: nothing, it is served at once
+    plan: Plan | None = None  # of the rollout, where there is a stable release
 
 
 def desired_folder(home: Path) -> Path:
@@ -35,22 +38,79 @@ def desired_folder(home: Path) -> Path:
     return home / "serving" / "desired"
 
 
-def write_desired(home: Path, chain: str, release: Mapping[str, Any]) -> Desired:
-    """Ask the gateway for a release, given as the release link's record."""
-    desired = Desired(chain, release["release"], release["quantized_model"], release["directory"], dict(release["files"]), now())
-    write_json(desired_folder(home) / f"{chain}.json", asdict(desired))
+def desired_path(home: Path, chain: str) -> Path:
+    """The desired state of one chain."""
+    return desired_folder(home) / f"{chain}.json"
+
+
+def write_desired(home: Path, chain: str, release: Mapping[str, Any], stable: Desired | None = None, plan: Plan | None = None) -> Desired:
+    """Ask the gateway for a release, given as the release link's record; with ``stable`` and ``plan`` it is rolled out beside that."""
+    asked = (release["release"], release["quantized_model"], release["directory"], dict(release["files"]))
+    desired = Desired(chain, *asked, now(), stable, plan if stable else None)
+    write_json(desired_path(home, chain), asdict(desired))
     return desired
 
 
 def read_desired(path: Path) -> Desired:
     """Parse one desired state. Raises ``ValueError`` naming the file when it is damaged."""
     try:
-        desired = Desired(**json.loads(path.read_text(encoding="utf-8")))
+        desired = _desired(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no desired state ({error}): materialize endpoint again") from error
     if desired.chain != path.stem:
         raise ValueError(f"{path} asks for chain {desired.chain}: a desired state is named after its chain")
     return desired
+
+
+def proven(home: Path, chain: str) -> Desired | None:
+    """The release that a chain's answers rest on now: the desired one, or the stable one while that is on trial or after it failed.
+
+    None where nothing, or nothing readable, was desired yet.
+    """
+    try:
+        desired = read_desired(desired_path(home, chain))
+    except (FileNotFoundError, ValueError):
+        return None
+    rollout = rollout_of(home, desired)
+    is_proven = desired.stable is None or (rollout is not None and rollout.stage == "full")
+    return replace(desired, stable=None, plan=None) if is_proven else desired.stable
+
+
+def rollout_of(home: Path, desired: Desired) -> Rollout | None:
+    """Where the rollout of a desired state stands; None where there is none, or it is yet to begin."""
+    if desired.stable is None or desired.plan is None:
+        return None
+    return resumed(_read_rollout(home, desired.chain), desired.release, desired.stable.release, desired.at, desired.plan)
+
+
+def write_rollout(home: Path, chain: str, rollout: Rollout) -> None:
+    """Keep a rollout's state, for the next look and for every gateway of the data root. Call it under ``rollout_lock``."""
+    write_json(_rollout_path(home, chain), asdict(rollout))
+
+
+def rollout_lock(home: Path, chain: str) -> FileLock:
+    """Held while a rollout's state is read, judged and written."""
+    path = _rollout_path(home, chain)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_suffix(".lock"))
+
+
+def _rollout_path(home: Path, chain: str) -> Path:
+    return home / "serving" / "rollout" / f"{chain}.json"
+
+
+def _read_rollout(home: Path, chain: str) -> Rollout | None:
+    """None for a file that does not parse, too: the rollout begins anew, which is safe."""
+    try:
+        return Rollout(**json.loads(_rollout_path(home, chain).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _desired(values: Mapping[str, Any]) -> Desired:
+    stable, plan = values.get("stable"), values.get("plan")
+    parsed = {"stable": _desired(stable) if stable else None, "plan": Plan(**{**plan, "steps": tuple(plan["steps"])}) if plan else None}
+    return Desired(**{**values, **parsed})
 
 
 def relative_to_home(home: Path, directory: Path) -> str:
@@ -73,7 +133,7 @@ def gateway_state_path(home: Path) -> Path:
 def gateway_state(home: Path) -> dict[str, Any] | None:
     """The state of the gateway that runs on a data root, or None.
 
-    ``{"pid", "node", "host", "port", "url", "started", "chains": {chain: {"desired", "desired_at", "live", "error"}}}``
+    ``{"pid", "node", "host", "port", "url", "started", "chains": {chain: <Reconciler.status>}}``
     """
     lock = gateway_lock(home)
     try:

@@ -38,6 +38,11 @@ class Journal:
             os.fsync(file.fileno())
         return written
 
+    def turn(self) -> FileLock:
+        """The lock under which an act reads its journal, acts and appends; another than the one each append takes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_suffix(".lock"))
+
     def entries(self) -> Iterator[Entry]:
         """Every whole entry, oldest first."""
         if not self.path.exists():

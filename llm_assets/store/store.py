@@ -192,9 +192,7 @@ class Store:
 
     def act_lock(self, chain: str, act: str) -> FileLock:
         """The lock under which an act reads its journal, acts and appends; another than the one each append takes."""
-        path = self.journal(chain, act).path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path.with_suffix(".lock"))
+        return self.journal(chain, act).turn()
 
     def remove(self, link: str, fingerprint: str) -> None:
         """Delete an artifact, its manifest first, so that a half-deleted one is never found."""

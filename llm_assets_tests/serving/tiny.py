@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from llm_assets.corpus.normalise import NORMALISER_VERSION
-from llm_assets.serving.state import write_desired
+from llm_assets.serving.releases import release_journal
+from llm_assets.serving.rollout import Plan
+from llm_assets.serving.state import Desired, proven, write_desired
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import MANIFEST, Manifest, describe_files
 
@@ -23,10 +25,13 @@ WORDS = {"[PAD]": 0.0, "[UNK]": 0.0, "[CLS]": 0.0, "[SEP]": 0.0, "[MASK]": 0.0, 
 MAX_LENGTH = 16
 
 
-def write_model(directory: Path, sign: float = 1.0, notes: Mapping[str, str] = {}, **settings: Any) -> Path:
-    """Write the files of a served model; ``sign`` -1 makes one that answers the opposite, ``notes`` are the graph's own metadata."""
+def write_model(directory: Path, sign: float = 1.0, notes: Mapping[str, str] = {}, words: int = len(WORDS), **settings: Any) -> Path:
+    """Write the files of a served model; ``sign`` -1 makes one that answers the opposite, ``notes`` are the graph's own metadata.
+
+    One with fewer ``words`` fails on a text that holds any after them.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    network = _network(sign)
+    network = _network(sign, words)
     helper.set_model_props(network, dict(notes))
     onnx.save(network, directory / "model.onnx")
     _tokenizer().save(str(directory / "tokenizer.json"))
@@ -67,6 +72,18 @@ def deploy(home: Path, number: int, sign: float = 1.0, chain: str = "tiny", **se
     return artifact
 
 
+def release(home: Path, number: int, sign: float = 1.0, chain: str = "tiny", **settings: Any) -> dict:
+    """Make release ``<chain>-<number>`` and write it into the release journal, as the release link does; returns its record."""
+    made = {**record(home, write_artifact(home, f"{chain}{number}", sign, **settings), number, chain), "state": "champion"}
+    release_journal(home, chain).append({"trial": False, "data_version": made["release"], "verdicts": [], "record": made})
+    return made
+
+
+def roll_out(home: Path, number: int, plan: Plan, sign: float = 1.0, chain: str = "tiny", **settings: Any) -> Desired:
+    """Release ``<chain>-<number>`` and ask for it beside what serves now."""
+    return write_desired(home, chain, release(home, number, sign, chain, **settings), proven(home, chain), plan)
+
+
 def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -74,9 +91,9 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _network(sign: float) -> onnx.ModelProto:
+def _network(sign: float, words: int) -> onnx.ModelProto:
     """logits [batch, 2] = mean over the unmasked tokens of an embedding [words, 2]."""
-    kindness = sign * numpy.array(list(WORDS.values()), dtype=numpy.float32)
+    kindness = sign * numpy.array(list(WORDS.values()), dtype=numpy.float32)[:words]
     tensors = {"embedding": numpy.stack([-kindness, kindness], axis=1), "last": numpy.array([2]), "tokens": numpy.array([1])}
     nodes = [
         helper.make_node("Gather", ["embedding", "input_ids"], ["vectors"]),

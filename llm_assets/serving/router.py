@@ -1,0 +1,250 @@
+"""Which of a chain's two releases answers while one takes over from the other, and what becomes of the newer one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_assets.serving.engine import Classified, decided
+from llm_assets.serving.errors import ApiError
+from llm_assets.serving.events import append_event
+from llm_assets.serving.reconciler import Deployment, Reconciler
+from llm_assets.serving.releases import roll_back
+from llm_assets.serving.rollout import Plan, Rollout, Window, advance, begin, breach, rolled_back
+from llm_assets.serving.state import Desired, rollout_lock, rollout_of, write_rollout
+from llm_assets.serving.windows import Watch
+
+logger = logging.getLogger(__name__)
+
+BESIDE = 32  # texts of a request that the other release answers too, for comparison
+NICE = 10  # of the thread that does so: the answers that clients wait for come first
+
+Submit = Callable[[Deployment], Awaitable[list[Classified]]]
+
+
+@dataclass(frozen=True)
+class Watches:
+    """What both releases did in one step of a rollout."""
+
+    step: tuple[object, ...]
+    candidate: Watch = field(default_factory=Watch)
+    stable: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two releases of a chain, and where the rollout of one beside the other stands while a request is answered."""
+
+    chain: str
+    stable: Deployment
+    candidate: Deployment
+    rollout: Rollout
+    plan: Plan
+    watches: Watches
+
+
+class Router:
+    """Splits a chain's requests between the stable release and the one that is rolled out, by the rules of ``rollout``.
+
+    The share goes by a hash of the session (else of the request), so one session sees one release, and keeps it as the share
+    grows. A request on which the newer release fails is answered by the stable one. In the shadow stage the newer release
+    answers beside the stable one, in a canary the stable one beside the newer: one request at a time, in a thread of low
+    priority that no client waits for; a request that finds it busy is not compared.
+    A breach switches at once. ``step`` writes it down: the rollout's state stands beside the desired state, under a lock, so
+    that a restart goes on from it and every gateway of the data root reads the same.
+    """
+
+    def __init__(self, home: Path, reconciler: Reconciler, clock: Callable[[], float] = time.time) -> None:
+        self._home, self._reconciler, self._clock = home, reconciler, clock
+        self._watches: dict[str, Watches] = {}
+        self._breached: dict[str, Rollout] = {}  # switched back, and yet to be written down
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
+        self._comparison: asyncio.Task[None] | None = None
+
+    async def answer(self, stable: Deployment, session: str, texts: Sequence[str], submit: Submit) -> tuple[Deployment, list[Classified]]:
+        """The deployment that answered, and its answers. Raises what ``submit`` raises of the stable release, and any ``ApiError``."""
+        pair = self._pair(stable)
+        if pair is None:
+            return stable, await submit(stable)
+        if takes(pair.rollout, session) and (answers := await self._attempt(pair, submit)) is not None:
+            if pair.plan.expected_disagreement is not None:
+                self._beside_it(pair, pair.stable, texts, answers)
+            return pair.candidate, answers
+        began = time.perf_counter()
+        answers = await submit(stable)
+        pair.watches.stable.request(failed=False, milliseconds=_milliseconds(began))
+        if pair.rollout.stage == "shadow":
+            self._beside_it(pair, pair.candidate, texts, answers)
+        return stable, answers
+
+    def step(self) -> None:
+        """Take every rollout on, or write down that it went back. Does file work; not for two threads at once."""
+        for chain, desired in self._reconciler.wanted.items():
+            if desired and desired.stable and chain in self._reconciler.candidates:
+                self._step(chain, desired)
+        for chain, broken in list(self._breached.items()):
+            candidate = self._reconciler.candidates.get(chain)
+            if candidate is None or candidate.desired.release != broken.release:  # another gateway wrote it down, or another is asked for
+                self._breached.pop(chain, None)
+
+    def close(self) -> None:
+        """End the thread of comparisons."""
+        self._beside.shutdown(cancel_futures=True)
+
+    def _pair(self, stable: Deployment) -> Pair | None:
+        """The stable release and what is rolled out beside it now, or None."""
+        chain = stable.desired.chain
+        candidate, wanted = self._reconciler.candidates.get(chain), self._reconciler.wanted.get(chain)
+        rollout = self._breached.get(chain) or self._reconciler.rollouts.get(chain)
+        if candidate is None or rollout is None or rollout.is_over or candidate.desired.release != rollout.release:
+            return None
+        if wanted is None or wanted.plan is None:
+            return None
+        return Pair(chain, stable, candidate, rollout, wanted.plan, self._watches_of(chain, rollout))
+
+    def _watches_of(self, chain: str, rollout: Rollout) -> Watches:
+        step = _step_of(rollout)
+        known = self._watches.get(chain)
+        if known is None or known.step != step:
+            known = self._watches[chain] = Watches(step)
+        return known
+
+    async def _attempt(self, pair: Pair, submit: Submit) -> list[Classified] | None:
+        """The newer release's answers, or None where it failed. An ``ApiError`` is about the request or the gateway, and says nothing of it."""
+        began = time.perf_counter()
+        answers: list[Classified] | None = None
+        try:
+            answers = await submit(pair.candidate)
+            _refuse_unsound(answers)
+        except ApiError:
+            raise
+        except Exception as error:
+            answers = None
+            logger.warning("%s failed on a request, which %s answers: %s", pair.rollout.release, pair.rollout.stable, error)
+        pair.watches.candidate.request(answers is None, _milliseconds(began))
+        self._judge(pair)
+        return answers
+
+    def _beside_it(self, pair: Pair, other: Deployment, texts: Sequence[str], answers: Sequence[Classified]) -> None:
+        """Have the other release answer the first texts too, unless it is still at an earlier request."""
+        if self._comparison is None or self._comparison.done():
+            work = self._compare(pair, other, list(texts[:BESIDE]), answers[:BESIDE])
+            self._comparison = asyncio.get_running_loop().create_task(work)
+
+    async def _compare(self, pair: Pair, other: Deployment, texts: list[str], answers: Sequence[Classified]) -> None:
+        theirs: list[Classified] | None = None
+        began = time.perf_counter()
+        try:
+            theirs = await asyncio.get_running_loop().run_in_executor(self._beside, other.engine.answer, texts)
+            _refuse_unsound(theirs)
+        except Exception as error:
+            theirs = None
+            logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, error)
+        if other is pair.candidate:
+            pair.watches.candidate.request(theirs is None, _milliseconds(began))
+        answered = pair.stable if other is pair.candidate else pair.candidate
+        if theirs is not None and answered.engine.problem != "regression":  # numbers always differ in some digit
+            different = sum(mine != yours for mine, yours in zip(_labels(answered, answers), _labels(other, theirs), strict=True))
+            pair.watches.candidate.comparisons(different, len(texts))
+        self._judge(pair)
+
+    def _judge(self, pair: Pair) -> None:
+        """Switch back at once when a limit is broken."""
+        if reason := breach(pair.plan, pair.watches.candidate.window(pair.plan.max_p99_ms)):
+            self._breached[pair.chain] = rolled_back(pair.rollout, reason)
+
+    def _step(self, chain: str, desired: Desired) -> None:
+        known = rollout_of(self._home, desired)
+        if self._following(chain, known, desired) == known:
+            return
+        with rollout_lock(self._home, chain):
+            known = rollout_of(self._home, desired)
+            following = self._following(chain, known, desired)
+            if following != known:
+                self._tell(chain, known, following)
+                write_rollout(self._home, chain, following)
+        self._reconciler.rollouts = {**self._reconciler.rollouts, chain: following}
+        if following.is_over:
+            self._breached.pop(chain, None)
+            self._watches.pop(chain, None)
+
+    def _following(self, chain: str, known: Rollout | None, desired: Desired) -> Rollout:
+        assert desired.stable and desired.plan
+        if known is None:
+            return begin(desired.release, desired.stable.release, desired.at, desired.plan, self._clock())
+        broken = self._breached.get(chain)
+        if broken and broken.release == known.release and not known.is_over:
+            return rolled_back(known, broken.reason)
+        return advance(known, desired.plan, self._window(chain, known, desired.plan), self._clock())
+
+    def _window(self, chain: str, rollout: Rollout, plan: Plan) -> Window:
+        watches = self._watches.get(chain)
+        return watches.candidate.window(plan.max_p99_ms) if watches and watches.step == _step_of(rollout) else Window()
+
+    def _tell(self, chain: str, before: Rollout | None, after: Rollout) -> None:
+        """Events of what is about to be written; of a rollback an entry in the release journal too, and an alert.
+
+        They come first: a gateway killed between the two finds the breach again, and the journal takes the entry once.
+        """
+        if before and (before.stage, before.step) == (after.stage, after.step):
+            return  # the clock was set back
+        figures = {"stage": after.stage, "share": after.share, "stable": after.stable, **self._figures(chain, before or after)}
+        if after.stage == "rolled_back":
+            message = f"{after.release} was rolled back to {after.stable}: {after.reason}"
+            roll_back(self._home, chain, after.stable, by="gateway", note=after.reason, only_from=after.release)
+            append_event(self._home, chain, "rollback", message, after.release, **figures)
+            append_event(self._home, chain, "alert", message, after.release, rule="rollout", **figures)
+            logger.error("%s", message)
+        else:
+            place = {"shadow": "answers unheard beside", "full": "has taken over from"}.get(after.stage, f"answers {after.share:g}% beside")
+            append_event(self._home, chain, "rollout", f"{after.release} {place} {after.stable}", after.release, **figures)
+
+    def _figures(self, chain: str, rollout: Rollout) -> dict[str, Any]:
+        """What the step that ends saw."""
+        watches = self._watches.get(chain)
+        if watches is None or watches.step != _step_of(rollout):
+            return {}
+        window = watches.candidate.window(math.inf)
+        counted = {name: count for name, count in asdict(window).items() if name != "slow"}
+        return {**counted, "p99_ms": watches.candidate.p99(), "stable_p99_ms": watches.stable.p99()}
+
+
+def takes(rollout: Rollout, session: str) -> bool:
+    """Whether the newer release answers a session: a hash of both names falls below its share. A larger share keeps whom a smaller had."""
+    place = int.from_bytes(hashlib.sha256(f"{rollout.release}/{session}".encode()).digest()[:8], "big")
+    return rollout.stage == "canary" and place < rollout.share / 100 * 2**64
+
+
+def _step_of(rollout: Rollout) -> tuple[object, ...]:
+    return (rollout.release, rollout.stage, rollout.step, rollout.since)
+
+
+def _labels(deployment: Deployment, answers: Sequence[Classified]) -> list[str]:
+    engine = deployment.engine
+    return [decided(engine.problem, answer.probabilities, engine.labels) for answer in answers]
+
+
+def _refuse_unsound(answers: Sequence[Classified]) -> None:
+    if not all(map(math.isfinite, (value for answer in answers for value in answer.probabilities))):
+        raise ValueError("an answer holds a number that is none")
+
+
+def _milliseconds(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
+
+
+def _yield_to_others() -> None:
+    """Lower this thread's priority, which Linux keeps for each thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

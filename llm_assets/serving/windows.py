@@ -1,0 +1,49 @@
+"""Sliding windows over what a release did: the newest requests and comparisons, counted when asked."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from llm_assets.serving.rollout import Window
+
+LENGTH = 500  # newest requests, and newest comparisons, that are judged
+
+
+class Watch:
+    """What one release did in one step of a rollout. The event loop adds, the reconciling thread counts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+        self._requests: deque[tuple[bool, float]] = deque(maxlen=LENGTH)  # failed, milliseconds
+        self._comparisons: deque[bool] = deque(maxlen=LENGTH)  # whether the answers differed
+
+    def request(self, failed: bool, milliseconds: float) -> None:
+        """Add one request."""
+        with self._lock:
+            self._total += 1
+            self._requests.append((failed, milliseconds))
+
+    def comparisons(self, different: int, of: int) -> None:
+        """Add the comparison of ``of`` answers, of which ``different`` were others than the other release's."""
+        with self._lock:
+            self._comparisons.extend([True] * different + [False] * (of - different))
+
+    def window(self, max_p99_ms: float) -> Window:
+        """The counts now."""
+        with self._lock:
+            return Window(
+                total=self._total,
+                requests=len(self._requests),
+                errors=sum(failed for failed, _ in self._requests),
+                slow=sum(milliseconds > max_p99_ms for _, milliseconds in self._requests),
+                compared=len(self._comparisons),
+                different=sum(self._comparisons),
+            )
+
+    def p99(self) -> float | None:
+        """The time that one request in a hundred exceeded, in milliseconds (nearest rank); None before the first."""
+        with self._lock:
+            times = sorted(milliseconds for _, milliseconds in self._requests)
+        return round(times[max(0, -(-99 * len(times) // 100) - 1)], 3) if times else None
