@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llm_assets.training.heads import Problem, parts
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy
 
 Intervals = dict[str, tuple[float, float]]
+Outcome = Literal["better", "not worse", "undecided", "worse"]
 SCORES: dict[Problem, str] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "r2"}  # of ``figures``: more is better, 1 is best
 
 
@@ -180,10 +181,17 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def is_clearly_worse(self) -> bool:
-        """Whether the whole interval lies below zero."""
-        return self.high < 0
+    def outcome(self, allowed: float) -> Outcome:
+        """What the interval says where a loss of up to ``allowed`` counts as none (a non-inferiority margin).
+
+        better: all of it above zero. not worse: none of it below ``-allowed``. worse: it reaches below that and lies below zero.
+        undecided: it reaches below that and above zero, so more documents would be needed to tell.
+        """
+        if self.low > 0:
+            return "better"
+        if self.low >= -allowed:
+            return "not worse"
+        return "worse" if self.high < 0 else "undecided"
 
 
 def paired_bootstrap(candidate: Mapping[str, float], champion: Mapping[str, float], samples: int = 2000, seed: int = 0) -> Difference | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -24,9 +24,11 @@ Input = Artifact | Entry  # what a link reads: a made artifact, or the newest en
 class Section(Strict):
     """A link's section of the chain's YAML; also its Dagster run config."""
 
+    SAID_OF_A_RUN: ClassVar[frozenset[str]] = frozenset()  # keys that set nothing: they tell of one run, who approved it and why
+
     def recipe(self) -> dict[str, Any]:
         """What of it decides the result, as JSON values: all of it, unless a section says otherwise."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=set(self.SAID_OF_A_RUN))
 
 
 class AssetReference(Strict):

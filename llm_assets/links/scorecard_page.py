@@ -40,6 +40,8 @@ def as_markdown(record: Mapping[str, Any]) -> str:
         f"{split['train']} training, {split['validation']} validation and {split['test']} test documents; trainings behind each figure: "
         f"{record['seeds']}. The intervals are over test documents (bootstrap). The baseline compared with, strongest on validation: "
         f"{record['baseline'] or 'none was trained'}.",
+        "",
+        f"Against the champion: {record['champion']['found']}.",
     ]
     return "\n".join(lines) + "\n"
 

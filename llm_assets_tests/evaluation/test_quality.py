@@ -101,11 +101,13 @@ def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:
     worse = {**champion, **{str(number): False for number in range(60)}}
     noise = {**champion, "0": True, "1": False, "2": False}
     found = paired_bootstrap(worse, champion)
-    assert found is not None and found.is_clearly_worse and found.low < found.mean < found.high < 0
+    assert found is not None and found.outcome(0.01) == "worse" and found.low < found.mean < found.high < 0
     assert found.mean == pytest.approx(-48 / 500)
-    assert not paired_bootstrap(noise, champion).is_clearly_worse
-    assert not paired_bootstrap(champion, worse).is_clearly_worse
-    assert not paired_bootstrap(champion, champion).is_clearly_worse
+    assert found.outcome(0.2) == "not worse"  # the loss is sure, and allowed
+    assert paired_bootstrap(noise, champion).outcome(0.02) == "not worse"
+    assert paired_bootstrap(noise, champion).outcome(0.001) == "undecided"
+    assert paired_bootstrap(champion, worse).outcome(0.01) == "better"
+    assert paired_bootstrap(champion, champion).outcome(0) == "not worse"
     assert paired_bootstrap({"x": True}, champion) is None
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from llm_assets.links.endpoint import LINK, EndpointConfig, endpoint
 from llm_assets.links.link import Office
-from llm_assets.serving.state import gateway_lock, gateway_state_path
+from llm_assets.serving.events import read_events
+from llm_assets.serving.releases import champion, release_journal, roll_back
+from llm_assets.serving.state import desired_path, gateway_lock, gateway_state_path, read_desired
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import Journal
 from llm_assets.store.verdict import Verdict
@@ -85,3 +88,69 @@ def test_two_runs_that_ask_for_one_release_both_hear_of_it(
         write_json(gateway_state_path(tmp_path), {"url": "http://127.0.0.1:1", "chains": {"tiny": chain}})
         acted = endpoint(office, EndpointConfig(wait_seconds=0.15), release=record(tmp_path, write_artifact(tmp_path, "aaa"), 1))
     assert acted.record["state"] == state
+
+
+CANARY = {"rollout": "canary", "steps": [10, 100], "max_error_rate": 0.1}
+
+
+def released(home: Path, number: int, **changes: Any) -> Mapping[str, Any]:
+    """A release and its entry in the release journal."""
+    made = {**record(home, write_artifact(home, f"model{number}"), number), **changes}
+    release_journal(home, "tiny").append({"trial": False, "verdicts": [], "record": made})
+    return made
+
+
+def test_a_canary_is_asked_for_beside_what_serves_with_the_gates_prediction(office: Office, tmp_path: Path) -> None:
+    config = EndpointConfig(**CANARY)
+    first = endpoint(office, config, release=released(tmp_path, 1))
+    assert first.record["stable"] is None  # nothing to be beside of
+    gate = {"release": "tiny-1", "disagreement": 0.04}
+    second = endpoint(office, config, release=released(tmp_path, 2, gate=gate))
+    assert (second.record["release"], second.record["stable"]) == ("tiny-2", "tiny-1")
+    desired = read_desired(desired_path(tmp_path, "tiny"))
+    assert desired.stable and desired.plan and desired.stable.release == "tiny-1"
+    assert (desired.plan.steps, desired.plan.max_error_rate, desired.plan.expected_disagreement) == ((10.0, 100.0), 0.1, 0.04)
+    third = endpoint(office, config, release=released(tmp_path, 3, gate={"release": "tiny-2", "disagreement": 0.01}))
+    assert third.record["stable"] == "tiny-1"  # tiny-2 has not shown itself
+    plan = read_desired(desired_path(tmp_path, "tiny")).plan
+    assert plan and plan.expected_disagreement is None  # which was measured against tiny-2
+
+
+def test_a_rollout_under_way_goes_on_when_it_is_asked_for_again(office: Office, tmp_path: Path) -> None:
+    config = EndpointConfig(**CANARY, step_seconds=1e6)
+    for number in (1, 2):
+        endpoint(office, config, release=released(tmp_path, number))
+    with gateway(tmp_path) as (client, _):
+        again = endpoint(office, config, release=release_of(tmp_path))
+        assert again.record["state"] == "rolling_out" and "tiny-2 10%" in again.record["detail"] and judge(again.record).passed
+        assert client.get("/readyz").json()["chains"]["tiny"]["split"] == {"tiny-1": 90.0, "tiny-2": 10.0}
+        full = endpoint(office, EndpointConfig(), release=release_of(tmp_path))
+        assert full.record["state"] == "live"
+    assert [event["share"] for event in read_events(tmp_path, "tiny")] == [10.0]  # it began once
+
+
+def release_of(home: Path) -> Mapping[str, Any]:
+    newest = champion(release_journal(home, "tiny"))
+    assert newest
+    return newest
+
+
+def test_after_a_rollback_the_journal_says_what_is_asked_for(office: Office, tmp_path: Path) -> None:
+    one, two = released(tmp_path, 1), released(tmp_path, 2)
+    roll_back(tmp_path, "tiny", "tiny-1", by="Ann", note="")
+    assert endpoint(office, EndpointConfig(), release=two).record["release"] == one["release"]  # Dagster's newest materialization is older
+
+
+def test_a_candidate_waits_and_the_champion_serves(office: Office, tmp_path: Path) -> None:
+    waiting = released(tmp_path, 1, state="candidate")
+    acted = endpoint(office, EndpointConfig(), release=waiting)
+    assert acted.record["state"] == "waiting" and "llm-assets approve tiny --by NAME" in acted.record["detail"] and judge(acted.record).passed
+    assert not desired_path(tmp_path, "tiny").exists()
+    released(tmp_path, 2)
+    assert endpoint(office, EndpointConfig(), release=waiting).record["release"] == "tiny-2"
+
+
+@pytest.mark.parametrize("steps", [[], [5, 25], [0, 100], [50, 25, 100], [100, 100], [5, 120]])
+def test_steps_rise_to_all(steps: list[float]) -> None:
+    with pytest.raises(ValidationError, match="steps rise from above 0 to 100"):
+        EndpointConfig(steps=steps)

@@ -7,12 +7,18 @@ from pydantic import ValidationError
 
 from llm_assets.links.link import Acted, Office
 from llm_assets.links.release import LINK, ReleaseConfig, release
-from llm_assets.serving.releases import champion
+from llm_assets.serving.events import read_events
+from llm_assets.serving.releases import ReleaseError, champion, roll_back, standing
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets_tests.serving.tiny import write_artifact
 
-SCORECARD = {"chain": "tiny", "models": [{"name": "finetuned", "test_accuracy": 0.9}, {"name": "quantized", "test_accuracy": 0.89}]}
+GATE = {"release": "tiny-1", "outcome": "better", "found": "better than tiny-1", "disagreement": 0.03}
+SCORECARD = {
+    "chain": "tiny",
+    "champion": {**GATE, "documents": 80},
+    "models": [{"name": "finetuned", "test_accuracy": 0.9}, {"name": "quantized", "test_accuracy": 0.89}],
+}
 
 
 @pytest.fixture
@@ -20,9 +26,10 @@ def office(tmp_path: Path) -> Office:
     return Office("tiny", tmp_path, Journal(tmp_path / "journal" / "tiny" / "release.jsonl"), tmp_path)
 
 
-def run(office: Office, model: Artifact, note: str = "") -> Acted:
+def run(office: Office, model: Artifact, note: str = "", **config: str) -> Acted:
     """Release a model and write the journal as the edge does."""
-    acted = release(office, ReleaseConfig(note=note), scorecard={**SCORECARD, "quantized_model": model.fingerprint}, quantized_model=model)
+    judged = {**SCORECARD, "quantized_model": model.fingerprint}
+    acted = release(office, ReleaseConfig(note=note, **config), scorecard=judged, quantized_model=model)
     verdict = LINK.checks[0].judge(acted.record, {"quantized_model": model})
     entry = {"run_id": "r", "trial": False, "data_version": acted.data_version, "verdicts": [verdict.model_dump()], "record": acted.record}
     office.journal.append(entry)
@@ -37,7 +44,8 @@ def test_the_first_release_says_what_is_served(office: Office, tmp_path: Path) -
     assert acted.record["directory"] == "artifacts/quantized_model/aaa"
     assert acted.record["files"] == {name: model.manifest.files[name].sha256 for name in ("model.onnx", "tokenizer.json", "serving.json")}
     assert acted.record["previous"] is None and acted.record["note"] == "first"
-    assert acted.record["metrics"]["test_accuracy"] == 0.89
+    assert acted.record["metrics"]["test_accuracy"] == 0.89 and acted.record["gate"] == GATE
+    assert (acted.record["state"], acted.record["approved_by"]) == ("champion", "auto")
 
 
 def test_the_champion_released_again_stays_the_same_release(office: Office, tmp_path: Path) -> None:
@@ -80,3 +88,60 @@ def test_a_scorecard_of_another_model_releases_nothing(office: Office, tmp_path:
 def test_an_unknown_kind_of_approval_is_an_error() -> None:
     with pytest.raises(ValidationError, match="approval"):
         ReleaseConfig(approval="committee")
+
+
+def standings(office: Office) -> tuple[str | None, str | None]:
+    """Champion and candidate."""
+    known = standing(office.journal)
+    return known.champion["release"] if known.champion else None, known.candidate["release"] if known.candidate else None
+
+
+def test_by_hand_a_model_waits_until_somebody_approves_it(office: Office, tmp_path: Path) -> None:
+    first, second = write_artifact(tmp_path, "aaa"), write_artifact(tmp_path, "bbb")
+    run(office, first)
+    waiting = run(office, second, approval="by_hand")
+    assert (waiting.data_version, waiting.record["state"], waiting.record["approved_by"]) == ("tiny-2-candidate", "candidate", None)
+    assert waiting.record["aliases"] == {"candidate": "tiny-2", "champion": "tiny-1", "previous": None}
+    assert standings(office) == ("tiny-1", "tiny-2")
+    assert run(office, second, approval="by_hand") == waiting  # a nightly run repeats it
+    approved = run(office, second, "read it", approval="by_hand", approved_by="Ann")
+    assert (approved.data_version, approved.record["approved_by"], approved.record["note"]) == ("tiny-2", "Ann", "read it")
+    assert standings(office) == ("tiny-2", None)
+    [event] = read_events(tmp_path, "tiny")
+    assert (event["kind"], event["release"], event["approved_by"], event["note"]) == ("approval", "tiny-2", "Ann", "read it")
+
+
+def test_a_named_candidate_is_approved_whatever_was_made_since(office: Office, tmp_path: Path) -> None:
+    models = [write_artifact(tmp_path, name) for name in ("aaa", "bbb", "ccc")]
+    for model in models:
+        run(office, model, approval="by_hand")
+    acted = run(office, models[2], approval="by_hand", approved_by="Ann", candidate="tiny-2")
+    assert acted.record["quantized_model"] == "bbb" and standings(office) == ("tiny-2", "tiny-3")
+    assert run(office, models[2], approval="by_hand", approved_by="Ann", candidate="tiny-2").record == acted.record  # a run repeated
+    with pytest.raises(ReleaseError, match="no release tiny-1 that waits for approval; there are: tiny-3"):  # overtaken
+        run(office, models[2], approved_by="Ann", candidate="tiny-1")
+    with pytest.raises(ReleaseError, match="nobody approves it"):
+        run(office, models[2], candidate="tiny-3")
+    (models[2].directory / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(ReleaseError, match=r"tiny-3: .*model\.onnx is not the file that was released"):
+        run(office, models[2], approved_by="Ann", candidate="tiny-3")
+    assert standings(office) == ("tiny-2", "tiny-3")
+
+
+def test_what_was_rolled_back_from_is_not_released_again_by_a_run(office: Office, tmp_path: Path) -> None:
+    old, bad, better = (write_artifact(tmp_path, name) for name in ("aaa", "bbb", "ccc"))
+    run(office, old), run(office, bad)
+    assert roll_back(tmp_path, "tiny", "tiny-1", by="gateway", note="it failed", only_from="tiny-2")
+    again = run(office, bad)
+    assert (again.record["release"], again.record["state"]) == ("tiny-2", "candidate") and standings(office) == ("tiny-1", "tiny-2")
+    run(office, better)
+    assert standings(office) == ("tiny-3", None)
+    assert run(office, bad).record["state"] == "candidate"  # for good
+    assert run(office, bad, approved_by="Ann").record["state"] == "champion" and standings(office) == ("tiny-2", None)
+
+
+def test_the_champion_after_a_rollback_stays_the_same_release(office: Office, tmp_path: Path) -> None:
+    old, bad = write_artifact(tmp_path, "aaa"), write_artifact(tmp_path, "bbb")
+    run(office, old), run(office, bad)
+    record = roll_back(tmp_path, "tiny", "tiny-1", by="Ann", note="")
+    assert run(office, old).record == record and standings(office) == ("tiny-1", None)

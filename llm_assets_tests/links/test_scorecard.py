@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
+from llm_assets.links.champion import against_champion, not_worse_than_champion
 from llm_assets.links.link import Acted, Office
 from llm_assets.links.scorecard import LINK, ScorecardConfig, scorecard
 from llm_assets.links.scorecard_page import as_markdown
@@ -147,21 +148,56 @@ def test_int8_that_lost_more_than_a_point_is_not_released(office: Office, tmp_pa
     assert not gate("int8_within", run(office, quantized_model=worse).record).passed
 
 
-def test_a_candidate_clearly_worse_than_the_champion_is_not_released(office: Office, tmp_path: Path) -> None:
+def test_a_candidate_worse_than_the_champion_is_not_released(office: Office, tmp_path: Path) -> None:
     champion = trained.quantized().artifact
     release(office, champion)
     worse = answering_wrongly(tmp_path / "worse", champion, share=0.2)
-    record = run(office, quantized_model=worse).record
-    found = gate("not_worse_than_champion", record)
-    assert not found.passed and "tiny-1" in found.description and record["champion"]["documents"] == 80
+    acted = run(office, quantized_model=worse)
+    found, compared = gate("not_worse_than_champion", acted.record), acted.record["champion"]
+    assert not found.passed and found.description.startswith("worse than tiny-1") and compared["documents"] == 80
+    assert compared["outcome"] == "worse" and compared["interval"][0] < compared["difference"] < compared["interval"][1] < 0
+    assert f"Against the champion: {compared['found']}" in as_markdown(acted.record)
 
 
-def test_the_champion_itself_and_a_better_candidate_pass(office: Office, tmp_path: Path) -> None:
-    better = trained.quantized().artifact
-    release(office, answering_wrongly(tmp_path / "before", better, share=0.2))
-    assert gate("not_worse_than_champion", run(office).record).passed
-    release(office, better)
-    assert gate("not_worse_than_champion", run(office).record).passed
+def test_better_not_worse_and_undecided_pass_and_are_called_so(office: Office, tmp_path: Path) -> None:
+    model = trained.quantized().artifact
+    release(office, answering_wrongly(tmp_path / "before", model, share=0.2))
+    better = run(office).record
+    assert better["champion"]["outcome"] == "better" and gate("not_worse_than_champion", better).passed
+    release(office, model)
+    hardly_worse = answering_wrongly(tmp_path / "hardly", model, share=0.02)
+    hardly = against_champion(office, hardly_worse, "single_label", 0.001)
+    assert hardly["outcome"] == "undecided" and "undecided against tiny-1" in hardly["found"]
+    assert not_worse_than_champion({"champion": hardly}, {}).passed
+    assert against_champion(office, hardly_worse, "single_label", 0.5)["outcome"] == "not worse"
+    same = run(office).record
+    assert same["champion"]["outcome"] is None and gate("not_worse_than_champion", same).passed
+
+
+def test_the_share_of_answers_that_will_differ_is_predicted(office: Office, tmp_path: Path) -> None:
+    model = trained.quantized().artifact
+    release(office, model)
+    other = answering_wrongly(tmp_path / "other", model, share=0.2)
+    mine, theirs = ({row["doc_id"]: row["predicted"] for row in each.table("predictions.parquet").to_pylist()
+                     if row["split"] == "test" and row["model"] == "quantized"} for each in (model, other))  # fmt: skip
+    found = against_champion(office, other, "single_label", 0.01)["disagreement"]
+    assert found == pytest.approx(sum(mine[key] != theirs[key] for key in mine) / len(mine)) and found > 0
+
+
+def test_an_allowed_loss_of_numbers_is_a_share_of_their_squared_error(office: Office, tmp_path: Path) -> None:
+    def numbers(name: str, off: float) -> Artifact:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [{"model": "quantized", "split": "test", "doc_id": str(n), "label": str(float(n)), "predicted": str(n + off * (1 + n % 2)),
+                 "probabilities": [0.0]} for n in range(200)]  # fmt: skip
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "predictions.parquet")
+        return Artifact(folder, trained.quantized().artifact.manifest.model_copy(update={"fingerprint": name}))
+
+    release(office, numbers("before", off=2.0))
+    slightly = numbers("slightly", off=2.1)  # a tenth more squared error
+    assert against_champion(office, slightly, "regression", 0.01)["outcome"] == "worse"
+    found = against_champion(office, slightly, "regression", 0.2)
+    assert found["outcome"] == "not worse" and found["disagreement"] is None and found["allowed"] == pytest.approx(0.2 * 10)
 
 
 def test_a_champion_whose_files_are_gone_is_said_so(office: Office, tmp_path: Path) -> None:
