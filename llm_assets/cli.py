@@ -35,30 +35,8 @@ def run(
     select: Annotated[list[str] | None, typer.Option("--select", metavar="LINK", help="Materialize only this link; repeatable.")] = None,
 ) -> None:
     """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
-    import uuid
-
-    from rich.console import Console
-
-    from llm_assets.components.llm_chain.runs import open_instance, run_chain
-    from llm_assets.store.progress import ProgressFile
-    from llm_assets.terminal.bars import progress_bars
-
     spec = spec_of(chain, preset)
-    changes = overrides(spec, set_ or [])
-    links = known_links(select or [])
-    run_id, console = str(uuid.uuid4()), Console(stderr=True)
-    progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
-    with open_instance(data_root()) as instance, progress_bars(progress, console):
-        report = run_chain(instance, data_root(), spec, run_id, links, changes)
-    if report.cancelled:
-        typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
-        raise typer.Exit(130)
-    if not report.succeeded:
-        for failure in report.failures:
-            typer.secho(f"failed: {failure}", err=True, fg="red")
-        typer.secho(f"run {run_id} failed; its log is in the Dagster UI (llm-assets up)", err=True, fg="red")
-        raise typer.Exit(1)
-    typer.echo(f"run {run_id} succeeded")
+    _materialize(spec, overrides(spec, set_ or []), known_links(select or []))
 
 
 @app.command()
@@ -134,6 +112,43 @@ def docs(
     else:
         shown, table = documents.dropped(corpus), tables.dropped_table(chain, corpus)
     typer.echo(json.dumps(shown, ensure_ascii=False, indent=2)) if as_json else Console().print(table)
+
+
+@app.command()
+def approve(
+    chain: Chain,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who approves; recorded as claimed.")],
+    release: Annotated[str, typer.Argument(metavar="[RELEASE]", help="The release; default: the newest that waits.")] = "",
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with the release.")] = "",
+) -> None:
+    """Make a release that waits for approval the champion, and ask the gateway for it: materializes `release` and `endpoint`."""
+    from llm_assets.serving.releases import release_journal, standing
+
+    waiting = standing(release_journal(prepare_environment(), chain)).candidate
+    if not release and waiting is None:
+        raise UsageError(f"no release of {chain} waits for approval; one that was rolled back is approved by its name")
+    name = release or (waiting or {})["release"]
+    _materialize(spec_of(chain), {"release": {"approved_by": by, "candidate": name, "note": note}}, ["release", "endpoint"])
+    typer.echo(f"{name} is the champion of {chain}")
+
+
+@app.command()
+def rollback(
+    chain: Chain,
+    to: Annotated[str, typer.Option("--to", metavar="RELEASE", help="Default: the release before the champion.")] = "",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who rolls back; default: the user's name.")] = "",
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept in the release journal.")] = "",
+) -> None:
+    """Serve an older release again, at once: a new entry in the release journal that points at the old files."""
+    from getpass import getuser
+
+    from llm_assets.serving.rollback import roll_back_by_hand
+
+    found = roll_back_by_hand(prepare_environment(), chain, to, by or getuser(), note)
+    typer.echo(f"{found['release']} is the champion of {chain}: {found['detail']}")
+    _mirror(chain)
+    if found["state"] in ("refused", "late"):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -239,6 +254,16 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: errors that name a remedy are printed as they are, anything else with its traceback."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("LLM_ASSETS_DEBUG") or not isinstance(error, _expected()):
+            raise
+        _fail(_message(error))
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Errors whose message is all that a user needs; looked up when one occurs, since their modules take seconds to load."""
     from dagster import Failure
     from dagster.components.core.component_tree import ComponentTreeException
 
@@ -249,21 +274,58 @@ def main() -> None:
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.ports import PortError
+    from llm_assets.serving.releases import ReleaseError
     from llm_assets.serving.supervisor import ServiceError
     from llm_assets.store.manifest import ArtifactError
     from llm_assets.store.verdict import RefusedError
 
-    expected = (
-        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
-        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
+    return (
+        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError, NothingUsableError, OSError,
+        PortError, RefusedError, ReleaseError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
     )  # fmt: skip
-    try:
-        app()
-    except expected as error:
-        if os.environ.get("LLM_ASSETS_DEBUG"):
-            raise
-        cause = error.__cause__ if isinstance(error, ComponentTreeException) else None
-        _fail(str(getattr(error, "description", None) or cause or error))
+
+
+def _message(error: Exception) -> str:
+    from dagster.components.core.component_tree import ComponentTreeException
+
+    cause = error.__cause__ if isinstance(error, ComponentTreeException) else None
+    return str(getattr(error, "description", None) or cause or error)
+
+
+def _materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list[str]) -> None:
+    """Run a chain, or some of its links, through Dagster, with bars; exits 130 when cancelled and 1 when it failed."""
+    import uuid
+
+    from rich.console import Console
+
+    from llm_assets.components.llm_chain.runs import open_instance, run_chain
+    from llm_assets.store.progress import ProgressFile
+    from llm_assets.terminal.bars import progress_bars
+
+    run_id, console = str(uuid.uuid4()), Console(stderr=True)
+    progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
+    with open_instance(data_root()) as instance, progress_bars(progress, console):
+        report = run_chain(instance, data_root(), spec, run_id, links, changes)
+    if report.cancelled:
+        typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
+        raise typer.Exit(130)
+    if not report.succeeded:
+        for failure in report.failures:
+            typer.secho(f"failed: {failure}", err=True, fg="red")
+        typer.secho(f"run {run_id} failed; its log is in the Dagster UI (llm-assets up)", err=True, fg="red")
+        raise typer.Exit(1)
+    typer.echo(f"run {run_id} succeeded")
+
+
+def _mirror(chain: str) -> None:
+    """Bring MLflow's aliases in line with the release journal, or say why not."""
+    from llm_assets.components.llm_chain.registry import mirror_releases
+    from llm_assets.components.llm_chain.resources import ChainResource
+
+    spec = spec_of(chain)
+    resource = ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)
+    if warning := mirror_releases(resource.store(), resource.tracker(), chain):
+        typer.secho(warning, err=True, fg="yellow")
 
 
 def _fail(message: str) -> NoReturn:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METRIC_BATCH = 1000  # metrics a request, MLflow's limit; one request a metric costs 20 ms
 BATCH = 100  # parameters or inputs a request, MLflow's limit
 COPY = "model"  # the artifact path of a trained model's copy
-REGISTRY_ALIASES = ("candidate", "champion", "previous")
+REGISTRY_ALIASES = {"candidate", "champion", "previous"}
 # Unreachable: two retries of five seconds, then the record waits on the disk.
 IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 
@@ -93,8 +93,8 @@ class Tracker:
         path.unlink(missing_ok=True)
         return None
 
-    def mirror_release(self, chain: str, release: str, directory: str, fingerprint: str, aliases: Mapping[str, str]) -> str | None:
-        """Register a release's model and set the registry's aliases; ``aliases`` maps alias to release name.
+    def mirror_release(self, chain: str, release: str, directory: str, fingerprint: str, aliases: Mapping[str, str | None]) -> str | None:
+        """Register a release's model and set the registry's aliases; ``aliases`` maps alias to release name, or to None, which takes it away.
 
         The release journal stays the truth: returns a warning instead of raising when the registry does not answer.
         """
@@ -108,8 +108,10 @@ class Tracker:
                 run = self._find_run(client, chain, fingerprint)
                 tags = {"release": release, "llm_assets.fingerprint": fingerprint}
                 versions[release] = client.create_model_version(chain, source=self._source(run, directory, fingerprint), run_id=run, tags=tags)
-            for alias in REGISTRY_ALIASES:
-                if named := aliases.get(alias) and versions.get(aliases[alias]):
+            for alias in REGISTRY_ALIASES & aliases.keys():
+                if aliases[alias] is None:
+                    client.delete_registered_model_alias(chain, alias)
+                elif named := versions.get(aliases[alias]):
                     client.set_registered_model_alias(chain, alias, named.version)
         except Exception as error:
             return f"MLflow's registry at {self._place} was not updated ({_reason(error)})"

@@ -133,6 +133,16 @@ def test_only_what_differs_makes_a_trial(monkeypatch: pytest.MonkeyPatch) -> Non
     assert overrides(spec, [{}, {"ops": {"reviews__tokens": {"config": {"context": 32}}}}]) == {"tokens.context": 32}
 
 
+def test_an_approval_is_no_trial_and_changes_no_code_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    spec = with_preset(VALUES)
+    approval = {"approved_by": "Ann", "candidate": "reviews-2", "note": "read the scorecard"}
+    assert overrides(spec, [{"ops": {"reviews__release": {"config": approval}}}]) == {}
+    assert overrides(spec, [{"ops": {"reviews__release": {"config": {**approval, "approval": "by_hand"}}}}]) == {"release.approval": "by_hand"}
+    release = spec.release  # type: ignore[attr-defined]
+    assert release.model_copy(update=approval).recipe() == release.recipe() == {"approval": "auto"}
+
+
 def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:
     """Their own defs, their data root, an upstream asset of theirs as the source, and an MLflow server that is down."""
     text = yaml.safe_dump(

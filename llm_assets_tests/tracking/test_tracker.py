@@ -108,6 +108,8 @@ def test_the_registry_mirrors_releases_in_the_database(tmp_path: Path) -> None:
     version = client.get_model_version_by_alias("tiny", "champion")
     assert (version.run_id, version.source, version.tags["release"]) == (sent.run_id, str(model.directory), "tiny-1")
     assert client.get_registered_model("tiny").aliases == {"champion": version.version}
+    assert tracker.mirror_release("tiny", "tiny-1", str(model.directory), "aaa", {"candidate": "tiny-1", "champion": None}) is None
+    assert client.get_registered_model("tiny").aliases == {"candidate": version.version}
 
 
 def holds_secret(*places: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, a job, a schedule and a sensor."""
+"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, a job, a schedule and sensors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from llm_assets.components.llm_chain.assets import chain_assets
 from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
+from llm_assets.components.llm_chain.service_events import service_events
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
@@ -82,7 +83,7 @@ def chain_definitions(spec: Settings) -> dg.Definitions:
         assets=chain_assets(spec),
         jobs=[job],
         schedules=[nightly(spec, job)],
-        sensors=[new_documents(spec, job)],
+        sensors=[new_documents(spec, job), service_events(spec)],
         resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )

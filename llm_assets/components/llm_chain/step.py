@@ -10,6 +10,7 @@ import dagster as dg
 from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, version_tags
 from llm_assets.components.llm_chain.launcher import pipes_launch
 from llm_assets.components.llm_chain.references import resolve, with_places
+from llm_assets.components.llm_chain.registry import mirror_releases
 from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_pages, check_results
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import PRESET_TAG, Settings
@@ -97,8 +98,9 @@ class Step:
             progress=self.progress.for_link(self.link.name),
         )
         verdicts = [Verdict.model_validate(verdict) for verdict in entry["verdicts"]]
-        if self.link.name == "release" and not failed(verdicts):
-            self._mirror_release(entry["record"])
+        is_released = self.link.name == "release" and not failed(verdicts)
+        if is_released and (warning := mirror_releases(self.store, self.tracker, self.spec.name)):
+            self.context.log.warning(warning)
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
@@ -117,18 +119,6 @@ class Step:
         if sent.run_id:
             self.store.write_sidecar(artifact.link, artifact.fingerprint, TRACKING, {"run_id": sent.run_id, "url": sent.url})
         return sent
-
-    def _mirror_release(self, record: dict[str, Any]) -> None:
-        """Bring MLflow's registry in line with the release, unless its sidecar says that it is."""
-        fingerprint, name = record["quantized_model"], f"registry-{self.spec.name}.json"
-        if self.store.read_sidecar("quantized_model", fingerprint, name) == record["aliases"]:
-            return
-        directory = self.store.open("quantized_model", fingerprint).directory
-        warning = self.tracker.mirror_release(self.spec.name, record["release"], str(directory), fingerprint, record["aliases"])
-        if warning:
-            self.context.log.warning(warning)
-        else:
-            self.store.write_sidecar("quantized_model", fingerprint, name, record["aliases"])
 
     def _record_trial(self, outcome: str) -> None:
         if self.is_trial:

@@ -22,7 +22,8 @@ def op_name(chain: str, link: str) -> str:
 def overrides(spec: Settings, runs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What the configs of a run and of those it re-executes change from the chain's YAML: dotted key to value.
 
-    Empty for an ordinary run. A re-execution builds on what the first run made, so a trial stays one.
+    Empty for an ordinary run. A re-execution builds on what the first run made, so a trial stays one. What a section counts as
+    said of a run is no change: an approval is given in the run's config, and a trial could release nothing.
     """
     changed: dict[str, Any] = {}
     for run_config in runs:
@@ -36,7 +37,8 @@ def overrides(spec: Settings, runs: Iterable[Mapping[str, Any]]) -> dict[str, An
 def _changes(section: Section, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     values = section.model_dump(mode="json")
     before, after = flatten(values), flatten(type(section).model_validate({**values, **given}).model_dump(mode="json"))
-    return {f"{name}.{key}": after.get(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key) and key not in section.SAID_OF_A_RUN}
+    return {f"{name}.{key}": after.get(key) for key in changed}
 
 
 def record_trial(home: Path, run_id: str, chain: str, changed: Mapping[str, Any], link: str, outcome: str) -> None:
