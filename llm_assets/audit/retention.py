@@ -14,7 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llm_assets.audit.lineage import Name, ancestors, manifests_by_name
-from llm_assets.serving.releases import champion, previous
+from llm_assets.serving.releases import standing
+from llm_assets.serving.state import proven
 from llm_assets.store.manifest import Manifest
 from llm_assets.store.store import Store
 
@@ -39,7 +40,7 @@ class Garbage:
 def find_garbage(store: Store, current: Mapping[str, Mapping[str, str]], keep_days: float) -> Garbage:
     """``current`` maps chain to what its settings would reuse now (link to fingerprint).
 
-    Kept: what the champion or previous release of any chain with a journal stands on, with everything upstream; what a
+    Kept: what the champion, previous or waiting release of any chain with a journal, and the one served, stands on, with everything upstream; what a
     chain would reuse; what was made in the last ``keep_days`` days; the newest files of each act; work and locks that a
     process holds. Where one of these artifacts has a manifest that cannot be read, nobody knows what it stands on, and
     no artifact is garbage until `llm-assets verify --discard` has cleared it away.
@@ -80,10 +81,12 @@ def _roots(store: Store, current: Mapping[str, Mapping[str, str]]) -> Iterator[t
     """Why something is kept, and the artifacts for which that holds with all they stand on."""
     for path in sorted((store.home / "journal").glob("*/release.jsonl")):
         chain = path.parent.name
-        journal = store.journal(chain, "release")
-        for title, release in (("champion", champion(journal)), ("previous", previous(journal))):
+        known = standing(store.journal(chain, "release"))
+        for title, release in (("champion", known.champion), ("previous", known.previous), ("candidate", known.candidate)):
             if release is not None:
                 yield f"{title} release of {chain}", [("quantized_model", str(release["quantized_model"]))]
+        if (served := proven(store.home, chain)) is not None:
+            yield f"served release of {chain}", [("quantized_model", served.fingerprint)]
     for chain, fingerprints in current.items():
         yield f"settings of {chain}", fingerprints.items()
 

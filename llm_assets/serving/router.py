@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,19 @@ class Router:
         return known
 
     async def _attempt(self, pair: Pair, submit: Submit) -> list[Classified] | None:
-        """The newer release's answers, or None where it failed. An ``ApiError`` is about the request or the gateway, and says nothing of it."""
+        """The newer release's answers, or None where it failed.
+
+        An ``ApiError`` is about the request or the gateway and says nothing of it, but for one: it took too long.
+        """
         began = time.perf_counter()
         answers: list[Classified] | None = None
         try:
             answers = await submit(pair.candidate)
             _refuse_unsound(answers)
-        except ApiError:
+        except ApiError as error:
+            if error.status == HTTPStatus.GATEWAY_TIMEOUT:
+                pair.watches.candidate.request(True, _milliseconds(began))
+                self._judge(pair)
             raise
         except Exception as error:
             answers = None

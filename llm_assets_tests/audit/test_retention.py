@@ -3,19 +3,24 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from llm_assets.audit.retention import collect, find_garbage
+from llm_assets.serving.rollout import Plan
+from llm_assets.serving.state import proven, write_desired
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 
 from .conftest import LONG_AGO, aged, break_manifest, commit
 
 
-def release(store: Store, chain: str, number: int, model: Artifact) -> None:
-    store.journal(chain, "release").append({"record": {"number": number, "quantized_model": model.fingerprint}})
+def release(store: Store, chain: str, number: int, model: Artifact, state: str = "champion") -> dict[str, Any]:
+    made = {"release": f"{chain}-{number}", "number": number, "quantized_model": model.fingerprint, "directory": "", "files": {}, "state": state}
+    store.journal(chain, "release").append({"record": made})
+    return made
 
 
 def model_with_corpus(store: Store, name: str) -> tuple[Artifact, Artifact]:
@@ -36,6 +41,21 @@ def test_champion_and_previous_of_every_chain_stand_with_all_upstream(store: Sto
     assert {manifest.fingerprint for manifest in found.artifacts} == {artifact.fingerprint for artifact in older}
     assert found.kept[("corpus", previous[1].fingerprint)] == "previous release of chain-without-yaml"
     assert found.kept[("corpus", champion[1].fingerprint)] == "champion release of chain-without-yaml"
+
+
+def test_what_waits_for_approval_and_what_is_served_stands(store: Store) -> None:
+    served, between, previous, champion, waiting = (
+        model_with_corpus(store, name) for name in ("served", "between", "previous", "champion", "waiting")
+    )
+    write_desired(store.home, "reviews", release(store, "reviews", 1, served[0]))
+    for number, (model, _) in enumerate((between, previous, champion), start=2):
+        made = release(store, "reviews", number, model)
+    release(store, "reviews", 5, waiting[0], state="candidate")
+    write_desired(store.home, "reviews", made, proven(store.home, "reviews"), Plan())  # a canary that no gateway has begun
+    found = find_garbage(store, {}, keep_days=7)
+    assert {manifest.fingerprint for manifest in found.artifacts} == {artifact.fingerprint for artifact in between}
+    assert found.kept[("corpus", waiting[1].fingerprint)] == "candidate release of reviews"
+    assert found.kept[("corpus", served[1].fingerprint)] == "served release of reviews"
 
 
 def test_settings_and_youth_keep(store: Store) -> None:

@@ -15,6 +15,7 @@ from llm_assets.serving.releases import ReleaseError, release_journal, standing
 from llm_assets.serving.rollback import roll_back_by_hand
 from llm_assets.serving.rollout import Plan
 from llm_assets.serving.state import desired_path, read_desired, write_desired
+from llm_assets.store.files import write_json
 from llm_assets_tests.running import llm_assets
 from llm_assets_tests.serving.conftest import eventually, gateway
 from llm_assets_tests.serving.tiny import release, roll_out
@@ -90,6 +91,8 @@ def test_a_damaged_release_is_refused_and_nothing_changes(tmp_path: Path) -> Non
 def test_the_command_says_what_it_did_and_what_there_is(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         write_desired(tmp_path, "imdb", release(tmp_path, number, chain="imdb"))
+    aliases = {"candidate": "imdb-1", "champion": "imdb-1", "previous": None}
+    write_json(tmp_path / "mlflow" / "registry-imdb.json", {"release": "imdb-1", "aliases": aliases})  # MLflow, slow to start, has nothing to learn
     unknown = llm_assets(tmp_path, "rollback", "imdb", "--to", "imdb-9")
     assert unknown.returncode == 1 and unknown.stderr.strip() == "imdb has no release imdb-9 to go back to; there are: imdb-1, imdb-2, imdb-3"
     done = llm_assets(tmp_path, "rollback", "imdb", "--to", "imdb-1", "--by", "Ann", "--note", "drift")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -17,9 +19,11 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_assets.serving.engine import Classified
+from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import read_events
 from llm_assets.serving.gateway import create_app
-from llm_assets.serving.reconciler import Reconciler
+from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.serving.rollout import Plan, Rollout
 from llm_assets.serving.router import Router, takes
@@ -197,6 +201,29 @@ def test_a_killed_gateway_resumes_the_same_split(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
     assert seen[0] == seen[1] and len(set(seen[0])) == 2
     assert read_events(tmp_path, "tiny") == []  # nothing began anew
+
+
+def test_what_is_no_fault_of_the_release_is_not_counted_but_taking_too_long_is(tmp_path: Path) -> None:
+    first(tmp_path)
+    roll_out(tmp_path, 2, Plan(steps=(100.0,), step_seconds=FOREVER))
+    reconciler = Reconciler(tmp_path)
+    router = Router(tmp_path, reconciler)
+    reconciler.step()
+    router.step()
+
+    async def refuse(status: HTTPStatus) -> None:
+        async def submit(deployment: Deployment) -> list[Classified]:
+            raise ApiError(status, "for a reason")
+
+        for _ in range(20):
+            with pytest.raises(ApiError, match="for a reason"):
+                await router.answer(reconciler.live["tiny"], "anybody", ["good"], submit)
+
+    asyncio.run(refuse(HTTPStatus.TOO_MANY_REQUESTS))
+    assert router._pair(reconciler.live["tiny"])
+    asyncio.run(refuse(HTTPStatus.GATEWAY_TIMEOUT))
+    assert router._pair(reconciler.live["tiny"]) is None
+    router.close()
 
 
 def test_two_gateways_on_one_data_root_agree(tmp_path: Path) -> None:
