@@ -20,6 +20,7 @@ from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.near_duplicates import leak, near_duplicates
 from benchmarks.packing import packing
+from benchmarks.rollouts import canary, rollback
 from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
 from benchmarks.seeds import seeds
@@ -48,6 +49,8 @@ FUNCTIONS = (
     memory,
     zero,
     resume,
+    rollback,
+    canary,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 
