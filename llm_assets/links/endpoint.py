@@ -12,7 +12,7 @@ from llm_assets.links.link import Acted, Check, Entry, Link, Office, Section
 from llm_assets.serving.outcome import outcome
 from llm_assets.serving.releases import CANDIDATE, champion, release_journal
 from llm_assets.serving.rollout import Plan
-from llm_assets.serving.state import Desired, proven, write_desired
+from llm_assets.serving.state import Desired, proven, under_way, write_desired
 from llm_assets.store.verdict import Verdict
 
 FINE = ("live", "absent", "rolling_out", "waiting")
@@ -89,7 +89,9 @@ def _ask(office: Office, config: EndpointConfig, release: Mapping[str, Any]) -> 
         return write_desired(office.home, office.chain, release)
     gate = release.get("gate") or {}
     expected = gate.get("disagreement") if gate.get("release") == serving.release else None  # measured against what serves, or not at all
-    return write_desired(office.home, office.chain, release, serving, config.plan(expected))
+    known = under_way(office.home, office.chain)
+    goes_on = known and known.stable and (known.release, known.stable.release) == (release["release"], serving.release)
+    return write_desired(office.home, office.chain, release, serving, config.plan(expected), known.began if known and goes_on else "")
 
 
 def _not_refused(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdict:

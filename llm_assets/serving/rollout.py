@@ -51,7 +51,7 @@ class Rollout:
 
     release: str
     stable: str
-    asked: str  # ``Desired.at`` of the state that asked for it last
+    asked: str  # ``Desired.began``: the same two releases may be asked for again, and that is another rollout
     stage: Stage
     step: int = 0  # of a canary
     share: float = 0.0  # percent of the requests that the new release answers
@@ -77,18 +77,13 @@ def begin(release: str, stable: str, asked: str, plan: Plan, now: float) -> Roll
 
 
 def resumed(known: Rollout | None, release: str, stable: str, asked: str, plan: Plan) -> Rollout | None:
-    """What is known of a rollout, where it is the one asked for; None where it is to begin.
-
-    One under way, or ended well, goes on when it is asked for again. One rolled back stays so until it is asked for anew.
-    """
-    if known is None or (known.release, known.stable) != (release, stable):
+    """What is known of a rollout, where it is the one asked for, by whatever plan now; None where that is yet to begin."""
+    if known is None or (known.release, known.stable, known.asked) != (release, stable, asked):
         return None
-    if known.stage == "rolled_back":
-        return known if known.asked == asked else None
-    if known.stage == "canary":  # the plan may be another by now
-        step = min(known.step, len(plan.steps) - 1)
-        return replace(known, asked=asked, step=step, share=plan.steps[step])
-    return replace(known, asked=asked)
+    if known.stage != "canary":
+        return known
+    step = min(known.step, len(plan.steps) - 1)
+    return replace(known, step=step, share=plan.steps[step])
 
 
 def advance(rollout: Rollout, plan: Plan, window: Window, now: float) -> Rollout:
@@ -103,7 +98,7 @@ def advance(rollout: Rollout, plan: Plan, window: Window, now: float) -> Rollout
         return rolled_back(rollout, reason)
     if now < rollout.since:
         return replace(rollout, since=now)
-    if now - rollout.since < plan.step_seconds or window.total < plan.step_requests:
+    if now - rollout.since < plan.step_seconds or window.total < max(plan.step_requests, plan.minimum_requests):
         return rollout
     following = 0 if rollout.stage == "shadow" else rollout.step + 1
     if following == len(plan.steps):

@@ -189,7 +189,7 @@ class Router:
     def _following(self, chain: str, known: Rollout | None, desired: Desired) -> Rollout:
         assert desired.stable and desired.plan
         if known is None:
-            return begin(desired.release, desired.stable.release, desired.at, desired.plan, self._clock())
+            return begin(desired.release, desired.stable.release, desired.began, desired.plan, self._clock())
         broken = self._breached.get(chain)
         if broken and broken.release == known.release and not known.is_over:
             return rolled_back(known, broken.reason)

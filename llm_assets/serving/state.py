@@ -31,6 +31,7 @@ class Desired:
     at: str  # when it was asked for, UTC, ISO 8601
     stable: Desired | None = None  # what answers until the release has shown itself; None: nothing, it is served at once
     plan: Plan | None = None  # of the rollout, where there is a stable release
+    began: str = ""  # ``at`` of the ask that began the rollout, where a later one goes on with it
 
 
 def desired_folder(home: Path) -> Path:
@@ -43,10 +44,15 @@ def desired_path(home: Path, chain: str) -> Path:
     return desired_folder(home) / f"{chain}.json"
 
 
-def write_desired(home: Path, chain: str, release: Mapping[str, Any], stable: Desired | None = None, plan: Plan | None = None) -> Desired:
-    """Ask the gateway for a release, given as the release link's record; with ``stable`` and ``plan`` it is rolled out beside that."""
-    asked = (release["release"], release["quantized_model"], release["directory"], dict(release["files"]))
-    desired = Desired(chain, *asked, now(), stable, plan if stable else None)
+def write_desired(
+    home: Path, chain: str, release: Mapping[str, Any], stable: Desired | None = None, plan: Plan | None = None, began: str = ""
+) -> Desired:
+    """Ask the gateway for a release, given as the release link's record; with ``stable`` and ``plan`` it is rolled out beside that.
+
+    ``began`` names a rollout to go on with, else a new one begins.
+    """
+    asked, at = (release["release"], release["quantized_model"], release["directory"], dict(release["files"])), now()
+    desired = Desired(chain, *asked, at, stable, plan, began or at) if stable and plan else Desired(chain, *asked, at)
     write_json(desired_path(home, chain), asdict(desired))
     return desired
 
@@ -67,20 +73,27 @@ def proven(home: Path, chain: str) -> Desired | None:
 
     None where nothing, or nothing readable, was desired yet.
     """
-    try:
-        desired = read_desired(desired_path(home, chain))
-    except (FileNotFoundError, ValueError):
+    desired = _known(home, chain)
+    if desired is None or desired.stable is None:
+        return desired
+    rollout = rollout_of(home, desired)
+    return replace(desired, stable=None, plan=None, began="") if rollout and rollout.stage == "full" else desired.stable
+
+
+def under_way(home: Path, chain: str) -> Desired | None:
+    """The desired state of a chain while its rollout has not ended, be it yet to begin."""
+    desired = _known(home, chain)
+    if desired is None or desired.stable is None:
         return None
     rollout = rollout_of(home, desired)
-    is_proven = desired.stable is None or (rollout is not None and rollout.stage == "full")
-    return replace(desired, stable=None, plan=None) if is_proven else desired.stable
+    return None if rollout and rollout.is_over else desired
 
 
 def rollout_of(home: Path, desired: Desired) -> Rollout | None:
     """Where the rollout of a desired state stands; None where there is none, or it is yet to begin."""
     if desired.stable is None or desired.plan is None:
         return None
-    return resumed(_read_rollout(home, desired.chain), desired.release, desired.stable.release, desired.at, desired.plan)
+    return resumed(_read_rollout(home, desired.chain), desired.release, desired.stable.release, desired.began, desired.plan)
 
 
 def write_rollout(home: Path, chain: str, rollout: Rollout) -> None:
@@ -93,6 +106,13 @@ def rollout_lock(home: Path, chain: str) -> FileLock:
     path = _rollout_path(home, chain)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"))
+
+
+def _known(home: Path, chain: str) -> Desired | None:
+    try:
+        return read_desired(desired_path(home, chain))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _rollout_path(home: Path, chain: str) -> Path:

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from llm_assets.links.chain import CHAIN, LINKS
-from llm_assets.serving.releases import releases
+from llm_assets.serving.releases import champion, releases
 from llm_assets.store.store import Store
 from llm_assets_tests.running import ROOT, environment, llm_assets, processes_of, succeed
 
@@ -114,6 +114,21 @@ def test_a_trial_is_recorded_and_moves_no_release(tiny_chain: Path, monkeypatch:
         assert materializations(instance, "scorecard")[0].metadata["trial"].value is True
     recorded = [json.loads(path.read_text()) for path in (tiny_chain / "trials").glob("*.json")]
     assert [(trial["changed"], list(trial["outcomes"])) for trial in recorded] == [({"scorecard.latency_calls": 5}, ["scorecard"])]
+
+
+def test_an_approval_is_a_materialization_and_no_trial(tiny_chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = _copy(tiny_chain, tmp_path)
+    journal = Store(home).journal("reviews", "release")
+    journal.path.write_text(journal.path.read_text().replace('"state": "champion"', '"state": "candidate"'))  # as `approval: by_hand` had left it
+    (home / "serving" / "desired" / "reviews.json").unlink()
+    said = succeed(home, "approve", "reviews", "--by", "Ann", "--note", "read the scorecard", LLM_ASSETS_PRESET="tiny")
+    assert "reviews-1 is the champion of reviews" in said
+    newest = champion(journal)
+    assert newest and (newest["approved_by"], newest["note"]) == ("Ann", "read the scorecard")
+    assert json.loads((home / "serving" / "desired" / "reviews.json").read_text())["release"] == "reviews-1"
+    with instance_of(home, monkeypatch) as instance:
+        materialization = materializations(instance, "release")[0]
+        assert materialization.metadata["approved_by"].value == "Ann" and materialization.metadata["trial"].value is False
 
 
 def test_a_refused_input_stays_refused_in_a_later_run(tiny_chain: Path, tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from llm_assets.links.endpoint import LINK, EndpointConfig, endpoint
 from llm_assets.links.link import Office
 from llm_assets.serving.events import read_events
 from llm_assets.serving.releases import champion, release_journal, roll_back
-from llm_assets.serving.state import desired_path, gateway_lock, gateway_state_path, read_desired
+from llm_assets.serving.rollback import roll_back_by_hand
+from llm_assets.serving.rollout import Rollout
+from llm_assets.serving.state import (
+    desired_path,
+    gateway_lock,
+    gateway_state_path,
+    read_desired,
+    rollout_lock,
+    rollout_of,
+    write_rollout,
+)
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import Journal
 from llm_assets.store.verdict import Verdict
@@ -127,6 +137,24 @@ def test_a_rollout_under_way_goes_on_when_it_is_asked_for_again(office: Office, 
         full = endpoint(office, EndpointConfig(), release=release_of(tmp_path))
         assert full.record["state"] == "live"
     assert [event["share"] for event in read_events(tmp_path, "tiny")] == [10.0]  # it began once
+
+
+def test_what_is_asked_for_again_after_its_rollout_ended_begins_anew(office: Office, tmp_path: Path) -> None:
+    """A rollout's state must not let the same two releases skip their steps the next time."""
+    config = EndpointConfig(**CANARY)
+    for number in (1, 2):
+        endpoint(office, config, release=released(tmp_path, number))
+    desired = read_desired(desired_path(tmp_path, "tiny"))
+    for stage, goes_on in (("canary", True), ("full", False), ("rolled_back", False)):
+        with rollout_lock(tmp_path, "tiny"):
+            write_rollout(tmp_path, "tiny", Rollout("tiny-2", "tiny-1", desired.began, stage, step=1, share=100.0))
+        if stage == "full":
+            roll_back_by_hand(tmp_path, "tiny", "tiny-1", "Ann", "")
+            roll_back(tmp_path, "tiny", "tiny-2", by="Ann", note="")  # and forward, as an approval would
+        endpoint(office, config, release=release_of(tmp_path))
+        desired, before = read_desired(desired_path(tmp_path, "tiny")), desired
+        assert desired.stable and (desired.release, desired.stable.release) == ("tiny-2", "tiny-1")
+        assert (desired.began == before.began) == goes_on and (rollout_of(tmp_path, desired) is not None) == goes_on
 
 
 def release_of(home: Path) -> Mapping[str, Any]:

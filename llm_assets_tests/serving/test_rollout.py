@@ -88,7 +88,7 @@ def test_a_healthy_release_ends_in_full(plan: Plan, slow: int) -> None:
 @given(plans, windows(), st.floats(0, 1e5))
 def test_too_few_requests_or_too_little_time_change_nothing(plan: Plan, window: Window, seconds: float) -> None:
     state = begin("new", "old", "t", plan, 0.0)
-    waits = window.total < plan.step_requests or seconds < plan.step_seconds
+    waits = window.total < max(plan.step_requests, plan.minimum_requests) or seconds < plan.step_seconds  # no step passes unjudged
     if waits and not breach(plan, window):
         assert advance(state, plan, window, seconds) is state
 
@@ -136,6 +136,14 @@ def test_what_breaks_a_limit_is_said_with_figures(window: Window, words: str | N
 def test_a_shorter_plan_leaves_a_canary_on_its_last_step() -> None:
     plan = Plan()
     state = Rollout("new", "old", "t", "canary", step=2, share=100.0)
-    found = resumed(state, "new", "old", "later", replace(plan, steps=(50.0, 100.0)))
-    assert found and (found.step, found.share, found.asked) == (1, 100.0, "later")
-    assert resumed(state, "newer", "old", "t", plan) is None and resumed(None, "new", "old", "t", plan) is None
+    found = resumed(state, "new", "old", "t", replace(plan, steps=(50.0, 100.0)))
+    assert found and (found.step, found.share) == (1, 100.0)
+
+
+@given(plans, histories)
+def test_only_the_rollout_that_is_asked_for_is_resumed(plan: Plan, history: list[tuple[Window, float]]) -> None:
+    *_, (_, state) = run(plan, history)
+    assert resumed(state, "new", "old", "t", plan) == state
+    for other in (("newer", "old", "t"), ("new", "older", "t"), ("new", "old", "later")):
+        assert resumed(state, *other, plan) is None
+    assert resumed(None, "new", "old", "t", plan) is None

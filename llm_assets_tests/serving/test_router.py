@@ -192,7 +192,7 @@ def test_a_killed_gateway_resumes_the_same_split(tmp_path: Path) -> None:
     first(tmp_path)
     desired = roll_out(tmp_path, 2, Plan(steps=(1.0, 40.0, 100.0), **STILL), sign=-1)
     with rollout_lock(tmp_path, "tiny"):  # as a gateway wrote it in the middle of its steps
-        write_rollout(tmp_path, "tiny", Rollout("tiny-2", "tiny-1", desired.at, "canary", 1, 40.0, time.time()))
+        write_rollout(tmp_path, "tiny", Rollout("tiny-2", "tiny-1", desired.began, "canary", 1, 40.0, time.time()))
     seen = []
     for _ in range(2):
         with gateway(tmp_path) as (client, process):
@@ -243,17 +243,23 @@ def test_two_gateways_on_one_data_root_agree(tmp_path: Path) -> None:
             reconciler.step()
         return [reconciler.rollouts.get("tiny") for reconciler, _ in pairs]
 
+    def answered(number: int, failed: bool) -> None:
+        """One of the two gateways saw this of the newer release."""
+        reconciler, router = pairs[number]
+        pair = router._pair(reconciler.live["tiny"])
+        assert pair
+        for _ in range(20):
+            pair.watches.candidate.request(failed, milliseconds=1)
+        router._judge(pair)
+
     one, other = step()
     assert one == other and one and one.share == 10
+    answered(0, failed=False)
     now[0] += 6
     one, other = step()
     assert one == other and one and one.share == 100
+    answered(1, failed=True)
     reconciler, router = pairs[1]
-    pair = router._pair(reconciler.live["tiny"])
-    assert pair
-    for _ in range(20):
-        pair.watches.candidate.request(failed=True, milliseconds=1)
-    router._judge(pair)
     assert router._pair(reconciler.live["tiny"]) is None  # at once, before anything is written
     one, other = step()
     assert one == other and one and one.stage == "rolled_back"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.store.files import write_json
+from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.store import Store
 from llm_assets.tracking.tracker import Tracker
 
@@ -24,7 +25,10 @@ def mirror_releases(store: Store, tracker: Tracker, chain: str) -> str | None:
     if _read(path) == mirrored:
         return None
     fingerprint = newest["quantized_model"]
-    directory = store.open("quantized_model", fingerprint).directory
+    try:
+        directory = store.open("quantized_model", fingerprint).directory
+    except ArtifactError as error:
+        return f"MLflow's registry was not updated: {error}"
     warning = tracker.mirror_release(chain, newest["release"], str(directory), fingerprint, known.aliases)
     if warning is None:
         write_json(path, mirrored)

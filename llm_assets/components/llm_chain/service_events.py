@@ -35,12 +35,11 @@ def service_events(spec: Settings) -> dg.SensorDefinition:
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen: dict[str, int] = json.loads(context.cursor or "{}")
         news = {source: list(islice(journal.entries(), seen.get(source, 0), seen.get(source, 0) + MOST)) for source, journal in _journals(spec.name)}
+        resource = ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)
+        if warning := mirror_releases(resource.store(), resource.tracker(), spec.name):
+            context.log.warning(warning)
         if not any(news.values()):
             return dg.SensorResult(skip_reason="nothing new in the release journal or among the service's events", cursor=context.cursor)
-        if news["release"]:
-            resource = ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)
-            if warning := mirror_releases(resource.store(), resource.tracker(), spec.name):
-                context.log.warning(warning)
         observations = [_observation(spec.name, source, entry) for source in news for entry in news[source] if not entry.get("trial")]
         return dg.SensorResult(
             asset_events=sorted(observations, key=lambda observation: str(observation.metadata["happened_at"].value)),
