@@ -75,7 +75,7 @@ class Reconciler:
     def status(self) -> dict[str, dict[str, Any]]:
         """Per chain: the desired release and when it was asked for, the live one, and why they differ if one was refused or taken back.
 
-        ``state`` is full, shadow, canary, rolled_back or, until the first answer of a rollout, loading; ``split`` is percent by release.
+        ``state`` is full, shadow, canary, rolled_back or, until all that it asks for is loaded, loading; ``split`` is percent by release.
         """
         wanted, live, refused, rollouts, candidates = self.wanted, self.live, self.refused, self.rollouts, self.candidates
         status = {}
@@ -88,7 +88,7 @@ class Reconciler:
                 "desired_at": desired.at if desired else None,
                 "live": serving.desired.release if serving else None,
                 "error": reason or (f"{rollout.release} was rolled back: {rollout.reason}" if rollout and rollout.reason else None),
-                "state": rollout.stage if rollout else "loading" if not serving or (desired and desired.stable) else "full",
+                "state": _state(desired, rollout, serving is not None, chain in candidates),
                 "split": rollout.split if rollout and chain in candidates else alone,
             }
         return status
@@ -169,6 +169,14 @@ def _parts(desired: Desired, rollout: Rollout | None) -> tuple[Desired, Desired 
     if desired.stable is None or (rollout and rollout.stage == "full"):
         return desired, None
     return desired.stable, None if rollout and rollout.is_over else desired
+
+
+def _state(desired: Desired | None, rollout: Rollout | None, is_serving: bool, has_candidate: bool) -> str:
+    if not is_serving:
+        return "loading"
+    if rollout is None:
+        return "loading" if desired and desired.stable else "full"
+    return rollout.stage if rollout.is_over or has_candidate else "loading"
 
 
 def _serves(deployment: Deployment | None, desired: Desired | None) -> bool:
