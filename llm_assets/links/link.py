@@ -79,6 +79,7 @@ class Office:
     directory: Path  # for the files this act writes, made anew for each
     run_id: str | None = None
     progress: Progress = silent
+    day: str | None = None  # the UTC date that a daily act is asked for
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Link:
     kinds: tuple[str, ...]
     checks: tuple[Check, ...] = ()
     act: bool = False
+    reads: tuple[str, ...] = ()  # assets whose files it finds by itself: drawn in the graph, not handed over
     trained: bool = False  # data version is the fingerprint, not the content
     observe: Callable[[Any], Mapping[str, Any]] | None = None  # what a source shows before it is read: size, hash, revision
     libraries: tuple[str, ...] = ()  # whose versions go into the manifest

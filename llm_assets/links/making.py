@@ -101,6 +101,7 @@ def act(
     run_id: str | None,
     trial: bool,
     progress: Progress = silent,
+    day: str | None = None,
 ) -> tuple[Entry, Path]:
     """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files.
 
@@ -111,7 +112,7 @@ def act(
     with store.act_lock(chain, link.name):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        office = Office(chain, store.home, journal, directory, run_id, progress)
+        office = Office(chain, store.home, journal, directory, run_id, progress, day)
         with Meter() as meter:
             acted = link.make(office, config, **inputs)
             assert isinstance(acted, Acted)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from llm_assets.components.llm_chain.assets import chain_assets
-from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
+from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly, watching, watching_job
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 
@@ -77,11 +77,11 @@ class LlmChain(dg.Component):
 
 def chain_definitions(spec: Settings) -> dg.Definitions:
     """The definitions of one chain; they need nothing from the project they are merged into."""
-    job = chain_job(spec)
+    job, watch = chain_job(spec), watching_job(spec)
     return dg.Definitions(
         assets=chain_assets(spec),
-        jobs=[job],
-        schedules=[nightly(spec, job)],
+        jobs=[job, watch],
+        schedules=[nightly(spec, job), watching(spec, watch)],
         sensors=[new_documents(spec, job)],
         resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},

@@ -1,4 +1,4 @@
-"""What a chain's YAML may say. Each link's section is defined beside its link; this adds what concerns the whole chain."""
+"""What a chain's YAML may say. The section of each link, and of each act of the chain in service, is defined beside it; this adds the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field, create_model
 
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
+from llm_assets.operation.acts import OPERATION
 from llm_assets.store.strict import Strict
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
@@ -29,6 +30,7 @@ class Settings(Strict):
     )
     automation: bool = Field(False, description="Whether the schedule and the sensor start switched on")
     schedule: str = Field("0 2 * * *", description="When the schedule materializes the chain: five cron fields, UTC")
+    watching: str = Field("17 * * * *", description="When traffic is read and drift, alerts and feedback are looked at: five cron fields, UTC")
     inbox_seconds: int = Field(60, ge=10, description="Seconds between two looks at data/inbox/<chain>/ for new documents")
     store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
     mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
@@ -44,8 +46,8 @@ def _section(config: type[Section]) -> Any:
 ChainSpec: type[Settings] = create_model(
     "ChainSpec",
     __base__=Settings,
-    __doc__="The whole YAML of a chain: the settings and one section a link.",
-    **{link.name: _section(link.config) for link in CHAIN},
+    __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
+    **{link.name: _section(link.config) for link in (*CHAIN, *OPERATION)},
 )
 
 
