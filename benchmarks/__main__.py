@@ -25,6 +25,7 @@ from benchmarks.screening import screening, screening_english
 from benchmarks.seeds import seeds
 from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
+from benchmarks.watching import drift
 
 FUNCTIONS = (
     definitions,
@@ -48,6 +49,7 @@ FUNCTIONS = (
     memory,
     zero,
     resume,
+    drift,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 

@@ -24,7 +24,6 @@ from llm_assets.operation.profile import (
     estimated_accuracy,
     profile_of,
     text_rows,
-    tokenizer_of,
 )
 from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import Answer, joined, majority, votes
@@ -90,8 +89,8 @@ def drift(office: Office, config: DriftConfig) -> Acted:
     size = window_size(profile, len(rows))
     if size is None:
         return _unjudged(found.name, len(rows), f"{len(rows)} texts answered by {found.name}, {profile.sizes[0]} are needed")
-    window, tokenizer = rows[:size], tokenizer_of(found)
-    findings = compare(profile, window, tokenizer)
+    window = rows[:size]
+    findings = compare(profile, window)
     measured = _measured(office.home, office.chain, window)
     drifted = [finding.feature for finding in findings if finding.drifted]
     record = {
@@ -107,7 +106,7 @@ def drift(office: Office, config: DriftConfig) -> Acted:
         "to": window[0]["at"].isoformat(),
     }
     _announce(office, record)
-    drift_page.write_page(office.directory, office.chain, record, profile, window, tokenizer)
+    drift_page.write_page(office.directory, office.chain, record, profile, window)
     return Acted(record, digest([found.name, drifted, record["to"]])[:24])
 
 
@@ -123,11 +122,11 @@ def window_size(profile: Profile, rows: int) -> int | None:
     return max((size for size in profile.sizes if size <= rows), default=None)
 
 
-def compare(profile: Profile, window: Sequence[Row], tokenizer: str) -> list[Finding]:
+def compare(profile: Profile, window: Sequence[Row]) -> list[Finding]:
     """Every feature of a window of traffic; its length must be one of the profile's sizes."""
     texts = [row["masked"][:LENGTH] for row in window]
     given = Answers([row["label"] for row in window], [row["probability"] for row in window])
-    rows = {**text_rows(texts, profile.layout, tokenizer), **answer_rows(given, profile.layout, profile.problem)}
+    rows = {**text_rows(texts, profile.layout), **answer_rows(given, profile.layout, profile.problem)}
     return [
         Finding(feature.name, distance(feature, rows[feature.name], profile), profile.thresholds[feature.name][str(len(window))])
         for feature in FEATURES

@@ -10,14 +10,14 @@ from typing import Any
 from llm_assets.links import pages
 from llm_assets.links.plots import bars
 from llm_assets.operation import features
-from llm_assets.operation.profile import LENGTH, Profile
+from llm_assets.operation.profile import LENGTH, PAIRS, Profile
 from llm_assets.operation.traffic import Row
 
-SHOWN = 20  # tokens that moved most
+SHOWN = 20  # pairs that moved most
 PAGE = "drift"
 
 
-def write_page(directory: Path, chain: str, record: Mapping[str, Any], profile: Profile, window: Sequence[Row], tokenizer: str) -> None:
+def write_page(directory: Path, chain: str, record: Mapping[str, Any], profile: Profile, window: Sequence[Row]) -> None:
     """Write ``pages/drift.html``, which needs nothing from outside, and ``plots/drift.png`` into an act's folder."""
     what = {feature.name: feature.what for feature in features.FEATURES}
     rows = [
@@ -30,24 +30,18 @@ def write_page(directory: Path, chain: str, record: Mapping[str, Any], profile: 
         _table(("feature", "what is compared", "now", "threshold", ""), rows),
         "<h2>Labels answered</h2>" + _shares(_label_shares(profile, window)),
         "<h2>Languages</h2>" + _shares(_language_shares(profile, texts)),
-        "<h2>Tokens that moved most</h2>" + _shares(token_shares(profile, texts, tokenizer)),
+        "<h2>Pairs of letters that moved most</h2>" + _shares(pair_shares(profile, texts)),
     ]
     pages.write(directory, PAGE, f"Drift of {chain}", "\n".join(body))
     ratios = {name: found["value"] / max(found["threshold"], 1e-9) for name, found in record["features"].items()}
     bars(directory, PAGE, ratios, "Distance from the training distribution", "thresholds; more than 1 is drift")
 
 
-def token_shares(profile: Profile, texts: Sequence[str], tokenizer: str) -> list[tuple[str, float, float]]:
-    """The tokens whose share of all tokens moved most, each with its share of the reference and now."""
-    import numpy as np
-    from tokenizers import Tokenizer
-
-    before = np.asarray(profile.sums["vocabulary"])
-    now = np.asarray(features.token_counts(texts, tokenizer).sum(axis=0)).ravel()
-    before, now = before / max(before.sum(), 1), now / max(now.sum(), 1)
-    model = Tokenizer.from_file(tokenizer)
-    moved = np.argsort(-np.abs(now - before), kind="stable")[:SHOWN]
-    return [(model.id_to_token(int(place)) or "", float(before[place]), float(now[place])) for place in moved]
+def pair_shares(profile: Profile, texts: Sequence[str]) -> list[tuple[str, float, float]]:
+    """The pairs of letters whose share moved most, each with its share of the reference and now; 0 where it is none of the commonest."""
+    before, now = profile.layout["pairs"], features.pair_shares(texts, PAIRS)
+    moved = sorted(before.keys() | now.keys(), key=lambda pair: (-abs(now.get(pair, 0) - before.get(pair, 0)), pair))
+    return [(pair, before.get(pair, 0), now.get(pair, 0)) for pair in moved[:SHOWN]]
 
 
 def _summary(record: Mapping[str, Any], profile: Profile) -> str:

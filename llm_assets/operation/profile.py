@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of what a profile holds; raised when features or statistics change
 REFERENCE = 4_000  # texts of the examples, drawn by hash: 4,000 reviews are known in 10 s
+PAIRS = 500  # commonest pairs of letters, kept for the page
 LENGTH = 2_000  # characters: the request log keeps no more of a text
 
 
@@ -40,7 +41,7 @@ class Profile(NamedTuple):
     problem: Problem
     texts: int  # in the reference
     answers: int
-    layout: Mapping[str, Any]  # bounds of bins and names of columns
+    layout: Mapping[str, Any]  # bounds of bins, names of columns, shares of pairs
     sums: Mapping[str, Sequence[float]]  # by feature, over the reference
     thresholds: Mapping[str, Mapping[str, float]]  # by feature and size of the window, written as a string
     calibration: Mapping[str, Sequence[float]] | None  # confidence -> accuracy, on the validation split; of one label a text
@@ -69,14 +70,9 @@ def profile_of(home: Path, released: Released, sizes: Sequence[int], false_alarm
     problem: Problem = released.settings.get("problem", "single_label")
     truth = [row["label"] for row in known]
     given = Answers([row["predicted"] for row in known], [_certainty(row["probabilities"], problem) for row in known])
-    profile = make_profile(texts, given, truth, problem, tokenizer_of(released), sizes, false_alarms)
+    profile = make_profile(texts, given, truth, problem, sizes, false_alarms)
     write_json(path, profile._asdict())
     return profile
-
-
-def tokenizer_of(released: Released) -> str:
-    """The path of the tokenizer that the model reads with."""
-    return str(released.model.path("tokenizer.json"))
 
 
 def reference_texts(released: Released) -> list[str]:
@@ -87,7 +83,7 @@ def reference_texts(released: Released) -> list[str]:
 
 
 def make_profile(
-    texts: Sequence[str], answers: Answers, truth: Sequence[str], problem: Problem, tokenizer: str, sizes: Sequence[int], false_alarms: float
+    texts: Sequence[str], answers: Answers, truth: Sequence[str], problem: Problem, sizes: Sequence[int], false_alarms: float
 ) -> Profile:
     """The profile of a reference: its texts, and its answers beside the true labels."""
     fitting = [size for size in sizes if 2 * size <= len(texts)]
@@ -99,12 +95,13 @@ def make_profile(
     frequent = {name: count for name, count in Counter(named).items() if count >= RARE * len(texts)}
     layout = {
         "lengths": features.edges([len(text) for text in texts]),
+        "pairs": features.pair_shares(texts, PAIRS),
         "languages": sorted(frequent),
         "labels": [] if problem == "regression" else sorted({name for label in truth for name in parts(label, problem)} | {"none"}),
         "numbers": features.edges([float(label) for label in answers.labels]) if problem == "regression" else [],
         "confidence": features.edges(certain) if certain else [],
     }
-    rows = {**text_rows(texts, layout, tokenizer, named), **answer_rows(answers, layout, problem)}
+    rows = {**text_rows(texts, layout, named), **answer_rows(answers, layout, problem)}
     found = [feature for feature in FEATURES if feature.name in rows]
     rank = features.level(len(found), false_alarms)
     return Profile(
@@ -119,9 +116,9 @@ def make_profile(
     )
 
 
-def text_rows(texts: Sequence[str], layout: Mapping[str, Any], tokenizer: str, languages: Sequence[str] | None = None) -> dict[str, Matrix]:
+def text_rows(texts: Sequence[str], layout: Mapping[str, Any], languages: Sequence[str] | None = None) -> dict[str, Matrix]:
     """By feature, a row a text."""
-    counts = features.token_counts(texts, tokenizer)
+    counts = features.gram_counts(texts)
     named = languages or features.languages(texts)
     return {
         "vocabulary": counts,
