@@ -78,8 +78,10 @@ def _watched(books: Sequence[tuple[str, str]], seed: int) -> Watched:
 def _raised(watched: Watched, hotels: Sequence[str]) -> tuple[int, list[str]]:
     """After how many hotel reviews, with unseen books in the window before them, drift is seen, and in which features."""
     before = watched.unseen[: CONFIG.window]
+    already = _alarms(watched, before)  # a false alarm is not the drift that is looked for
     for count in range(STEP, len(hotels), STEP):
-        if features := _alarms(watched, [*before, *hotels[:count]][-CONFIG.window :]):
+        features = [name for name in _alarms(watched, [*before, *hotels[:count]][-CONFIG.window :]) if name not in already]
+        if features:
             return count, features
     return len(hotels), []
 

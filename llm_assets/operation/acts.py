@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from llm_assets.links.link import Link
-from llm_assets.operation import drift, traffic
+from llm_assets.operation import alerts, drift, traffic
 
-OPERATION: tuple[Link, ...] = (traffic.LINK, drift.LINK)
+OPERATION: tuple[Link, ...] = (traffic.LINK, drift.LINK, alerts.LINK)

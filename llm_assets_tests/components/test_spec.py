@@ -55,7 +55,7 @@ def load(folder: Path, script: str = "", **extra: str) -> subprocess.CompletedPr
     code = f"import elsewhere.definitions as d; defs = d.defs()\n{script}"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
         "LLM_ASSETS_HOME": str(folder / "state"),
         "LLM_ASSETS_DAGSTER": str(folder / "state" / "dagster"),
         **extra,

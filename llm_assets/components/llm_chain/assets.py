@@ -11,6 +11,7 @@ from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.components.llm_chain.step import Step
 from llm_assets.components.llm_chain.trial import op_name
+from llm_assets.components.llm_chain.watching import freshness
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
 from llm_assets.operation.acts import OPERATION
@@ -43,6 +44,7 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
         description=link.description,
         tags={"llm_assets/kind": "act" if link.act else "made"},
         skippable=outward,
+        freshness_policy=freshness(spec, link.name),
         partitions_def=daily(section.first_day) if isinstance(section, TrafficConfig) else None,
     )
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import dagster as dg
 
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.corpus.formats import FORMATS, is_readable
 from llm_assets.links.chain import CHAIN
-from llm_assets.operation.acts import OPERATION
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.home import data_root
 
@@ -20,16 +17,6 @@ def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
         spec.name,
         selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in CHAIN)),
         description=f"Materializes the chain {spec.name}; what stands already is reused.",
-        executor_def=executor(spec),
-    )
-
-
-def watching_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
-    """The job that reads what the gateway wrote; its partition is the UTC day of the traffic."""
-    return dg.define_asset_job(
-        f"{spec.name}_watching",
-        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in OPERATION)),
-        description=f"Reads the traffic of {spec.name}, looks for drift, sends alerts and collects feedback.",
         executor_def=executor(spec),
     )
 
@@ -56,26 +43,6 @@ def nightly(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Schedule
         default_status=dg.DefaultScheduleStatus.RUNNING if spec.automation else dg.DefaultScheduleStatus.STOPPED,
         description="Materializes the chain; nothing is made twice, so a night without news costs seconds.",
     )
-
-
-def watching(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """The schedule on the job ``watching_job``: today at each tick, and once more the day that has ended, for what came after its last tick."""
-
-    @dg.schedule(
-        name=f"{spec.name}_watching",
-        job=job,
-        cron_schedule=spec.watching,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING if spec.automation else dg.DefaultScheduleStatus.STOPPED,
-        description="Reads today's traffic, looks for drift, sends alerts and collects feedback; a day that has ended is read once more.",
-    )
-    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-        today = context.scheduled_execution_time.date()
-        yesterday = (today - timedelta(days=1)).isoformat()
-        ended = dg.RunRequest(run_key=f"ended-{yesterday}", partition_key=yesterday)  # Dagster starts a run key once
-        return [ended, dg.RunRequest(run_key=context.scheduled_execution_time.isoformat(), partition_key=today.isoformat())]
-
-    return tick
 
 
 def new_documents(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:

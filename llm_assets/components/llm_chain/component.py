@@ -11,9 +11,10 @@ import yaml
 from pydantic import BaseModel
 
 from llm_assets.components.llm_chain.assets import chain_assets
-from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly, watching, watching_job
+from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
+from llm_assets.components.llm_chain.watching import alerting, watching, watching_job
 
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
     "raw_corpus": {
@@ -82,7 +83,7 @@ def chain_definitions(spec: Settings) -> dg.Definitions:
         assets=chain_assets(spec),
         jobs=[job, watch],
         schedules=[nightly(spec, job), watching(spec, watch)],
-        sensors=[new_documents(spec, job)],
+        sensors=[new_documents(spec, job), alerting(spec)],
         resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )
