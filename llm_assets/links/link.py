@@ -28,6 +28,10 @@ class Section(Strict):
         """What of it decides the result, as JSON values: all of it, unless a section says otherwise."""
         return self.model_dump(mode="json")
 
+    def unread(self) -> tuple[str, ...]:
+        """The inputs that the link does not read under these settings: they are no part of its recipe."""
+        return ()
+
 
 class AssetReference(Strict):
     """What another Dagster asset made, such as ``{asset: [reviews, pretrained_checkpoint]}``."""

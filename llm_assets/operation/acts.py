@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from llm_assets.links.link import Link
-from llm_assets.operation import alerts, drift, traffic
+from llm_assets.operation import alerts, drift, feedback_batch, traffic
 
-OPERATION: tuple[Link, ...] = (traffic.LINK, drift.LINK, alerts.LINK)
+OPERATION: tuple[Link, ...] = (traffic.LINK, drift.LINK, alerts.LINK, feedback_batch.LINK)
