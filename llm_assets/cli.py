@@ -149,13 +149,19 @@ def serve(
 @app.command()
 def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
+    from datetime import UTC, datetime
+
+    from llm_assets.components.llm_chain.agenda import agenda
     from llm_assets.components.llm_chain.runs import open_instance, settle_dead_runs
+    from llm_assets.definitions import chains
     from llm_assets.serving.services import default_services
     from llm_assets.serving.supervisor import supervise
 
     home = prepare_environment()
     with open_instance(home) as instance:
         settle_dead_runs(instance, home)
+        for line in agenda(instance, chains().values(), datetime.now(UTC)):
+            typer.echo(line)
     supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
 
 

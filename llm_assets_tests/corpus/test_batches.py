@@ -35,5 +35,5 @@ def test_rows_come_oldest_first_and_a_folder_that_is_not_there_has_none(tmp_path
 
 def test_a_file_that_is_no_batch_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").write_bytes(b"not a table")
-    with pytest.raises(pa.ArrowInvalid, match="mine.parquet"):
+    with pytest.raises(pa.ArrowInvalid, match=r"mine\.parquet"):
         read_batches(tmp_path)

@@ -1,4 +1,4 @@
-"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, a job, a schedule and a sensor."""
+"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, jobs, schedules and sensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from llm_assets.components.llm_chain.assets import chain_assets
-from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
+from llm_assets.components.llm_chain.automation import chain_job, nightly
+from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
 from llm_assets.components.llm_chain.watching import alerting, watching, watching_job
@@ -83,7 +84,7 @@ def chain_definitions(spec: Settings) -> dg.Definitions:
         assets=chain_assets(spec),
         jobs=[job, watch],
         schedules=[nightly(spec, job), watching(spec, watch)],
-        sensors=[new_documents(spec, job), alerting(spec)],
+        sensors=[retraining(spec, job), alerting(spec)],
         resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )
