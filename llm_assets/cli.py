@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
 
+annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Label Studio and back.")
+app.add_typer(annotate, name="annotate")
+
 Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
 Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
 Set = Annotated[
@@ -24,6 +29,7 @@ Set = Annotated[
         "--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."
     ),
 ]
+File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -178,6 +184,37 @@ def ask(
         typer.echo(f"{answer.label:<10} {answer.probability:6.1%}  {answer.text}   ({answer.release})")
 
 
+@annotate.command("export")
+def annotate_export(chain: Chain, file: File) -> None:
+    """Write the answers worth labelling as Label Studio's tasks, and beside them the configuration of a project, FILE.xml."""
+    from llm_assets.operation.annotation import export
+    from llm_assets.store.files import write_atomic, write_json
+
+    spec = spec_of(chain)
+    tasks, project = export(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
+    write_json(file, tasks)
+    write_atomic(file.with_name(f"{file.name}.xml"), project)
+    reasons = Counter(task["data"]["reason"] for task in tasks)
+    typer.echo(f"{len(tasks)} texts in {file} ({', '.join(f'{reason} {count}' for reason, count in reasons.items())}); project in {file}.xml")
+
+
+@annotate.command("import")
+def annotate_import(chain: Chain, file: File) -> None:
+    """Take in a JSON export of Label Studio: a batch that labelled_examples reads, and how far the annotators agree."""
+    from llm_assets.operation.annotation import AnnotationError, take_in
+
+    spec = spec_of(chain)
+    try:
+        exported = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AnnotationError(f"{file} is no JSON ({error})") from error
+    found = take_in(data_root(), chain, exported, spec.annotation)
+    for one in found.agreements:
+        typer.echo(f"{one.annotators[0]} and {one.annotators[1]} on {one.texts} texts: Cohen's kappa {one.kappa:.2f}")
+    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found.left_out.items() if count)
+    typer.echo(f"{found.rows} texts in batch {found.batch or '(none)'}{f'; left out: {left_out}' if left_out else ''}")
+
+
 @app.command()
 def gc(
     keep_days: Annotated[float, typer.Option(min=0, help="Keep what was made in the last so many days.")] = 7.0,
@@ -252,6 +289,7 @@ def main() -> None:
     from llm_assets.audit.documents import UnknownRuleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
+    from llm_assets.operation.annotation import AnnotationError
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.ports import PortError
@@ -260,7 +298,7 @@ def main() -> None:
     from llm_assets.store.verdict import RefusedError
 
     expected = (
-        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
+        AnnotationError, ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
         NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
     )  # fmt: skip
     try:

@@ -11,6 +11,7 @@ from pydantic import Field, create_model, model_validator
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
 from llm_assets.operation.acts import OPERATION
+from llm_assets.operation.annotation import Annotation
 from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
 
@@ -36,6 +37,7 @@ class Settings(Strict):
     retraining: Retraining = Field(Retraining(), description="What makes the chain run again by itself, when automation is on")
     store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
     mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
+    annotation: Annotation = Field(Annotation(), description="Which answers are worth labelling by hand, and how well annotators must agree")
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overlays by name: sections with the keys to change")
 
     @model_validator(mode="after")
