@@ -41,6 +41,20 @@ def run(
     select: Annotated[list[str] | None, typer.Option("--select", metavar="LINK", help="Materialize only this link; repeatable.")] = None,
 ) -> None:
     """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
+    _run(chain, preset, set_ or [], select or [])
+
+
+@app.command()
+def retrain(
+    chain: Chain,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's tag, like the reasons of the policy sensor.")],
+    preset: Preset = "",
+) -> None:
+    """Run a whole chain by hand for a reason, whatever its retraining policy waits for; the policy counts its interval from here."""
+    _run(chain, preset, [], [], reason)
+
+
+def _run(chain: str, preset: str, assignments: list[str], select: list[str], reason: str = "") -> None:
     import uuid
 
     from rich.console import Console
@@ -50,12 +64,12 @@ def run(
     from llm_assets.terminal.bars import progress_bars
 
     spec = spec_of(chain, preset)
-    changes = overrides(spec, set_ or [])
-    links = known_links(select or [])
+    changes = overrides(spec, assignments)
+    links = known_links(select)
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
     progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
     with open_instance(data_root()) as instance, progress_bars(progress, console):
-        report = run_chain(instance, data_root(), spec, run_id, links, changes)
+        report = run_chain(instance, data_root(), spec, run_id, links, changes, reason)
     if report.cancelled:
         typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
         raise typer.Exit(130)

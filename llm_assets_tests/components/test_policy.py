@@ -12,7 +12,8 @@ import pytest
 
 from llm_assets.components.llm_chain.automation import chain_job
 from llm_assets.components.llm_chain.component import chain_definitions
-from llm_assets.components.llm_chain.policy import REASON, retraining, state_of
+from llm_assets.components.llm_chain.policy import retraining, state_of
+from llm_assets.components.llm_chain.runs import REASON_TAG
 from llm_assets.components.llm_chain.spec import PresetError, Settings, with_preset
 from llm_assets.corpus.batches import write_batch
 from llm_assets.store.journal import Journal
@@ -61,7 +62,7 @@ def test_feedback_asks_for_a_run_with_its_reason_and_is_then_old(home: Path, ins
     write_batch(home / "feedback" / "reviews", [row(3)])
     asked = tick(instance, chain)
     (request,) = asked.run_requests
-    assert request.tags[REASON] == "feedback: 3 newly labelled texts"
+    assert request.tags[REASON_TAG] == "feedback: 3 newly labelled texts"
     assert "(there are 0)" in tick(instance, chain, asked.cursor).skip_message
     write_batch(home / "feedback" / "reviews", [row(4), row(5), row(6)])
     (again,) = tick(instance, chain, asked.cursor).run_requests
@@ -74,7 +75,7 @@ def test_drift_seen_since_the_last_run_asks_for_one_with_something_to_learn(home
     assert "something to learn from" in tick(instance, chain).skip_message
     write_batch(home / "feedback" / "reviews", [row(1)])
     (request,) = tick(instance, chain).run_requests
-    assert request.tags[REASON].startswith("drift: length differ from the training distribution")
+    assert request.tags[REASON_TAG].startswith("drift: length differ from the training distribution")
     ran(instance, chain, dg.DagsterRunStatus.SUCCESS)
     assert "drift, which is not seen" in tick(instance, chain).skip_message  # that look was before the run
     looked(home, [])

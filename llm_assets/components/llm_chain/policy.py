@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from llm_assets.components.llm_chain.runs import REASON_TAG
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.corpus.batches import batch_files, batch_folder
 from llm_assets.corpus.formats import is_readable
@@ -17,7 +18,6 @@ from llm_assets.operation.policy import State, Wait, decide
 from llm_assets.store.home import data_root
 from llm_assets.store.journal import Journal
 
-REASON = "llm_assets/reason"  # tag of a run
 UNDER_WAY = [
     dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -41,7 +41,7 @@ def retraining(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Senso
         if isinstance(decision, Wait):
             return dg.SkipReason(decision.why)
         context.update_cursor(json.dumps(state.marks, ensure_ascii=False))
-        return dg.RunRequest(run_key=decision.run_key, tags={REASON: decision.reason})
+        return dg.RunRequest(run_key=decision.run_key, tags={REASON_TAG: decision.reason})
 
     return watch
 
