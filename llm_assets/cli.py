@@ -171,6 +171,8 @@ def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port =
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
     from datetime import UTC, datetime
 
+    from dagster.components.core.component_tree import ComponentTreeException
+
     from llm_assets.components.llm_chain.agenda import agenda
     from llm_assets.components.llm_chain.runs import open_instance, settle_dead_runs
     from llm_assets.definitions import chains
@@ -180,8 +182,11 @@ def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port =
     home = prepare_environment()
     with open_instance(home) as instance:
         settle_dead_runs(instance, home)
-        for line in agenda(instance, chains().values(), datetime.now(UTC)):
-            typer.echo(line)
+        try:
+            for line in agenda(instance, chains().values(), datetime.now(UTC)):
+                typer.echo(line)
+        except ComponentTreeException as error:  # the gateway needs no YAML, and Dagster's UI shows what is wrong with one
+            typer.secho(str(error.__cause__ or error), err=True, fg="red")
     supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
 
 

@@ -222,5 +222,5 @@ LINK = Link(
         Check("delivered", "Every channel took every message.", _delivered, blocking=False),
     ),
     act=True,
-    reads=("drift", "traffic"),
+    reads=("drift", "traffic", "release"),  # traffic stands for the request log, which it reads to the last second
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -73,7 +73,7 @@ def drift(office: Office, config: DriftConfig) -> Acted:
 
     Vocabulary, length, language, an embedding of the texts; labels answered and their probabilities: each by a statistic whose
     threshold was drawn from the reference itself, so that the share of false alarms is known (`false_alarms`, over all
-    features together). Only answers of the release that gave the newest one count. The accuracy is estimated from the
+    features together). Only answers of the release that gave most of them count. The accuracy is estimated from the
     probabilities, since labels come late, and measured on the answers that users voted on. The page `drift` shows it all.
     """
     rows = _of_one_release(list(islice((row for row in newest_rows(office.home, office.chain) if row["masked"] is not None), config.window)))
@@ -135,7 +135,9 @@ def compare(profile: Profile, window: Sequence[Row]) -> list[Finding]:
 
 
 def _of_one_release(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["release"] == rows[0]["release"]]
+    """The rows of the release that gave most of them; a canary's are too few to say anything of."""
+    most = Counter(row["release"] for row in rows).most_common(1)
+    return [row for row in rows if row["release"] == most[0][0]]
 
 
 def _measured(home: Path, chain: str, window: Sequence[Row]) -> dict[str, Any] | None:
@@ -175,5 +177,5 @@ LINK = Link(
         ),
     ),
     act=True,
-    reads=("traffic", "release", "labelled_examples"),
+    reads=("traffic", "release", "labelled_examples", "quantized_model"),
 )

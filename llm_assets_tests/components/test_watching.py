@@ -45,10 +45,19 @@ def test_the_watching_job_runs_and_the_chains_own_job_has_none_of_it(home: Path)
     with dg.DagsterInstance.ephemeral() as instance:
         run = definitions.resolve_job_def("reviews_watching").execute_in_process(instance=instance, partition_key="2026-11-20")
         made = {event.asset_key.path[-1]: event.materialization for event in run.get_asset_materialization_events()}  # type: ignore[union-attr]
-        assert run.success and set(made) == {link.name for link in OPERATION} - {"feedback_batch"} | ({"feedback_batch"} & set(made))
+        assert run.success and set(made) == {link.name for link in OPERATION}
         assert made["traffic"].partition == "2026-11-20" and made["traffic"].metadata["texts"].value == 1
     chain = definitions.resolve_job_def("reviews")
     assert chain.partitions_def is None and not {f"reviews__{link.name}" for link in OPERATION} & {node.name for node in chain.nodes}
+
+
+def test_a_trial_calls_nobody_and_teaches_nothing(home: Path) -> None:
+    job = chain_definitions(spec()).resolve_job_def("reviews_watching")
+    changed = {"ops": {"reviews__feedback_batch": {"config": {"minimum": 1}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = job.execute_in_process(instance=instance, partition_key="2026-11-20", run_config=changed)
+        made = {event.asset_key.path[-1] for event in run.get_asset_materialization_events()}  # type: ignore[union-attr]
+    assert run.success and made == {"traffic", "drift"}
 
 
 def test_each_tick_reads_today_and_once_the_day_that_ended() -> None:

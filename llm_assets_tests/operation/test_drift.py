@@ -54,6 +54,14 @@ def test_traffic_like_the_examples_is_no_drift_and_hotels_are(tmp_path: Path) ->
     assert (event["kind"], event["release"]) == ("drift", "tiny-1") and "vocabulary" in event["message"]
 
 
+def test_a_canarys_few_answers_are_not_mixed_in(tmp_path: Path) -> None:
+    release(tmp_path, texts(300, 1))
+    ask(tmp_path, texts(60, 2))
+    ask(tmp_path, texts(10, 3, ("room", "dirty")), ["negative"] * 10, first=100, release="tiny-2")
+    calm = look(tmp_path)
+    assert (calm["release"], calm["texts"], calm["drifted"]) == ("tiny-1", 50, [])
+
+
 def test_the_page_names_what_moved_and_needs_nothing_from_outside(tmp_path: Path) -> None:
     release(tmp_path, texts(300, 1))
     ask(tmp_path, texts(60, 3, ("hotel", "bad")), ["negative"] * 60)
