@@ -26,6 +26,7 @@ from benchmarks.screening import screening, screening_english
 from benchmarks.seeds import seeds
 from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
+from benchmarks.watching import drift
 
 FUNCTIONS = (
     definitions,
@@ -51,6 +52,7 @@ FUNCTIONS = (
     resume,
     rollback,
     canary,
+    drift,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 

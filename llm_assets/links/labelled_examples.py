@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from llm_assets.corpus.batches import PROVENANCES
 from llm_assets.corpus.documents import SAMPLES, domains, text_key
 from llm_assets.corpus.pii import excerpt
 from llm_assets.links import pages
+from llm_assets.links.feedback_examples import Feedback, evaluated, feedback_examples, observe_feedback
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
@@ -36,6 +38,17 @@ class LabelledExamplesConfig(Section):
     noise_folds: int = Field(3, ge=0, le=20, description="parts of the cross-validation that estimates label noise; 0: not estimated")
     drop_suspects: bool = Field(False, description="whether examples whose label is probably wrong are left out")
     maximum_noise: float = Field(0.2, ge=0, le=1, description="the check warns when more of the labels are estimated to be wrong")
+    feedback: Feedback = Field(Feedback(), description="examples that came out of service, learned from beside the corpus's")
+
+    def recipe(self) -> dict[str, Any]:
+        """Where the batches of feedback stand does not count, only which they are and what share they may have."""
+        values = super().recipe()
+        feedback = values.pop("feedback")
+        return {**values, "feedback": {"share": feedback["share"]}} if self.feedback.folder else values
+
+    def unread(self) -> tuple[str, ...]:
+        """Only feedback is compared with the evaluation sets: the clean corpus was already."""
+        return () if self.feedback.folder else ("evaluation_sets",)
 
     @model_validator(mode="after")
     def _suspects_are_known(self) -> Self:
@@ -50,13 +63,19 @@ class LabelledExamplesConfig(Section):
         return self
 
 
-def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifact) -> Made:
+def observe(config: LabelledExamplesConfig) -> dict[str, Any]:
+    """The batches of feedback, where they are learned from."""
+    return observe_feedback(config.feedback)
+
+
+def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifact, evaluation_sets: Artifact | None = None) -> Made:
     """Collects the labelled documents of the clean corpus as training examples.
 
     The clean corpus holds neither duplicates nor anything of the evaluation sets, so the examples do not either. A text
     that stands with two labels is left out and counted: nobody could learn which is right. How many of the other labels
     are wrong is estimated by confident learning, where each text has one; `suspects.parquet` names the doubtful ones.
-    `provenance` is the source. Several labels of a text are written in alphabetical order.
+    `provenance` is the source. Several labels of a text are written in alphabetical order. With `feedback`, texts that users
+    corrected or annotators labelled join them, compared with the evaluation sets like any other text; all of the corpus stays.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -65,6 +84,7 @@ def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus
     documents, outside = _labelled(bench, config, clean_corpus)
     disputed = _disputed(documents["text"].to_pylist(), documents["label"].to_pylist())
     examples = documents.take(pa.array([index for index in range(len(documents)) if index not in disputed], pa.int64()))
+    examples, joined = _with_feedback(bench, config, examples, clean_corpus, evaluation_sets)
     noise, metrics = _noise(bench, config, examples)
     _suspects(bench.directory, examples, noise)
     if noise is not None and config.drop_suspects:
@@ -92,9 +112,23 @@ def labelled_examples(bench: Bench, config: LabelledExamplesConfig, clean_corpus
             "domains": dict(sorted(Counter(domain).items())),
             "labels_by_domain": both,
             "provenance": dict(sorted(Counter(examples["provenance"].to_pylist()).items())),
+            **joined,
             **metrics,
         }
     )
+
+
+def _with_feedback(
+    bench: Bench, config: LabelledExamplesConfig, examples: pa.Table, clean_corpus: Artifact, evaluation_sets: Artifact | None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The examples with those from service after them, and the metrics of these; as they are where none are asked for."""
+    import pyarrow as pa
+
+    if not config.feedback.folder:
+        return examples, {}
+    assert evaluation_sets is not None
+    more, left_out = feedback_examples(config.feedback, examples, config.labels, config.problem, clean_corpus, evaluation_sets, bench.scratch)
+    return pa.concat_tables([examples, more]), {"feedback": {"examples": len(more), "left_out": left_out}}
 
 
 def _labelled(bench: Bench, config: LabelledExamplesConfig, clean_corpus: Artifact) -> tuple[pa.Table, dict[str, int]]:
@@ -197,14 +231,25 @@ def _undisputed(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _from_clean(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    left = set(artifact.table("train.parquet", ["doc_id"])["doc_id"].to_pylist())
+    import tempfile
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    examples = artifact.table("train.parquet", ["doc_id", "text", "provenance"])
+    served = pc.is_in(examples["provenance"], pa.array(PROVENANCES))
+    left = set(examples.filter(pc.invert(served))["doc_id"].to_pylist())
     for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id"]):
         left.difference_update(batch["doc_id"].to_pylist())
-    foreign = sorted(left)
+    foreign, feedback = sorted(left), examples.filter(served)
+    if len(feedback):
+        with tempfile.TemporaryDirectory() as scratch:
+            wrong = evaluated(feedback["text"].to_pylist(), inputs["clean_corpus"], inputs["evaluation_sets"], Path(scratch))
+        foreign += feedback.filter(pa.array(wrong))["doc_id"].to_pylist()
     return Verdict(
         check="from_clean_corpus",
         passed=not foreign,
-        description=f"{len(foreign)} examples are not in the clean corpus, which alone is free of evaluation text",
+        description=f"{len(foreign)} examples are not in the clean corpus, which is free of evaluation text, nor feedback that is",
         values={"doc_ids": foreign[:10]},
     )
 
@@ -230,16 +275,17 @@ LINK = Link(
     version=2,
     make=labelled_examples,
     config=LabelledExamplesConfig,
-    inputs=("clean_corpus",),
+    inputs=("clean_corpus", "evaluation_sets"),
     stage="corpus",
     role="annotation",
     kinds=("python", "parquet"),
     checks=(
         Check("balanced", "At least two labels, none with a vanishing share", _balanced),
         Check("undisputed", "No text stands with two labels", _undisputed),
-        Check("from_clean_corpus", "Every example is a document of the clean corpus", _from_clean),
+        Check("from_clean_corpus", "Every example is a document of the clean corpus, or feedback free of evaluation text", _from_clean),
         Check("labels_consistent", "Few labels are estimated to be wrong (confident learning)", _consistent, blocking=False),
         Check("expectations", "Great Expectations: doc_ids unique, labels among those declared, texts not empty", _expectations),
     ),
+    observe=observe,
     libraries=("pyarrow", "scikit-learn"),
 )

@@ -30,6 +30,10 @@ class Section(Strict):
         """What of it decides the result, as JSON values: all of it, unless a section says otherwise."""
         return self.model_dump(mode="json", exclude=set(self.SAID_OF_A_RUN))
 
+    def unread(self) -> tuple[str, ...]:
+        """The inputs that the link does not read under these settings: they are no part of its recipe."""
+        return ()
+
 
 class AssetReference(Strict):
     """What another Dagster asset made, such as ``{asset: [reviews, pretrained_checkpoint]}``."""
@@ -81,6 +85,7 @@ class Office:
     directory: Path  # for the files this act writes, made anew for each
     run_id: str | None = None
     progress: Progress = silent
+    day: str | None = None  # the UTC date that a daily act is asked for
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class Link:
     kinds: tuple[str, ...]
     checks: tuple[Check, ...] = ()
     act: bool = False
+    reads: tuple[str, ...] = ()  # assets whose files it finds by itself: drawn in the graph, not handed over
     trained: bool = False  # data version is the fingerprint, not the content
     observe: Callable[[Any], Mapping[str, Any]] | None = None  # what a source shows before it is read: size, hash, revision
     libraries: tuple[str, ...] = ()  # whose versions go into the manifest

@@ -43,7 +43,7 @@ def recipe_of(link: Link, config: Section, inputs: Mapping[str, Input], seed: in
         link=link.name,
         version=link.version,
         config=config.recipe(),
-        inputs={name: value.data_version for name, value in inputs.items() if isinstance(value, Artifact)},
+        inputs={name: value.data_version for name, value in inputs.items() if isinstance(value, Artifact) and name not in config.unread()},
         seed=seed,
         observed=link.observe(config) if link.observe else {},
     )
@@ -70,7 +70,8 @@ def make(
     something is made from them. Raises ``SourceChangedError`` when a source is not what was observed before it was read.
     """
     recipe = recipe_of(link, config, inputs, seed)
-    artifacts = {name: value for name, value in inputs.items() if isinstance(value, Artifact)} | dict(references or {})
+    read = {name: value for name, value in inputs.items() if name not in config.unread()}
+    artifacts = {name: value for name, value in read.items() if isinstance(value, Artifact)} | dict(references or {})
 
     def build(directory: Path, scratch: Path) -> Manifest:
         for artifact in artifacts.values():
@@ -101,6 +102,7 @@ def act(
     run_id: str | None,
     trial: bool,
     progress: Progress = silent,
+    day: str | None = None,
 ) -> tuple[Entry, Path]:
     """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files.
 
@@ -111,7 +113,7 @@ def act(
     with store.act_lock(chain, link.name):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        office = Office(chain, store.home, journal, directory, run_id, progress)
+        office = Office(chain, store.home, journal, directory, run_id, progress, day)
         with Meter() as meter:
             acted = link.make(office, config, **inputs)
             assert isinstance(acted, Acted)

@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
+from llm_assets.components.llm_chain.automation import chain_job, nightly
 from llm_assets.components.llm_chain.component import chain_definitions
+from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.spec import Settings, with_preset
 from llm_assets_tests.components.test_spec import VALUES
 
@@ -33,26 +34,28 @@ def test_off_by_default_and_on_by_one_key(inbox: Path) -> None:
     ):
         chain = spec(automation=automation)
         assert nightly(chain, chain_job(chain)).default_status == schedule_status
-        assert new_documents(chain, chain_job(chain)).default_status == sensor_status
+        assert retraining(chain, chain_job(chain)).default_status == sensor_status
     assert spec().automation is False
+    every = spec(automation=True, retraining={"every": "7d"})  # the policy then says when
+    assert nightly(every, chain_job(every)).default_status == dg.DefaultScheduleStatus.STOPPED
 
 
 def test_new_documents_ask_for_one_run_and_say_why_not_for_a_second(inbox: Path) -> None:
     chain = spec()
     definitions = chain_definitions(chain)
-    sensor = new_documents(chain, chain_job(chain))
+    sensor = retraining(chain, chain_job(chain))
     with dg.DagsterInstance.ephemeral() as instance:
 
         def tick(cursor: str | None) -> dg.SensorEvaluationContext:
             return dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions)
 
         empty = sensor.evaluate_tick(tick(None))
-        assert empty.skip_message and "no documents" in empty.skip_message
+        assert empty.skip_message and "1 new or changed files in the inbox (there are 0)" in empty.skip_message
         (inbox / "new.txt").write_text("很好的一本书", encoding="utf-8")
         first = sensor.evaluate_tick(tick(None))
         assert len(first.run_requests or []) == 1
         again = sensor.evaluate_tick(tick(first.cursor))
-        assert not again.run_requests and again.skip_message and "have not changed" in again.skip_message
+        assert not again.run_requests and again.skip_message and "(there are 0)" in again.skip_message
         (inbox / "new.txt").write_text("很好的一本书，值得买", encoding="utf-8")
         changed = sensor.evaluate_tick(tick(first.cursor))
         assert changed.run_requests and first.run_requests

@@ -15,8 +15,10 @@ from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, with_preset
 from llm_assets.components.llm_chain.trial import overrides
 from llm_assets.links.chain import CHAIN
+from llm_assets.operation.acts import OPERATION
 from llm_assets_tests.running import ROOT
 
+LINKS = (*CHAIN, *OPERATION)
 DEFS = ROOT / "llm_assets" / "defs" / "reviews" / "defs.yaml"
 YAML = DEFS.read_text(encoding="utf-8")
 VALUES = yaml.safe_load(YAML)["attributes"] | {"name": "reviews"}
@@ -53,7 +55,7 @@ def load(folder: Path, script: str = "", **extra: str) -> subprocess.CompletedPr
     code = f"import elsewhere.definitions as d; defs = d.defs()\n{script}"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
         "LLM_ASSETS_HOME": str(folder / "state"),
         "LLM_ASSETS_DAGSTER": str(folder / "state" / "dagster"),
         **extra,
@@ -109,9 +111,9 @@ def test_the_environment_chooses_over_the_yaml(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_key_is_documented() -> None:
-    for model in (ChainSpec, *(link.config for link in CHAIN)):
+    for model in (ChainSpec, *(link.config for link in LINKS)):
         for name, field in model.model_fields.items():
-            if model is ChainSpec and name in {link.name for link in CHAIN}:
+            if model is ChainSpec and name in {link.name for link in LINKS}:
                 continue
             assert field.description, f"{model.__name__}.{name} has no description"
 
@@ -119,7 +121,7 @@ def test_every_key_is_documented() -> None:
 def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
     spec = with_preset(VALUES)
-    for link in CHAIN:
+    for link in LINKS:
         section = getattr(spec, link.name)
         schema = config_schema(section)
         assert {name: field.default_value for name, field in schema.items()} == section.model_dump(mode="json")

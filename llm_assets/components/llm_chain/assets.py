@@ -11,16 +11,20 @@ from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.components.llm_chain.step import Step
 from llm_assets.components.llm_chain.trial import op_name
+from llm_assets.components.llm_chain.watching import freshness
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
+from llm_assets.operation.acts import OPERATION
+from llm_assets.operation.traffic import TrafficConfig
 from llm_assets.store.fingerprint import digest
 
-OUTWARD = ("release", "endpoint")  # acts that move what users are served; a trial never does
+# Acts that move what users are served, what the chain learns from, or whom it calls; a trial never does.
+OUTWARD = ("release", "endpoint", "feedback_batch", "alerts")
 
 
 def chain_assets(spec: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """One asset a link, and the request log that the gateway writes."""
-    return [*(link_asset(spec, link) for link in CHAIN), request_log(spec)]
+    """One asset a link, the request log that the gateway writes, and one asset for each act that reads it."""
+    return [*(link_asset(spec, link) for link in (*CHAIN, *OPERATION)), request_log(spec)]
 
 
 def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
@@ -31,7 +35,7 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     outward = link.name in OUTWARD
     asset = dg.AssetSpec(
         key=key,
-        deps=[dg.AssetDep([spec.name, name]) for name in link.inputs]
+        deps=[dg.AssetDep([spec.name, name]) for name in (*link.inputs, *link.reads)]
         + [dg.AssetDep(dg.AssetKey(reference)) for reference in referenced_assets(section)],
         group_name=f"{spec.name}_{link.stage}",
         owners=[f"team:{link.role}"],
@@ -40,6 +44,8 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
         description=link.description,
         tags={"llm_assets/kind": "act" if link.act else "made"},
         skippable=outward,
+        freshness_policy=freshness(spec, link.name),
+        partitions_def=daily(section.first_day) if isinstance(section, TrafficConfig) else None,
     )
 
     @dg.multi_asset(
@@ -58,6 +64,11 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
             yield step.run()
 
     return materialize
+
+
+def daily(first_day: str) -> dg.DailyPartitionsDefinition:
+    """The UTC days from the first one to today, which is a partition while it lasts."""
+    return dg.DailyPartitionsDefinition(start_date=first_day, end_offset=1)
 
 
 def request_log(spec: Settings) -> dg.AssetSpec:

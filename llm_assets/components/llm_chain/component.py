@@ -1,4 +1,4 @@
-"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, a job, a schedule and sensors."""
+"""The component `llm_assets.LlmChain`: a chain's YAML becomes assets, checks, jobs, schedules and sensors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import yaml
 from pydantic import BaseModel
 
 from llm_assets.components.llm_chain.assets import chain_assets
-from llm_assets.components.llm_chain.automation import chain_job, new_documents, nightly
+from llm_assets.components.llm_chain.automation import chain_job, nightly
+from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.service_events import service_events
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
+from llm_assets.components.llm_chain.watching import alerting, watching, watching_job
 
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
     "raw_corpus": {
@@ -78,12 +80,12 @@ class LlmChain(dg.Component):
 
 def chain_definitions(spec: Settings) -> dg.Definitions:
     """The definitions of one chain; they need nothing from the project they are merged into."""
-    job = chain_job(spec)
+    job, watch = chain_job(spec), watching_job(spec)
     return dg.Definitions(
         assets=chain_assets(spec),
-        jobs=[job],
-        schedules=[nightly(spec, job)],
-        sensors=[new_documents(spec, job), service_events(spec)],
+        jobs=[job, watch],
+        schedules=[nightly(spec, job), watching(spec, watch)],
+        sensors=[retraining(spec, job), alerting(spec), service_events(spec)],
         resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )

@@ -8,15 +8,15 @@ import dagster as dg
 from dagster._core.definitions.data_version import get_input_data_version_tag, get_input_event_pointer_tag
 
 from llm_assets.audit.current import NothingUsableError, Usable, newest_usable
-from llm_assets.links.chain import LINKS
+from llm_assets.links.link import Link
 from llm_assets.store.store import Store
 
 
-def choose_inputs(instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store, chain: str, link: str) -> dict[str, Usable]:
+def choose_inputs(instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store, chain: str, link: Link) -> dict[str, Usable]:
     """Every input of a link. Raises ``dg.Failure`` naming the input and the remedy when none may be used."""
     runs = {each.run_id for each in ancestry(instance, run)}
     try:
-        return {name: newest_usable(instance, store, chain, name, runs) for name in LINKS[link].inputs}
+        return {name: newest_usable(instance, store, chain, name, runs) for name in link.inputs}
     except NothingUsableError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 

@@ -51,6 +51,7 @@ def act_metadata(entry: Mapping[str, Any], directory: Path, trial: bool) -> Meta
         TRIAL: trial,
         **_cost(entry),
         **({"report": dg.MetadataValue.md(report.read_text(encoding="utf-8"))} if report.exists() else {}),
+        **{f"page_{path.stem}": dg.MetadataValue.path(path) for path in sorted((directory / "pages").glob("*.html"))},
         **_pictures(directory / "plots"),
     }
 

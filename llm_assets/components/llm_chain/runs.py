@@ -27,6 +27,7 @@ MODULE = "llm_assets.definitions"
 LOCATION = "llm_assets"  # the name in workspace.yaml and in pyproject.toml's [tool.dg.project]
 REPOSITORY = "__repository__"  # what Dagster calls the one repository of a Definitions object
 POLL_SECONDS = 1.0
+REASON_TAG = "llm_assets/reason"  # of a run: what made somebody, or the policy, ask for it
 LIFE_TAG = "llm_assets/process"  # of a run whose process holds a lock while it lives
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the event log goes to the instance, the terminal shows bars
 
@@ -48,8 +49,10 @@ def run_chain(
     run_id: str,
     select: Sequence[str] = (),
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    reason: str = "",
 ) -> RunReport:
-    """Materialize a chain, or the links of ``select``, in this process; ``overrides`` maps link to changed keys.
+    """Materialize a chain, or the links of ``select``, in this process; ``overrides`` maps link to changed keys,
+    ``reason`` says why, in the tag that the policy sensor writes too.
 
     The run carries the code location's origin, so the UI lists, re-executes and terminates it like its own:
     its status is polled, and CANCELING or CANCELED interrupts this process.
@@ -66,7 +69,7 @@ def run_chain(
             run_id=run_id,
             run_config=run_config(spec, overrides or {}),
             asset_selection=keys or None,
-            tags={PRESET_TAG: spec.preset or "none", LIFE_TAG: "lock"},
+            tags={PRESET_TAG: spec.preset or "none", LIFE_TAG: "lock", **({REASON_TAG: reason} if reason else {})},
             remote_job_origin=_remote_origin(spec.name),
             job_code_origin=JobPythonOrigin(job_name=spec.name, repository_origin=repository.get_python_origin()),
         )

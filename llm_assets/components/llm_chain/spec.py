@@ -1,15 +1,18 @@
-"""What a chain's YAML may say. Each link's section is defined beside its link; this adds what concerns the whole chain."""
+"""What a chain's YAML may say. The section of each link, and of each act of the chain in service, is defined beside it; this adds the rest."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
+from llm_assets.operation.acts import OPERATION
+from llm_assets.operation.annotation import Annotation
+from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
@@ -27,12 +30,25 @@ class Settings(Strict):
     executor: Literal["in_process", "processes"] = Field(
         "in_process", description="Where links run: in the run's own process, or each in a process forked from a preloaded server"
     )
-    automation: bool = Field(False, description="Whether the schedule and the sensor start switched on")
+    automation: bool = Field(False, description="Whether the schedules and the sensors start switched on")
     schedule: str = Field("0 2 * * *", description="When the schedule materializes the chain: five cron fields, UTC")
-    inbox_seconds: int = Field(60, ge=10, description="Seconds between two looks at data/inbox/<chain>/ for new documents")
+    watching: str = Field("17 * * * *", description="When traffic is read and drift, alerts and feedback are looked at: five cron fields, UTC")
+    inbox_seconds: int = Field(60, ge=10, description="Seconds between two looks at whether there is reason to run again, new documents among them")
+    retraining: Retraining = Field(Retraining(), description="What makes the chain run again by itself, when automation is on")
     store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
     mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
+    annotation: Annotation = Field(Annotation(), description="Which answers are worth labelling by hand, and how well annotators must agree")
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overlays by name: sections with the keys to change")
+
+    @model_validator(mode="after")
+    def _feedback_is_learned_from(self) -> Self:
+        examples = getattr(self, "labelled_examples", None)
+        if self.retraining.feedback and examples is not None and not examples.feedback.folder:
+            raise ValueError(
+                "retraining.feedback waits for labelled texts that nothing learns from: "
+                "set labelled_examples.feedback.folder to feedback/<chain>, or retraining.feedback to 0"
+            )
+        return self
 
 
 def _section(config: type[Section]) -> Any:
@@ -44,8 +60,8 @@ def _section(config: type[Section]) -> Any:
 ChainSpec: type[Settings] = create_model(
     "ChainSpec",
     __base__=Settings,
-    __doc__="The whole YAML of a chain: the settings and one section a link.",
-    **{link.name: _section(link.config) for link in CHAIN},
+    __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
+    **{link.name: _section(link.config) for link in (*CHAIN, *OPERATION)},
 )
 
 

@@ -48,7 +48,7 @@ class Step:
 
     def run(self) -> dg.MaterializeResult[Any]:
         """Run the link and report it."""
-        chosen = choose_inputs(self.context.instance, self.context.run, self.store, self.spec.name, self.link.name)
+        chosen = choose_inputs(self.context.instance, self.context.run, self.store, self.spec.name, self.link)
         values = self.context.op_execution_context.op_config
         places = resolve(self.context.instance, self.store, values)
         config = type(getattr(self.spec, self.link.name)).model_validate(with_places(values, places))
@@ -96,6 +96,7 @@ class Step:
             run_id=self.context.run_id,
             trial=self.is_trial,
             progress=self.progress.for_link(self.link.name),
+            day=self.context.partition_key if self.context.has_partition_key else None,
         )
         verdicts = [Verdict.model_validate(verdict) for verdict in entry["verdicts"]]
         is_released = self.link.name == "release" and not failed(verdicts)

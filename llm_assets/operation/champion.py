@@ -1,0 +1,48 @@
+"""The release that serves, from the journal of releases and the files of the artifacts it stands on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_assets.serving.releases import releases
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.journal import Journal
+from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
+
+
+@dataclass(frozen=True)
+class Released:
+    """A release and the quantized model that answers for it."""
+
+    name: str
+    model: Artifact
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the model serves with: ``labels``, ``problem``, ``max_length`` and so on."""
+        return dict(json.loads((self.model.directory / "serving.json").read_text(encoding="utf-8")))
+
+    def input(self, link: str) -> Artifact:
+        """What the model was made from. Raises ``ArtifactError`` where that is not on this machine."""
+        entry = self.model.manifest.inputs[link]
+        return opened(self.model.directory.parents[1] / entry.link / entry.fingerprint)
+
+
+def released(home: Path, chain: str, release: str | None = None) -> Released | None:
+    """A release by name, else the newest; None where there is none. Raises ``ArtifactError`` where its files are gone."""
+    known = releases(Journal(home / "journal" / chain / "release.jsonl"))
+    found = next((record for record in reversed(known) if release in (None, record["release"])), None)
+    return Released(found["release"], opened(home / found["directory"])) if found else None
+
+
+def opened(directory: Path) -> Artifact:
+    """The artifact in a folder of the store or of its cache. Raises ``ArtifactError`` when there is none."""
+    path = directory / MANIFEST
+    try:
+        return Artifact(directory, Manifest.read(path.read_bytes(), str(path)))
+    except FileNotFoundError:
+        raise ArtifactError(f"{directory} holds no artifact: materialize {directory.parent.name} again, or restore it from a backup") from None

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from llm_assets.links.making import judge
+from llm_assets.operation import features, traffic
+from llm_assets.operation.drift import LINK, DriftConfig, drift
+from llm_assets.operation.log import log_folder
+from llm_assets.serving.events import read_events
+from llm_assets_tests.operation.released import office, release, texts
+from llm_assets_tests.operation.traffic import line, vote, write_log
+
+CONFIG = DriftConfig(window=100, minimum=50, false_alarms=0.05)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "RESAMPLES", 400)
+
+
+def ask(home: Path, asked: Sequence[str], labels: Iterable[str] = (), first: int = 0, **fields: object) -> None:
+    """A request a text, read into the day's table."""
+    named = list(labels) or ["positive" if number % 2 else "negative" for number in range(len(asked))]
+    write_log(home, [line(first + number, text, labels=[label], **fields) for number, (text, label) in enumerate(zip(asked, named, strict=True))])
+    for path in log_folder(home, "tiny").glob("*.jsonl"):
+        traffic.write_day(path, traffic.traffic_path(home, "tiny", path.stem))
+
+
+def look(home: Path, config: DriftConfig = CONFIG) -> dict:
+    working = office(home, "drift")
+    acted = drift(working, config)
+    working.journal.append({"trial": False, "record": dict(acted.record)})
+    return dict(acted.record)
+
+
+def test_traffic_like_the_examples_is_no_drift_and_hotels_are(tmp_path: Path) -> None:
+    release(tmp_path, texts(600, 1))
+    ask(tmp_path, texts(100, 2))
+    calm = look(tmp_path)
+    assert calm["judged"] and calm["drifted"] == [] and calm["texts"] == 100 and set(calm["features"]) == {f.name for f in features.FEATURES}
+    assert judge(LINK, calm, {})[0].passed and read_events(tmp_path, "tiny") == []
+    assert calm["estimated_accuracy"] == pytest.approx(0.9)  # as sure as on the validation split
+    ask(tmp_path, texts(100, 3, ("room", "dirty", "breakfast", "good"), 20), ["negative"] * 100, first=200)
+    found = look(tmp_path)
+    assert set(found["drifted"]) >= {"vocabulary", "length", "embedding", "prediction"} and "confidence" not in found["drifted"]
+    (verdict,) = judge(LINK, found, {})
+    assert not verdict.passed and not verdict.blocking and "vocabulary" in verdict.description
+    look(tmp_path)
+    (event,) = read_events(tmp_path, "tiny")  # drift that goes on is announced once
+    assert (event["kind"], event["release"]) == ("drift", "tiny-1") and "vocabulary" in event["message"]
+
+
+def test_a_canarys_few_answers_are_not_mixed_in(tmp_path: Path) -> None:
+    release(tmp_path, texts(300, 1))
+    ask(tmp_path, texts(60, 2))
+    ask(tmp_path, texts(10, 3, ("room", "dirty")), ["negative"] * 10, first=100, release="tiny-2")
+    calm = look(tmp_path)
+    assert (calm["release"], calm["texts"], calm["drifted"]) == ("tiny-1", 50, [])
+
+
+def test_the_page_names_what_moved_and_needs_nothing_from_outside(tmp_path: Path) -> None:
+    release(tmp_path, texts(300, 1))
+    ask(tmp_path, texts(60, 3, ("hotel", "bad")), ["negative"] * 60)
+    look(tmp_path)
+    page = (tmp_path / "acts" / "tiny" / "drift" / "run" / "pages" / "drift.html").read_text(encoding="utf-8")
+    assert "ho</td><td>0.00%" in page and "drifted" in page and "negative" in page and "estimated from the probabilities: 90.0%" in page
+    assert "<script" not in page and "http" not in page
+
+
+def test_the_profile_is_made_once_a_model_and_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(tmp_path, texts(300, 1))
+    ask(tmp_path, texts(60, 2))
+    first = look(tmp_path)
+    assert first["texts"] == 50  # the largest window with a threshold that 60 texts fill
+    monkeypatch.setattr("llm_assets.operation.profile.make_profile", lambda *_: pytest.fail("made again"))
+    assert look(tmp_path) == first
+    assert len(list((tmp_path / "serving" / "drift").glob("m1-*.json"))) == 1
+    with pytest.raises(pytest.fail.Exception):
+        look(tmp_path, DriftConfig(window=100, minimum=50, false_alarms=0.06))
+
+
+def test_why_nothing_is_said(tmp_path: Path) -> None:
+    assert "no traffic" in look(tmp_path)["reason"]
+    ask(tmp_path, texts(20, 2))
+    assert "knows no tiny-1" in look(tmp_path)["reason"]
+    release(tmp_path, texts(90, 1))
+    assert "90 texts and 200 answers to compare with, at least 100" in look(tmp_path)["reason"]
+    release(tmp_path, texts(300, 1), number=2)
+    ask(tmp_path, texts(20, 2), first=100, release="tiny-2")
+    said = look(tmp_path)
+    assert said["reason"] == "20 texts answered by tiny-2, 50 are needed" and not said["judged"] and judge(LINK, said, {})[0].passed
+
+
+def test_accuracy_is_measured_on_what_users_voted_on(tmp_path: Path) -> None:
+    release(tmp_path, texts(300, 1))
+    ask(tmp_path, texts(60, 2))
+    assert look(tmp_path)["feedback"] is None
+    cast = [
+        vote(20, rating="up"),
+        vote(21, label="negative"),  # answered positive
+        vote(22, rating="down"),
+        vote(23, rating="up"), vote(23, rating="down", client="other"),  # a tie says nothing
+        vote(24, rating="down"), vote(24, rating="up"),  # the client's last word counts
+        vote(1, rating="up"),  # before the window of the newest 50
+    ]  # fmt: skip
+    write_log(tmp_path, cast, kind="feedback")
+    assert look(tmp_path)["feedback"] == {"answers": 4, "accuracy": 0.5}
+
+
+def test_numbers_drift_too_and_have_no_confidence() -> None:
+    from llm_assets.operation.profile import Answers, make_profile
+
+    numbers = [str(n / 10) for n in range(100)]
+    profile = make_profile(texts(200, 1), Answers(numbers, [None] * 100), numbers, "regression", [50], 0.05)
+    assert profile.calibration is None and set(profile.thresholds) == {f.name for f in features.FEATURES} - {"confidence"}
+
+
+def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(ValidationError, match="minimum is 200: at most window, which is 100"):
+        DriftConfig(window=100, minimum=200)
+    with pytest.raises(ValidationError, match=r"false_alarms is 0\.001"):
+        DriftConfig(false_alarms=0.001)
+    assert DriftConfig().sizes == [100, 200, 400, 500] and DriftConfig(minimum=500).sizes == [500]

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from llm_assets.operation import log
+from llm_assets_tests.operation.traffic import NOON, line, write_log
+
+
+def test_newest_first_across_days_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "BLOCK", 100)  # shorter than a line
+    entries = [line(n, f"第{n}条", at=NOON + timedelta(hours=5 * n)) for n in range(6)]
+    assert len(write_log(tmp_path, entries)) == 2
+    assert [request.id for request in log.newest_requests(tmp_path, "tiny")] == [entry["id"] for entry in reversed(entries)]
+    since = log.requests_since(tmp_path, "tiny", NOON + timedelta(hours=10))
+    assert [request.id for request in since] == [entry["id"] for entry in entries[2:]]
+    assert list(log.newest_requests(tmp_path, "other")) == []
+
+
+def test_what_is_no_request_is_none_and_stops_nothing(tmp_path: Path) -> None:
+    (path,) = write_log(tmp_path, [line(1, "好"), line(2, "坏")])
+    whole = path.read_text(encoding="utf-8").splitlines()
+    odd = ['{"id": "cut off', "[]", '{"id": 1}', whole[0].replace('"labels": ["positive"]', '"labels": []'), whole[0].replace("+00:00", "")]
+    path.write_text("\n".join([whole[0], *odd, whole[1]]) + "\n", encoding="utf-8")
+    found = list(log.requests(path))
+    assert [request and request.id for request in found] == ["classify-0001", None, None, None, None, None, "classify-0002"]
+    assert [request.id for request in log.newest_requests(tmp_path, "tiny")] == ["classify-0002", "classify-0001"]
+
+
+def test_the_certainty_of_an_answer(tmp_path: Path) -> None:
+    def certainty(*probs: float) -> float | None:
+        (path,) = write_log(tmp_path / str(probs), [line(1, "好", probs=[list(probs)])])
+        request = next(log.requests(path))
+        assert request is not None
+        return request.texts[0].certainty
+
+    assert certainty(0.2, 0.8) == 0.8
+    assert certainty(0.9, 0.6, 0.2) == 0.6  # several labels
+    assert certainty(3.5) is None  # a number
