@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
+from llm_assets.terminal import audit_commands
 from llm_assets.terminal.settings import UsageError, known_links, overrides, sections, spec_of, store_of
 
 if TYPE_CHECKING:
     from llm_assets.components.llm_chain.spec import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
+
+audit_commands.register(app)
 
 Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
 Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
@@ -244,6 +247,8 @@ def main() -> None:
 
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.audit.documents import UnknownRuleError
+    from llm_assets.audit.ids import UnknownIdError
+    from llm_assets.audit.provenance import CycleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.serving.client import GatewayRefusedError
@@ -254,8 +259,9 @@ def main() -> None:
     from llm_assets.store.verdict import RefusedError
 
     expected = (
-        ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError,
-        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
+        ArtifactError, ComponentTreeException, CycleError, Failure, GatewayRefusedError, GatewayRunningError,
+        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownIdError,
+        UnknownRuleError, UsageError,
     )  # fmt: skip
     try:
         app()

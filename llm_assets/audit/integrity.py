@@ -39,5 +39,5 @@ def quarantine(store: Store, damage: Damage) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with store.lock(damage.fingerprint):
         store.filesystem.get(f"{store.root}/{damage.link}/{damage.fingerprint}/", str(target), recursive=True)
-        store.remove(damage.link, damage.fingerprint)
+        store.remove(damage.link, damage.fingerprint, f"damaged, moved to {target.relative_to(store.home)}: {damage.reason}")
     return target

@@ -19,9 +19,11 @@ from fsspec.implementations.local import LocalFileSystem
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import DiskFullError, flush_directory, flush_file, sha256_file, write_atomic
 from llm_assets.store.fingerprint import Recipe, digest
-from llm_assets.store.journal import Journal
+from llm_assets.store.journal import Journal, now
 from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
 from llm_assets.store.verdict import VERDICT_PAGES, VERDICTS, RefusedError, Verdict, failed
+
+REMOVED = "removed.json"  # what stays of an artifact that was removed on purpose
 
 
 class Store:
@@ -50,7 +52,7 @@ class Store:
 
         What the cache holds of a remote artifact is taken by its size; ``refetch`` fetches every file again.
         """
-        manifest = self._manifest(link, fingerprint)
+        manifest = self.read_manifest(link, fingerprint)
         if manifest is None:
             return None
         directory = Path(self._place(link, fingerprint)) if self.is_local else self._copy_to_cache(manifest, refetch)
@@ -71,6 +73,13 @@ class Store:
             _, name, fingerprint, _ = str(path).rsplit("/", 3)
             yield name, fingerprint
 
+    def removed(self, link: str = "*") -> Iterator[tuple[str, str]]:
+        """Link and fingerprint of every artifact that was removed on purpose, whose manifest is kept in ``removed.json``."""
+        for path in sorted(self.filesystem.glob(f"{self.root}/{link}/*/{REMOVED}")):
+            _, name, fingerprint, _ = str(path).rsplit("/", 3)
+            if not self.filesystem.exists(f"{self._place(name, fingerprint)}/{MANIFEST}"):  # else it was made again since
+                yield name, fingerprint
+
     def manifests(self, link: str = "*") -> Iterator[Manifest]:
         """The manifest of every committed artifact, of one link or of all.
 
@@ -78,11 +87,19 @@ class Store:
         """
         for name, fingerprint in self.names(link):
             try:
-                manifest = self._manifest(name, fingerprint)
+                manifest = self.read_manifest(name, fingerprint)
             except ArtifactError:
                 continue
             if manifest is not None:
                 yield manifest
+
+    def read_manifest(self, link: str, fingerprint: str) -> Manifest | None:
+        """The manifest of a committed artifact, or None. Raises ``ArtifactError`` for one that cannot be read."""
+        place = f"{self._place(link, fingerprint)}/{MANIFEST}"
+        try:
+            return Manifest.read(self.filesystem.cat_file(place), place)
+        except FileNotFoundError:
+            return None
 
     def newest(self, link: str) -> Manifest | None:
         """The manifest last committed for a link, whichever chain made it."""
@@ -196,14 +213,24 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_suffix(".lock"))
 
-    def remove(self, link: str, fingerprint: str) -> None:
-        """Delete an artifact, its manifest first, so that a half-deleted one is never found."""
+    def remove(self, link: str, fingerprint: str, reason: str | None = None) -> None:
+        """Delete an artifact, its manifest first, so that a half-deleted one is never found.
+
+        With a ``reason`` a record stays in its place, ``removed.json``: when, why, and the manifest (null where that cannot be read).
+        """
         place = self._place(link, fingerprint)
+        try:
+            manifest = self.read_manifest(link, fingerprint)
+        except ArtifactError:
+            manifest = None
         with self._root_lock(link):
             if self.filesystem.exists(f"{place}/{MANIFEST}"):
                 self.filesystem.rm_file(f"{place}/{MANIFEST}")
             if self.filesystem.exists(place):
                 self.filesystem.rm(place, recursive=True)
+            if reason is not None:
+                kept = manifest.model_dump(mode="json") if manifest else None
+                self.write_sidecar(link, fingerprint, REMOVED, {"at": now(), "reason": reason, "manifest": kept})
         shutil.rmtree(self._cached(link, fingerprint), ignore_errors=True)
 
     def _place(self, link: str, fingerprint: str) -> str:
@@ -211,13 +238,6 @@ class Store:
 
     def _cached(self, link: str, fingerprint: str) -> Path:
         return self.cache / link / fingerprint
-
-    def _manifest(self, link: str, fingerprint: str) -> Manifest | None:
-        place = f"{self._place(link, fingerprint)}/{MANIFEST}"
-        try:
-            return Manifest.read(self.filesystem.cat_file(place), place)
-        except FileNotFoundError:
-            return None
 
     def _root_lock(self, link: str) -> AbstractContextManager[object]:
         """Held while a link's folder in a local root changes, by whichever home; a remote root has none."""
@@ -247,11 +267,11 @@ class Store:
     def _upload(self, directory: Path, manifest: Manifest, content: str) -> bool:
         place = self._place(manifest.link, manifest.fingerprint)
         for name in manifest.files:
-            if self._manifest(manifest.link, manifest.fingerprint):
+            if self.read_manifest(manifest.link, manifest.fingerprint):
                 return False
             self.filesystem.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
             self.filesystem.put_file(str(directory / name), f"{place}/{name}")
-        if self._manifest(manifest.link, manifest.fingerprint):
+        if self.read_manifest(manifest.link, manifest.fingerprint):
             return False
         self.filesystem.pipe_file(f"{place}/{MANIFEST}", content.encode())
         return True

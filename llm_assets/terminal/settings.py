@@ -36,6 +36,16 @@ def store_of(spec: Settings) -> Store:
     return Store(data_root(), spec.store or None)
 
 
+def stores() -> list[Store]:
+    """Every store there is: the data root's own, and each other root that a chain names."""
+    from llm_assets.definitions import chains
+    from llm_assets.store.store import Store
+
+    home = prepare_environment()
+    by_root = {store.root: store for store in [Store(home), *(store_of(spec) for spec in chains().values())]}
+    return list(by_root.values())
+
+
 def known_links(names: list[str]) -> list[str]:
     """The names as they are. Raises ``UsageError`` with the links there are for one that is none."""
     from llm_assets.links.chain import LINKS

@@ -1,0 +1,68 @@
+"""The commands of an audit: who made what from what, what became of a document, and whether the records are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llm_assets.terminal.settings import stores
+
+if TYPE_CHECKING:
+    from llm_assets.audit.index import Index
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `llm-assets`."""
+    for command in (lineage,):
+        app.command()(command)
+
+
+@contextmanager
+def indexes() -> Iterator[list[Index]]:
+    """The index of every store that a chain uses, brought up to date."""
+    from llm_assets.audit.index import Index
+
+    opened = [Index(store) for store in stores()]
+    try:
+        for index in opened:
+            index.refresh()
+        yield opened
+    finally:
+        for index in opened:
+            index.close()
+
+
+def lineage(
+    wanted: Annotated[str, typer.Argument(metavar="ID", help="An answer's id, a release, a run, or an artifact's fingerprint or its beginning.")],
+    as_json: Json = False,
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the graph as a picture.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one page on which each node opens.")] = None,
+) -> None:
+    """Show all that an answer, a release or an artifact stands on, down to the sources; exits 1 where it cannot be followed."""
+    from rich.console import Console
+
+    from llm_assets.audit.ids import find
+    from llm_assets.audit.page import lineage_page, lineage_svg
+    from llm_assets.audit.provenance import trace_back
+    from llm_assets.store.files import write_atomic
+    from llm_assets.terminal.lineage import lineage_tree
+
+    with indexes() as known:
+        found = trace_back(find(known, wanted), wanted)
+    for path, draw in ((svg, lineage_svg), (html, lineage_page)):
+        if path is not None:
+            write_atomic(path, draw(found))
+            typer.echo(f"wrote {path}", err=True)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+    else:
+        Console().print(lineage_tree(found))
+    if found.breaks:
+        raise typer.Exit(1)
