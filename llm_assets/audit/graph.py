@@ -51,7 +51,7 @@ def _layers(boxes: Mapping[str, Box], edges: Sequence[Edge]) -> tuple[list[list[
     depth: dict[str, int] = {}
     for one in boxes:
         depth[one] = 1 + max((depth[used] for used, made in edges if made == one), default=-1)
-    for one in reversed(boxes):  # what only a deep node uses stands just above it
+    for one in reversed(list(boxes)):  # what only a deep node uses stands just above it
         below = [depth[made] for used, made in edges if used == one]
         if below and not any(made == one for _, made in edges):
             depth[one] = min(below) - 1

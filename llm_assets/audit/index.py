@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ create table inputs (
     link text, fingerprint text, name text, input_link text, input_fingerprint text, data_version text,
     primary key (link, fingerprint, name)) without rowid;
 create index by_input on inputs (input_link, input_fingerprint);
+create index by_content on inputs (input_link, data_version);
 create table acts (
     chain text, act text, at text, run text, trial integer, passed integer, model text, entry text, primary key (chain, act, at)) without rowid;
 create index by_model on acts (act, model);
@@ -191,12 +193,14 @@ class Index:
         return {key: ((link, fingerprint), version) for key, link, fingerprint, version in rows}
 
     def descendants(self, roots: Iterable[Name]) -> dict[Name, Name]:
-        """All that was made from ``roots``, however deep, each with the one of its inputs by which it was reached first."""
+        """All that was made from ``roots``, or from what has the same content, each with the one by which it was reached first."""
+        query = "select link, fingerprint from inputs where input_link = ? and (input_fingerprint = ? or data_version = ?)"
         found: dict[Name, Name] = {}
-        waiting = list(roots)
+        waiting = deque(roots)
         while waiting:
-            parent = waiting.pop(0)
-            for name in self._rows("select link, fingerprint from inputs where input_link = ? and input_fingerprint = ?", parent):
+            parent = waiting.popleft()
+            known = self.artifact(parent)
+            for name in self._rows(query, (*parent, known.data_version if known else None)):
                 if name not in found:
                     found[name] = parent
                     waiting.append(name)
@@ -231,7 +235,7 @@ class Index:
 
     def _releases(self, where: str, values: tuple[Any, ...]) -> Iterator[Release]:
         rows = self._rows(f"select release, chain, number, at, run, model, record from releases {where}", values)
-        return (Release(*row, record=json.loads(record)) for *row, record in rows)
+        return (Release(name, chain, number, at, run, model, json.loads(record)) for name, chain, number, at, run, model, record in rows)
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         return self._database.execute(query, values).fetchall()

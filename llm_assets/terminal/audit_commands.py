@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.terminal.settings import stores
+from llm_assets.terminal.settings import UsageError, stores
 
 if TYPE_CHECKING:
     from llm_assets.audit.index import Index
@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (lineage,):
+    for command in (lineage, trace):
         app.command()(command)
 
 
@@ -66,3 +66,35 @@ def lineage(
         Console().print(lineage_tree(found))
     if found.breaks:
         raise typer.Exit(1)
+
+
+def trace(
+    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="A document's id or its beginning.")] = "",
+    text: Annotated[str, typer.Option("--text", metavar="T", help="Trace the document with this text, else up to five that hold it.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show where a document came from, what became of it, and every model and release that learned from it. Texts are shown masked."""
+    from rich.console import Console
+
+    from llm_assets.audit.places import Places
+    from llm_assets.audit.trace import UnknownDocumentError, find_documents
+    from llm_assets.audit.trace import trace as trace_document
+    from llm_assets.terminal.trace import trace_tree
+
+    if bool(document) == bool(text):
+        raise UsageError("name a document by its DOC_ID or by --text, one of the two")
+    found, unknown = [], []
+    with indexes() as known:
+        places = Places(known[0].store.home)
+        for index in known:
+            try:
+                found += [trace_document(index, places, one) for one in find_documents(index, places, document, text)]
+            except UnknownDocumentError as error:
+                unknown.append(str(error))
+    if not found:
+        raise UsageError("; ".join(unknown))
+    if as_json:
+        typer.echo(json.dumps([one.as_json() for one in found], ensure_ascii=False, indent=2))
+    else:
+        for one in found:
+            Console().print(trace_tree(one))
