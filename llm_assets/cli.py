@@ -206,28 +206,6 @@ def gc(
 
 
 @app.command()
-def verify(discard: Annotated[bool, typer.Option("--discard", help="Move damaged artifacts out of the store, to data/quarantine/.")] = False) -> None:
-    """Compare every artifact's files with the hashes in its manifest; exits 1 when one is damaged."""
-    from llm_assets.audit.integrity import damaged_artifacts, quarantine
-    from llm_assets.definitions import chains
-
-    prepare_environment()
-    found = 0
-    for root in {spec.store for spec in chains().values()}:
-        from llm_assets.store.store import Store
-
-        store = Store(data_root(), root or None)
-        for damage in damaged_artifacts(store):
-            found += 1
-            typer.secho(f"damaged: {damage.reason}", err=True, fg="red")
-            if discard:
-                typer.echo(f"moved to {quarantine(store, damage)}")
-    typer.echo(f"{found} damaged artifacts" if found else "every artifact has the bytes its manifest records")
-    if found and not discard:
-        raise typer.Exit(1)
-
-
-@app.command()
 def doctor() -> None:
     """Check what a run needs: versions, processors, memory, disk, ports, and that the chains' YAML files load."""
     from llm_assets.terminal.doctor import examine

@@ -219,6 +219,10 @@ class Index:
         found = [release for model in models for release in self._releases("where model = ?", (model,))]
         return sorted(found, key=lambda release: release.at)
 
+    def has_act(self, chain: str, act: str, at: str) -> bool:
+        """Whether the journal of an act has an entry of that time."""
+        return bool(self._rows("select 1 from acts where chain = ? and act = ? and at = ?", (chain, act, at)))
+
     def judged(self, chain: str, model: str, before: str) -> dict[str, Any] | None:
         """The newest scorecard entry of a chain on a quantized model up to a time: what the release's gates said."""
         query = "select entry from acts where act = 'scorecard' and model = ? and chain = ? and at <= ? order by at desc limit 1"

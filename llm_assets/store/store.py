@@ -20,6 +20,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import DiskFullError, flush_directory, flush_file, sha256_file, write_atomic
 from llm_assets.store.fingerprint import Recipe, digest
 from llm_assets.store.journal import Journal, now
+from llm_assets.store.ledger import Ledger, sha256
 from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
 from llm_assets.store.verdict import VERDICT_PAGES, VERDICTS, RefusedError, Verdict, failed
 
@@ -43,6 +44,7 @@ class Store:
         self.home = home
         self.filesystem, self.root = fsspec.core.url_to_fs(root or str(home / "artifacts"), use_listings_cache=False)
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self.ledger = Ledger(home)
         self.cache = home / "cache" / digest(self.filesystem.unstrip_protocol(self.root))[:12]
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -101,6 +103,20 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def manifest_hash(self, link: str, fingerprint: str) -> str | None:
+        """The SHA-256 of a manifest's bytes, whether it can be read or not; None where there is none."""
+        return self._hash(link, fingerprint, MANIFEST)
+
+    def verdicts_hash(self, link: str, fingerprint: str) -> str | None:
+        """The SHA-256 of an artifact's verdicts as they stand."""
+        return self._hash(link, fingerprint, VERDICTS)
+
+    def _hash(self, link: str, fingerprint: str, name: str) -> str | None:
+        try:
+            return sha256(self.filesystem.cat_file(f"{self._place(link, fingerprint)}/{name}"))
+        except FileNotFoundError:
+            return None
+
     def newest(self, link: str) -> Manifest | None:
         """The manifest last committed for a link, whichever chain made it."""
         return max(self.manifests(link), key=lambda manifest: manifest.started, default=None)
@@ -121,6 +137,7 @@ class Store:
             if verdict.page is not None:
                 self._write_beside(artifact.link, artifact.fingerprint, f"{VERDICT_PAGES}/{verdict.check}.html", verdict.page)
         self.write_sidecar(artifact.link, artifact.fingerprint, VERDICTS, [verdict.model_dump(mode="json") for verdict in verdicts])
+        self.ledger.append("judged", artifact.link, artifact.fingerprint, verdicts=self.verdicts_hash(artifact.link, artifact.fingerprint) or "")
 
     def refuse_failed(self, artifact: Artifact) -> None:
         """Raise ``RefusedError`` unless every blocking check of the artifact ran and passed."""
@@ -176,6 +193,8 @@ class Store:
                 scratch.mkdir(exist_ok=True)
                 write_atomic(work / "recipe.json", json.dumps(asdict(recipe), ensure_ascii=False, indent=2))
                 is_first = self._commit(directory, build(directory, scratch))
+                if is_first:
+                    self.ledger.append("made", recipe.link, fingerprint, manifest=self.manifest_hash(recipe.link, fingerprint) or "")
             except OSError as error:
                 if error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
                     raise DiskFullError(work) from error
@@ -231,6 +250,7 @@ class Store:
             if reason is not None:
                 kept = manifest.model_dump(mode="json") if manifest else None
                 self.write_sidecar(link, fingerprint, REMOVED, {"at": now(), "reason": reason, "manifest": kept})
+        self.ledger.append("removed", link, fingerprint)
         shutil.rmtree(self._cached(link, fingerprint), ignore_errors=True)
 
     def _place(self, link: str, fingerprint: str) -> str:

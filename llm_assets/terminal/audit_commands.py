@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.terminal.settings import UsageError, stores
+from llm_assets.terminal.settings import UsageError, stores, trackers
 
 if TYPE_CHECKING:
     from llm_assets.audit.index import Index
@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (lineage, trace):
+    for command in (lineage, trace, verify):
         app.command()(command)
 
 
@@ -98,3 +98,45 @@ def trace(
     else:
         for one in found:
             Console().print(trace_tree(one))
+
+
+def verify(
+    wanted: Annotated[str, typer.Argument(metavar="[RELEASE]", help="Only what a release (or another id) stands on; default: everything.")] = "",
+    discard: Annotated[bool, typer.Option("--discard", help="Move damaged artifacts out of the store, to data/quarantine/.")] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the ledger with your Ed25519 key; one is made where you have none.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold every file, manifest, journal and the ledger against each other, Dagster, MLflow and git; exits 1 when anything is damaged."""
+    from dataclasses import asdict
+
+    import dagster as dg
+
+    from llm_assets.audit.ids import find
+    from llm_assets.audit.integrity import quarantine
+    from llm_assets.audit.provenance import in_order
+    from llm_assets.audit.signature import sign as sign_ledger
+    from llm_assets.audit.verify import verify_all
+
+    with indexes() as known, dg.DagsterInstance.get() as instance:
+        found = find(known, wanted) if wanted else None
+        report = verify_all(known, instance, trackers(), in_order(found.index, found.roots) if found else None)
+        damages = report.damages
+        spoiled = {(damage.link, damage.fingerprint): damage for damage in damages if damage.is_spoiled}
+        if as_json:
+            value = {"artifacts": report.artifacts, "damages": [asdict(damage) for damage in damages], "notes": report.notes}
+            typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+        for damage in () if as_json else damages:
+            typer.secho(f"{damage.kind}: {damage.reason}", err=True, fg="red")
+        for note in () if as_json else report.notes:
+            typer.secho(f"note: {note}", err=True, fg="yellow")
+        for name, damage in spoiled.items() if discard else ():
+            store = next(index.store for index in known if index.artifact(name))
+            typer.echo(f"moved to {quarantine(store, damage)}", err=as_json)
+        left = [damage for damage in damages if not (discard and (damage.link, damage.fingerprint) in spoiled)]
+        if sign and not left:
+            typer.echo(f"signed with key {sign_ledger(known[0].store.ledger)}", err=as_json)
+    if not as_json:
+        whole = f"{report.artifacts} artifacts are what every record says"
+        typer.echo(f"{len(damages)} damages in {report.artifacts} artifacts" if damages else whole)
+    if left:
+        raise typer.Exit(1)
