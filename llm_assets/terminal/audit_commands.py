@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (lineage, trace, verify):
+    for command in (lineage, trace, diff, verify):
         app.command()(command)
 
 
@@ -98,6 +98,26 @@ def trace(
     else:
         for one in found:
             Console().print(trace_tree(one))
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A release, a run or an artifact.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    as_json: Json = False,
+) -> None:
+    """Show what changed from A to B: sources, rules, rows, config, code, figures with intervals, and answers on the same test documents."""
+    from rich.console import Console
+
+    from llm_assets.audit.diff import diff as compare
+    from llm_assets.audit.ids import find
+    from llm_assets.audit.provenance import trace_back
+    from llm_assets.terminal.diff import diff_tree
+
+    with indexes() as known:
+        sides = [find(known, wanted) for wanted in (before, after)]
+        first, second = ((side.index, trace_back(side, wanted)) for side, wanted in zip(sides, (before, after), strict=True))
+        found = compare(first, second)
+    typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2)) if as_json else Console().print(diff_tree(found))
 
 
 def verify(

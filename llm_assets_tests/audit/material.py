@@ -19,7 +19,7 @@ from llm_assets.corpus.documents import doc_id, reject_schema
 from llm_assets.evaluation import predictions
 from llm_assets.links.chain import LINKS
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.fingerprint import Recipe
+from llm_assets.store.fingerprint import Recipe, digest
 from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import documents, run
@@ -35,7 +35,9 @@ SOURCE = {"name": "test", "kind": "pypi", "license": "MIT", "package": "p", "ver
 
 def commit(store: Store, link: str, files: Mapping[str, Any], *inputs: Artifact, config: Mapping[str, Any] | None = None, **changes: Any) -> Artifact:
     """An artifact with these files: tables as Parquet, bytes as they are, the rest as JSON; ``changes`` go into its manifest."""
-    recipe = Recipe(link, LINKS[link].version, dict(config or {}), {artifact.link: artifact.data_version for artifact in inputs}, seed=17)
+    seen = {"sources": digest([str(content) for content in files.values()])} if link == "raw_corpus" else {}
+    versions = {artifact.link: artifact.data_version for artifact in inputs}
+    recipe = Recipe(link, LINKS[link].version, dict(config or {}), versions, seed=17, observed=seen)
 
     def build(directory: Path, scratch: Path) -> Manifest:
         for name, content in files.items():
