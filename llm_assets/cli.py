@@ -223,6 +223,8 @@ def main() -> None:
     from dagster import Failure
     from dagster.components.core.component_tree import ComponentTreeException
 
+    from llm_assets.audit.bom import BomError
+    from llm_assets.audit.card import CardError
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.audit.documents import UnknownRuleError
     from llm_assets.audit.ids import UnknownIdError
@@ -237,7 +239,7 @@ def main() -> None:
     from llm_assets.store.verdict import RefusedError
 
     expected = (
-        ArtifactError, ComponentTreeException, CycleError, Failure, GatewayRefusedError, GatewayRunningError,
+        ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError, GatewayRunningError,
         NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownIdError,
         UnknownRuleError, UsageError,
     )  # fmt: skip

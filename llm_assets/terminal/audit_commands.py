@@ -14,13 +14,17 @@ from llm_assets.terminal.settings import UsageError, stores, trackers
 
 if TYPE_CHECKING:
     from llm_assets.audit.index import Index
+    from llm_assets.audit.provenance import Lineage
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+Release = Annotated[str, typer.Argument(metavar="RELEASE", help="A release, such as reviews-1.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to a file; default: print.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (lineage, trace, diff, verify):
+    for command in (lineage, trace, diff, verify, bom, card):
         app.command()(command)
 
 
@@ -160,3 +164,35 @@ def verify(
         typer.echo(f"{len(damages)} damages in {report.artifacts} artifacts" if damages else whole)
     if left:
         raise typer.Exit(1)
+
+
+def bom(release: Release, out: Out = None) -> None:
+    """Write the bill of materials of a release: CycloneDX (ML-BOM), validated against its schema."""
+    from llm_assets.audit.bom import bill_of_materials
+
+    _write(json.dumps(bill_of_materials(_lineage(release)), ensure_ascii=False, indent=2) + "\n", out)
+
+
+def card(release: Release, out: Out = None) -> None:
+    """Write the model card of a release: Markdown in Hugging Face's format, with measured limits and a summary of the training content."""
+    from llm_assets.audit.card import model_card
+
+    _write(model_card(_lineage(release)), out)
+
+
+def _lineage(wanted: str) -> Lineage:
+    from llm_assets.audit.ids import find
+    from llm_assets.audit.provenance import trace_back
+
+    with indexes() as known:
+        return trace_back(find(known, wanted), wanted)
+
+
+def _write(content: str, out: Path | None) -> None:
+    from llm_assets.store.files import write_atomic
+
+    if out is None:
+        typer.echo(content, nl=False)
+    else:
+        write_atomic(out, content)
+        typer.echo(f"wrote {out}", err=True)
