@@ -229,6 +229,7 @@ def main() -> None:
     from llm_assets.audit.documents import UnknownRuleError
     from llm_assets.audit.ids import UnknownIdError
     from llm_assets.audit.provenance import CycleError
+    from llm_assets.audit.reproduce import NotReproducibleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.serving.client import GatewayRefusedError
@@ -240,7 +241,7 @@ def main() -> None:
 
     expected = (
         ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError, GatewayRunningError,
-        NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownIdError,
+        NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownIdError,
         UnknownRuleError, UsageError,
     )  # fmt: skip
     try:

@@ -211,7 +211,7 @@ def _figures(before: Lineage, after: Lineage, pairs: Mapping[str, tuple[Node | N
 
 
 def _compared(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Figure]:
-    first, second = _numbers(old), _numbers(new)
+    first, second = numbers(old), numbers(new)
     return [
         Figure(f"{prefix}{name}", first.get(name), second.get(name), old.get(f"{name}_interval"), new.get(f"{name}_interval"))
         for name in dict.fromkeys([*first, *second])
@@ -219,7 +219,8 @@ def _compared(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> li
     ]
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of what was made, by dotted name; those of how the machine did are left out, and ends of intervals."""
     plain = {key: value for key, value in values.items() if not key.endswith("_interval")}
     return {
         key: value

@@ -223,6 +223,11 @@ class Index:
         """Whether the journal of an act has an entry of that time."""
         return bool(self._rows("select 1 from acts where chain = ? and act = ? and at = ?", (chain, act, at)))
 
+    def newest_act(self, act: str) -> dict[str, Any] | None:
+        """The newest entry of an act, of whichever chain."""
+        found = self._rows("select entry from acts where act = ? and passed order by at desc limit 1", (act,))
+        return dict(json.loads(found[0][0])) if found else None
+
     def judged(self, chain: str, model: str, before: str) -> dict[str, Any] | None:
         """The newest scorecard entry of a chain on a quantized model up to a time: what the release's gates said."""
         query = "select entry from acts where act = 'scorecard' and model = ? and chain = ? and at <= ? order by at desc limit 1"

@@ -24,7 +24,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write t
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (lineage, trace, diff, verify, bom, card):
+    for command in (lineage, trace, diff, verify, reproduce, bom, card):
         app.command()(command)
 
 
@@ -163,6 +163,32 @@ def verify(
         whole = f"{report.artifacts} artifacts are what every record says"
         typer.echo(f"{len(damages)} damages in {report.artifacts} artifacts" if damages else whole)
     if left:
+        raise typer.Exit(1)
+
+
+def reproduce(
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact's fingerprint or its beginning, or link/fingerprint.")],
+    tolerance: Annotated[float, typer.Option(min=0, help="What figures of a trained link may differ by, as a share.")] = 0.01,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Make it in this new folder and keep it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an artifact again from its recipe in a clean folder and compare: bytes of data, figures of what was trained; exits 1 where they differ."""
+    import tempfile
+
+    from llm_assets.audit.ids import find
+    from llm_assets.audit.reproduce import reproduce as make_again
+    from llm_assets.audit.reproduce import summary
+    from llm_assets.training.launch import launch
+
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise UsageError(f"{keep} is not empty: name a new folder")
+    with indexes() as known, tempfile.TemporaryDirectory(prefix="llm-assets-") as scratch:
+        found = find(known, artifact)
+        if found.kind != "artifact":
+            raise UsageError(f"{artifact} is a {found.kind}: name one of its artifacts, which `llm-assets lineage {artifact}` lists")
+        outcome, _ = make_again(found.index, found.roots[0], (keep or Path(scratch)).resolve(), launch, tolerance)
+    typer.echo(json.dumps(outcome.as_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(summary(outcome)))
+    if not outcome.equal:
         raise typer.Exit(1)
 
 
