@@ -50,12 +50,8 @@ def find(indexes: Sequence[Index], wanted: str) -> Found:
 
     Raises ``UnknownIdError`` naming near ids, or the candidates where several begin so.
     """
-    answer = find_answer(indexes[0].store.home, wanted)
-    if release := _release(indexes, answer.release if answer else wanted):
-        index, found = release
-        return Found(index, "answer" if answer else "release", (("quantized_model", found.model),), found, answer)
-    if answer:
-        raise UnknownIdError(f"answer {answer.id} names release {answer.release}, which no release journal records: run `llm-assets verify`")
+    if release := _release(indexes, wanted):
+        return Found(release[0], "release", (("quantized_model", release[1].model),), release[1])
     link, _, prefix = wanted.rpartition("/")
     rows = [(index, row) for index in indexes for row in index.starting_with(prefix) if len(prefix) >= SHORTEST and link in ("", row.link)]
     distinct = {row.name: (index, row) for index, row in reversed(rows)}
@@ -67,7 +63,15 @@ def find(indexes: Sequence[Index], wanted: str) -> Found:
     for index in indexes:
         if made := index.of_run(wanted):
             return Found(index, "run", tuple(row.name for row in made))
+    if answer := find_answer(indexes[0].store.home, wanted):  # last: it reads the logs
+        return _answered(indexes, answer)
     raise UnknownIdError(f"nothing here has the id {wanted!r}{_suggestion(indexes, wanted)}")
+
+
+def _answered(indexes: Sequence[Index], answer: Answer) -> Found:
+    if release := _release(indexes, answer.release):
+        return Found(release[0], "answer", (("quantized_model", release[1].model),), release[1], answer)
+    raise UnknownIdError(f"answer {answer.id} names release {answer.release}, which no release journal records: run `llm-assets verify`")
 
 
 def find_answer(home: Path, wanted: str) -> Answer | None:

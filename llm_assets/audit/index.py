@@ -12,7 +12,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ class Row:
     def name(self) -> Name:
         """Link and fingerprint."""
         return self.link, self.fingerprint
+
+
+COLUMNS = tuple(column.name for column in fields(Row))
 
 
 @dataclass(frozen=True)
@@ -192,18 +195,18 @@ class Index:
         rows = self._rows("select name, input_link, input_fingerprint, data_version from inputs where link = ? and fingerprint = ?", name)
         return {key: ((link, fingerprint), version) for key, link, fingerprint, version in rows}
 
-    def descendants(self, roots: Iterable[Name]) -> dict[Name, Name]:
-        """All that was made from ``roots``, or from what has the same content, each with the one by which it was reached first."""
-        query = "select link, fingerprint from inputs where input_link = ? and (input_fingerprint = ? or data_version = ?)"
-        found: dict[Name, Name] = {}
-        waiting = deque(roots)
+    def descendants(self, roots: Iterable[Name]) -> dict[Name, Row]:
+        """All that was made from ``roots``, or from what has the same content, nearest first."""
+        columns = ", ".join(f"artifacts.{column}" for column in COLUMNS)
+        query = f"select {columns} from inputs join artifacts using (link, fingerprint) where input_link = ? and (input_fingerprint = ?"
+        found: dict[Name, Row] = {}
+        waiting = deque((root, known.data_version if (known := self.artifact(root)) else None) for root in roots)
         while waiting:
-            parent = waiting.popleft()
-            known = self.artifact(parent)
-            for name in self._rows(query, (*parent, known.data_version if known else None)):
-                if name not in found:
-                    found[name] = parent
-                    waiting.append(name)
+            parent, version = waiting.popleft()
+            for row in (Row(*values) for values in self._rows(f"{query} or inputs.data_version = ?)", (*parent, version))):
+                if row.name not in found:
+                    found[row.name] = row
+                    waiting.append((row.name, row.data_version))
         return found
 
     def release(self, release: str) -> Release | None:
@@ -239,8 +242,7 @@ class Index:
         return [one for (one,) in self._rows("select fingerprint from artifacts union select release from releases")]
 
     def _artifacts(self, where: str, values: tuple[Any, ...]) -> Iterator[Row]:
-        columns = "link, fingerprint, state, why, data_version, made, dagster_run, mlflow_run, git_commit"
-        return (Row(*row) for row in self._rows(f"select {columns} from artifacts {where}", values))
+        return (Row(*row) for row in self._rows(f"select {', '.join(COLUMNS)} from artifacts {where}", values))
 
     def _releases(self, where: str, values: tuple[Any, ...]) -> Iterator[Release]:
         rows = self._rows(f"select release, chain, number, at, run, model, record from releases {where}", values)

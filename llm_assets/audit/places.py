@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_assets.corpus.documents import DOC_ID_LENGTH
 from llm_assets.store.artifact import Artifact
+from llm_assets.store.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,49 +40,81 @@ PIECE = 100_000  # rows written at once
 DOC_ID = re.compile(rf"[0-9a-f]{{{DOC_ID_LENGTH}}}")
 
 
+class Content(Protocol):
+    """An artifact, or what the index knows of one."""
+
+    @property
+    def link(self) -> str:
+        """The link that made it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def data_version(self) -> str | None:
+        """What its content is known by."""
+        ...
+
+
 class Places:
-    """The databases of a home, at ``<home>/audit/documents/<link>-<data version>.db``: artifacts of equal content share one."""
+    """The databases of a home, at ``<home>/audit/documents/<link>-<data version>.db``: artifacts of equal content share one.
 
-    def __init__(self, home: Path) -> None:
-        self.folder = home / "audit" / "documents"
+    An artifact is opened where its database is made, and where rows are read from it; to learn that it does not hold a
+    document takes neither.
+    """
 
-    def rows(self, artifact: Artifact, table: str, doc_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.folder = store.home / "audit" / "documents"
+
+    def rows(self, content: Content, table: str, doc_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
         """The rows of one of ``TABLES`` that name a document, in the order in which they stand."""
-        numbers = self._numbers(artifact, table, doc_id)
-        return list(_read_rows(artifact, TABLES[artifact.link][table][0], numbers, columns)) if numbers else []
+        numbers = self._numbers(content, table, doc_id)
+        return list(_read_rows(self._artifact(content), TABLES[content.link][table][0], numbers, columns)) if numbers else []
 
-    def holds(self, artifact: Artifact, table: str, doc_id: str) -> bool:
+    def holds(self, content: Content, table: str, doc_id: str) -> bool:
         """Whether a table names a document."""
-        return bool(self._numbers(artifact, table, doc_id))
+        return bool(self._numbers(content, table, doc_id))
 
-    def starting_with(self, artifact: Artifact, table: str, beginning: str, limit: int) -> list[str]:
+    def starting_with(self, content: Content, table: str, beginning: str, limit: int) -> list[str]:
         """The first doc_ids of a table that begin so, in their order."""
         low, high = (bytes.fromhex((beginning + fill * DOC_ID_LENGTH)[:DOC_ID_LENGTH]) for fill in "0f")
         query = f"select distinct doc from {table} where doc between ? and ? order by doc limit ?"
-        with closing(self._open(artifact)) as database:
+        with closing(self._open(content)) as database:
             return [doc.hex() for (doc,) in database.execute(query, (low, high, limit))]
 
-    def _numbers(self, artifact: Artifact, table: str, doc_id: str) -> list[int]:
-        with closing(self._open(artifact)) as database:
+    def _numbers(self, content: Content, table: str, doc_id: str) -> list[int]:
+        with closing(self._open(content)) as database:
             return [row for (row,) in database.execute(f"select row from {table} where doc = ? order by row", (bytes.fromhex(doc_id),))]
 
-    def _open(self, artifact: Artifact) -> sqlite3.Connection:
-        path = self.folder / f"{artifact.link}-{artifact.data_version}.db"
-        if not _is_whole(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-                _write(artifact, Path(scratch) / path.name).replace(path)
+    def _open(self, content: Content) -> sqlite3.Connection:
+        path = self.folder / f"{content.link}-{content.data_version}.db"
+        if (database := _whole(path)) is not None:
+            return database
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            _write(self._artifact(content), Path(scratch) / path.name).replace(path)
         return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
 
+    def _artifact(self, content: Content) -> Artifact:
+        return content if isinstance(content, Artifact) else self.store.open(content.link, content.fingerprint)
 
-def _is_whole(path: Path) -> bool:
+
+def _whole(path: Path) -> sqlite3.Connection | None:
+    """The database, or None where there is none, or one of another version or cut off."""
     if not path.is_file():
-        return False
+        return None
+    database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            return bool(database.execute("pragma user_version").fetchone()[0] == VERSION)
+        if database.execute("pragma user_version").fetchone()[0] == VERSION:
+            return database
     except sqlite3.DatabaseError:
-        return False
+        pass
+    database.close()
+    return None
 
 
 def _write(artifact: Artifact, path: Path) -> Path:

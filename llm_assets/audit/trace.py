@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llm_assets.audit.documents import REJECTED, Corpus, Fate, corpus_of, fate_of, holding, place_of
-from llm_assets.audit.index import Index
+from llm_assets.audit.index import Index, Row
 from llm_assets.audit.lineage import Name
 from llm_assets.audit.places import DOC_ID, TABLES, Places
 from llm_assets.corpus.documents import doc_id as doc_id_of
 from llm_assets.links.chain import LINKS
 from llm_assets.serving.releases import champion, previous
-from llm_assets.store.artifact import Artifact
 
 SHORTEST = 6  # characters of a doc_id that may stand for it
 SHOWN = 40  # characters of a text that its snippet is cut around
@@ -98,18 +97,18 @@ class Trace:
 def trace(index: Index, places: Places, doc_id: str) -> Trace:
     """What became of a document in every raw corpus that holds it. Raises ``UnknownDocumentError``."""
     cleanings: list[Cleaning] = []
-    read: list[Name] = []
-    for raw in _present(index, index.artifacts("raw_corpus")):
+    below: dict[Name, Row] = {}
+    for raw in _present(index.artifacts("raw_corpus")):
         if any(places.holds(raw, table, doc_id) for table in TABLES["raw_corpus"]):
-            read.append((raw.link, raw.fingerprint))
-            cleanings += _cleanings(index, places, raw, doc_id)
-    if not read:
+            made = index.descendants([raw.name])
+            below |= made
+            cleanings += _cleanings(index, places, raw, made.values(), doc_id)
+    if not cleanings:
         raise UnknownDocumentError(_unknown(index, places, doc_id))
-    below = [row for name in index.descendants(read) if (row := index.artifact(name))]
-    standing = {link: list(_present(index, (row for row in below if row.link == link))) for link in ("tokens", "labelled_examples")}
-    blocks = [block for artifact in standing["tokens"] for block in _blocks(places, artifact, doc_id)]
-    examples = [example for artifact in standing["labelled_examples"] for example in _examples(places, artifact, doc_id)]
-    gone = [row for row in below if row.state != "present"]
+    standing = {link: list(_present(row for row in below.values() if row.link == link)) for link in ("tokens", "labelled_examples")}
+    blocks = [block for row in standing["tokens"] for block in _blocks(places, row, doc_id)]
+    examples = [example for row in standing["labelled_examples"] for example in _examples(places, row, doc_id)]
+    gone = [row for row in below.values() if row.state != "present"]
     kept = {cleaning.clean_corpus for cleaning in cleanings if any(fate.state == "kept" for fate in cleaning.fates)}
     taught = {
         "pretraining text": [("tokens", block.tokens) for block in blocks if block.part == "train"] + _made_from(index, gone, "tokens", kept),
@@ -126,12 +125,12 @@ def find_documents(index: Index, places: Places, wanted: str = "", text: str = "
 
     Raises ``UnknownDocumentError`` with what is near.
     """
-    raws = list(_present(index, index.artifacts("raw_corpus")))
+    raws = list(_present(index.artifacts("raw_corpus")))
     if text:
         exact = doc_id_of(text)
         if any(places.holds(raw, "documents", exact) for raw in raws):
             return [exact]
-        found = dict.fromkeys(row["doc_id"] for raw in reversed(raws) for row in _first(holding(raw, text), TRACED))
+        found = dict.fromkeys(row["doc_id"] for raw in reversed(raws) for row in _first(holding(index.store.open(*raw.name), text), TRACED))
         if not found:
             raise UnknownDocumentError(f"no raw corpus holds a document with this text; {len(raws)} were searched")
         return list(found)[:TRACED]
@@ -145,13 +144,12 @@ def find_documents(index: Index, places: Places, wanted: str = "", text: str = "
     return matching
 
 
-def _cleanings(index: Index, places: Places, raw: Artifact, doc_id: str) -> Iterator[Cleaning]:
+def _cleanings(index: Index, places: Places, raw: Row, below: Iterable[Row], doc_id: str) -> Iterator[Cleaning]:
     rows = places.rows(raw, "documents", doc_id)
     lost = [Fate(*place_of(row), "", "dropped", raw.link, row["rule"], row["evidence"]) for row in places.rows(raw, "rejects", doc_id)]
-    below = index.descendants([(raw.link, raw.fingerprint)])
     cleaned = False
-    for clean in _present(index, (row for name in below if name[0] == "clean_corpus" and (row := index.artifact(name)))):
-        corpus = corpus_of(index.store, clean)
+    for clean in _present(row for row in below if row.link == "clean_corpus"):
+        corpus = corpus_of(index.store, index.store.open(*clean.name))
         if corpus.raw_corpus.data_version != raw.data_version:
             continue
         cleaned = True
@@ -183,33 +181,37 @@ def _evaluation(places: Places, corpus: Corpus, doc_id: str) -> dict[str, str] |
     return {"split": "stands for none itself", "cluster": member[0]["cluster"]} if member else None
 
 
-def _blocks(places: Places, tokens: Artifact, doc_id: str) -> Iterator[Blocks]:
-    border = tokens.json("layout.json")["train_blocks"]
-    for row in places.rows(tokens, "documents", doc_id):
+def _blocks(places: Places, tokens: Row, doc_id: str) -> Iterator[Blocks]:
+    if not (rows := places.rows(tokens, "documents", doc_id)):
+        return
+    border = places.store.open(*tokens.name).json("layout.json")["train_blocks"]
+    for row in rows:
         part = "train" if row["block"] < border else "validation"
         yield Blocks(tokens.fingerprint, row["block"], row["block"] + row["blocks"] - 1, row["offset"], row["length"], part)
 
 
-def _examples(places: Places, examples: Artifact, doc_id: str) -> Iterator[Example]:
-    suspects = places.rows(examples, "suspects", doc_id)
+def _examples(places: Places, examples: Row, doc_id: str) -> Iterator[Example]:
     for row in places.rows(examples, "examples", doc_id, ["label"]):
+        suspects = places.rows(examples, "suspects", doc_id)
         yield Example(examples.fingerprint, row["label"], suspects[0]["suggested"] if suspects else None)
 
 
-def _made_from(index: Index, rows: Iterable[Any], link: str, cleans: set[str | None]) -> list[Name]:
+def _made_from(index: Index, rows: Iterable[Row], link: str, cleans: set[str | None]) -> list[Name]:
     """Removed artifacts of a link that were made from clean corpora which kept the document: they held it, too."""
     return [row.name for row in rows if row.link == link and any(one[1] in cleans for one, _ in index.inputs(row.name).values())]
 
 
 def _learners(index: Index, taught: dict[str, list[Name]]) -> list[Learner]:
     through: dict[Name, list[str]] = {}
+    rows: dict[Name, Row] = {}
     for how, roots in taught.items():
-        for name in index.descendants(roots):
+        for name, row in index.descendants(roots).items():
             if name[0] in LINKS and LINKS[name[0]].trained:
+                rows[name] = row
                 through.setdefault(name, []).append(how)
     order = list(LINKS)
-    rows = [(row, how) for name, how in through.items() if (row := index.artifact(name))]
-    return [Learner(*row.name, row.state, how) for row, how in sorted(rows, key=lambda pair: (order.index(pair[0].link), pair[0].made or ""))]
+    ordered = sorted(rows.values(), key=lambda row: (order.index(row.link), row.made or ""))
+    return [Learner(*row.name, row.state, through[row.name]) for row in ordered]
 
 
 def _served(index: Index, models: list[str]) -> list[Served]:
@@ -223,13 +225,13 @@ def _served(index: Index, models: list[str]) -> list[Served]:
     return [Served(one.release, one.chain, one.model, one.at, standing.get(one.release, "earlier")) for one in found]
 
 
-def _present(index: Index, rows: Iterable[Any]) -> Iterator[Artifact]:
+def _present(rows: Iterable[Row]) -> Iterator[Row]:
     """The artifacts that stand, one of each content: what equals another is answered by it."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str | None]] = set()
     for row in rows:
         if row.state == "present" and (row.link, row.data_version) not in seen:
             seen.add((row.link, row.data_version))
-            yield index.store.open(*row.name)
+            yield row
 
 
 def _first(rows: Iterable[Any], limit: int) -> Iterator[Any]:
@@ -242,7 +244,7 @@ def _first(rows: Iterable[Any], limit: int) -> Iterator[Any]:
 
 
 def _unknown(index: Index, places: Places, wanted: str) -> str:
-    raws = list(_present(index, index.artifacts("raw_corpus")))
+    raws = list(_present(index.artifacts("raw_corpus")))
     near: list[str] = []
     for length in range(min(len(wanted), 19), 1, -1):
         near = sorted({one for raw in raws for one in places.starting_with(raw, "documents", wanted[:length], SUGGESTED)})[:SUGGESTED]

@@ -89,8 +89,8 @@ def trace(
         raise UsageError("name a document by its DOC_ID or by --text, one of the two")
     found, unknown = [], []
     with indexes() as known:
-        places = Places(known[0].store.home)
         for index in known:
+            places = Places(index.store)
             try:
                 found += [trace_document(index, places, one) for one in find_documents(index, places, document, text)]
             except UnknownDocumentError as error:

@@ -26,7 +26,7 @@ def made(store: Store) -> dict[str, Artifact]:
 
 def trace_of(index: Index, text: str) -> Trace:
     index.refresh()
-    return trace(index, Places(index.store.home), doc_id(text))
+    return trace(index, Places(index.store), doc_id(text))
 
 
 def test_a_kept_document_with_its_copies_and_what_repeats_it(made: dict[str, Artifact], index: Index) -> None:
@@ -86,16 +86,16 @@ def test_what_learned_from_content_that_stands_twice_is_found_by_either(made: di
 
 def test_removed_tokens_still_lead_to_the_models(made: dict[str, Artifact], store: Store, index: Index) -> None:
     in_training = made["tokens"].table("documents.parquet")["doc_id"].to_pylist()[0]
-    before = trace(_refreshed(index), Places(store.home), in_training).learners
+    before = trace(_refreshed(index), Places(store), in_training).learners
     store.remove("tokens", made["tokens"].fingerprint, "gc")
-    found = trace(_refreshed(index), Places(store.home), in_training)
+    found = trace(_refreshed(index), Places(store), in_training)
     assert [one.fingerprint for one in found.learners] == [one.fingerprint for one in before]
     assert found.unsearched and found.unsearched[0].startswith(f"tokens {made['tokens'].fingerprint}: removed on ")
 
 
 def test_texts_and_beginnings_find_documents(made: dict[str, Artifact], store: Store, index: Index) -> None:
     index.refresh()
-    places = Places(store.home)
+    places = Places(store)
     assert find_documents(index, places, text=KEPT) == [doc_id(KEPT)]
     assert set(find_documents(index, places, text="房间也很干净")) == {doc_id(KEPT), doc_id(REPEATED)}
     assert find_documents(index, places, doc_id(KEPT)[:8]) == [doc_id(KEPT)]
@@ -122,7 +122,7 @@ def test_rows_are_found_in_every_row_group(store: Store) -> None:
     raw = raw_corpus(store, *(f"文本{number}" for number in range(50)))
     table = documents(*(f"文本{number}" for number in range(50)))
     pq.write_table(table, raw.path("documents.parquet"), row_group_size=7)
-    places = Places(store.home)
+    places = Places(store)
     for number in (0, 6, 7, 48, 49):
         (row,) = places.rows(raw, "documents", doc_id(f"文本{number}"), ["text", "line"])
         assert row == {"text": f"文本{number}", "line": number + 1}
