@@ -198,12 +198,13 @@ class Index:
     def descendants(self, roots: Iterable[Name]) -> dict[Name, Row]:
         """All that was made from ``roots``, or from what has the same content, nearest first."""
         columns = ", ".join(f"artifacts.{column}" for column in COLUMNS)
-        query = f"select {columns} from inputs join artifacts using (link, fingerprint) where input_link = ? and (input_fingerprint = ?"
+        query = f"select {columns} from inputs join artifacts using (link, fingerprint) where input_link = ?1 and"
+        either = f"{query} input_fingerprint = ?2 union {query} inputs.data_version = ?3"  # an `or` would look through all of the link
         found: dict[Name, Row] = {}
         waiting = deque((root, known.data_version if (known := self.artifact(root)) else None) for root in roots)
         while waiting:
             parent, version = waiting.popleft()
-            for row in (Row(*values) for values in self._rows(f"{query} or inputs.data_version = ?)", (*parent, version))):
+            for row in (Row(*values) for values in self._rows(either, (*parent, version))):
                 if row.name not in found:
                     found[row.name] = row
                     waiting.append((row.name, row.data_version))
