@@ -14,6 +14,7 @@ from benchmarks.chain import orchestration, reuse
 from benchmarks.distributed import resume, zero
 from benchmarks.films import imdb
 from benchmarks.latency import latency
+from benchmarks.lineage import lineage
 from benchmarks.loading import definitions
 from benchmarks.masking import masking
 from benchmarks.memory import memory
@@ -47,6 +48,7 @@ FUNCTIONS = (
     packing,
     tokenizers,
     masking,
+    lineage,
     memory,
     zero,
     resume,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
+from llm_assets.terminal import audit_commands
 from llm_assets.terminal.settings import UsageError, known_links, overrides, sections, spec_of, store_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Label Studio and back.")
 app.add_typer(annotate, name="annotate")
+audit_commands.register(app)
 
 Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
 Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
@@ -276,28 +278,6 @@ def gc(
 
 
 @app.command()
-def verify(discard: Annotated[bool, typer.Option("--discard", help="Move damaged artifacts out of the store, to data/quarantine/.")] = False) -> None:
-    """Compare every artifact's files with the hashes in its manifest; exits 1 when one is damaged."""
-    from llm_assets.audit.integrity import damaged_artifacts, quarantine
-    from llm_assets.definitions import chains
-
-    prepare_environment()
-    found = 0
-    for root in {spec.store for spec in chains().values()}:
-        from llm_assets.store.store import Store
-
-        store = Store(data_root(), root or None)
-        for damage in damaged_artifacts(store):
-            found += 1
-            typer.secho(f"damaged: {damage.reason}", err=True, fg="red")
-            if discard:
-                typer.echo(f"moved to {quarantine(store, damage)}")
-    typer.echo(f"{found} damaged artifacts" if found else "every artifact has the bytes its manifest records")
-    if found and not discard:
-        raise typer.Exit(1)
-
-
-@app.command()
 def doctor() -> None:
     """Check what a run needs: versions, processors, memory, disk, ports, and that the chains' YAML files load."""
     from llm_assets.terminal.doctor import examine
@@ -325,8 +305,13 @@ def _expected() -> tuple[type[Exception], ...]:
     from dagster import Failure
     from dagster.components.core.component_tree import ComponentTreeException
 
+    from llm_assets.audit.bom import BomError
+    from llm_assets.audit.card import CardError
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.audit.documents import UnknownRuleError
+    from llm_assets.audit.ids import UnknownIdError
+    from llm_assets.audit.provenance import CycleError
+    from llm_assets.audit.reproduce import NotReproducibleError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.operation.annotation import AnnotationError
@@ -339,8 +324,9 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.store.verdict import RefusedError
 
     return (
-        AnnotationError, ArtifactError, ComponentTreeException, Failure, GatewayRefusedError, GatewayRunningError, NothingUsableError,
-        OSError, PortError, RefusedError, ReleaseError, ServiceError, SourceChangedError, SourceError, UnknownRuleError, UsageError,
+        AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError,
+        GatewayRunningError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
+        SourceChangedError, SourceError, UnknownIdError, UnknownRuleError, UsageError,
     )  # fmt: skip
 
 

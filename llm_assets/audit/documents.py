@@ -12,6 +12,7 @@ from llm_assets.corpus import pii
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 
+REJECTED = ["doc_id", "source", "member", "line", "rule", "evidence"]  # columns
 SNIPPET = 30  # characters shown on either side of a hit
 
 
@@ -51,7 +52,11 @@ class Fate:
 
 def current_corpus(chain: str, store: Store) -> Corpus:
     """The corpus a chain stands on now: its clean corpus, and what that was made from. Raises ``NothingUsableError``."""
-    clean = current_artifact(chain, "clean_corpus", store.root)
+    return corpus_of(store, current_artifact(chain, "clean_corpus", store.root))
+
+
+def corpus_of(store: Store, clean: Artifact) -> Corpus:
+    """A clean corpus with what it was made from. Raises ``ArtifactError`` where that is gone."""
     screened = _input(store, clean, "screened_corpus")
     return Corpus(_input(store, screened, "raw_corpus"), screened, _input(store, clean, "evaluation_sets"), clean)
 
@@ -86,8 +91,8 @@ def search(corpus: Corpus, text: str, limit: int, rule: str | None = None) -> li
     """Occurrences in the raw corpus that hold a text, and what became of each; with ``rule`` only those it dropped."""
     fates = []
     ends = _ends(corpus)
-    for row in _holding(corpus.raw_corpus, text):
-        fate = _fate(row, text, ends)
+    for row in holding(corpus.raw_corpus, text):
+        fate = fate_of(row, text, ends)
         if rule is None or fate.rule == rule:
             fates.append(fate)
         if len(fates) >= limit:
@@ -99,7 +104,8 @@ def _input(store: Store, artifact: Artifact, name: str) -> Artifact:
     return store.open(name, artifact.manifest.inputs[name].fingerprint)
 
 
-def _holding(raw: Artifact, text: str) -> Iterator[Mapping[str, Any]]:
+def holding(raw: Artifact, text: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a raw corpus whose text holds another; reads all of it."""
     import pyarrow.compute as pc
 
     for batch in raw.batches("documents.parquet", ["doc_id", "text", "source", "member", "line"]):
@@ -111,26 +117,27 @@ Place = tuple[str, str, str, int]
 
 def _ends(corpus: Corpus) -> dict[Place, tuple[str, str, str]]:
     """By place, the link, rule and evidence that ended a document's way."""
-    columns = ["doc_id", "source", "member", "line", "rule", "evidence"]
     return {
-        _place(row): (artifact.link, row["rule"], row["evidence"])
+        place_of(row): (artifact.link, row["rule"], row["evidence"])
         for artifact in corpus.rejecting[1:]
-        for batch in artifact.batches("rejects.parquet", columns)
+        for batch in artifact.batches("rejects.parquet", REJECTED)
         for row in batch.to_pylist()
     }
 
 
-def _place(row: Mapping[str, Any]) -> Place:
+def place_of(row: Mapping[str, Any]) -> Place:
+    """Where a row of documents or rejects stood: what tells the occurrences of a text apart."""
     return row["doc_id"], row["source"], row["member"], row["line"]
 
 
-def _fate(row: Mapping[str, Any], text: str, ends: Mapping[Place, tuple[str, str, str]]) -> Fate:
+def fate_of(row: Mapping[str, Any], text: str, ends: Mapping[Place, tuple[str, str, str]]) -> Fate:
+    """What became of a row of raw_corpus, shown around a ``text`` that it holds; ``ends`` gives link, rule and evidence by place."""
     hit = row["text"].index(text)
     start, end = max(hit - 4 * SNIPPET, 0), hit + len(text) + 4 * SNIPPET  # masked with more around it than is shown
     parts = (row["text"][start:hit], row["text"][hit : hit + len(text)], row["text"][hit + len(text) : end])
     before, inside, after = (pii.mask(part)[0] for part in parts)
     whole = pii.mask(row["text"][start:end])[0]
     snippet = f"{before[-SNIPPET:]}{inside}{after[:SNIPPET]}" if f"{before}{inside}{after}" == whole else whole[: 2 * SNIPPET]
-    link, rule, evidence = ends.get(_place(row), (None, None, None))
+    link, rule, evidence = ends.get(place_of(row), (None, None, None))
     state = "kept" if rule is None else "evaluation" if rule == "evaluation" else "dropped"
-    return Fate(*_place(row), snippet, state, link, rule, evidence)
+    return Fate(*place_of(row), snippet, state, link, rule, evidence)

@@ -20,6 +20,7 @@ from llm_assets.store.manifest import Manifest
 from llm_assets.store.store import Store
 
 DAY = 86400.0  # seconds
+RETENTION = "llm-assets gc: no release, no chain's settings and no recent run stood on it"
 WATCHED = 3600.0  # seconds; a run under way writes its progress more often, and someone may be following it
 
 
@@ -62,10 +63,10 @@ def find_garbage(store: Store, current: Mapping[str, Mapping[str, str]], keep_da
 
 
 def collect(store: Store, garbage: Garbage) -> None:
-    """Delete what ``find_garbage`` found; each artifact's manifest goes first, and work that a process took up since stays."""
+    """Delete what ``find_garbage`` found; of each artifact a record with its manifest stays, and work that a process took up since stays."""
     for manifest in garbage.artifacts:
         with store.lock(manifest.fingerprint):
-            store.remove(manifest.link, manifest.fingerprint)
+            store.remove(manifest.link, manifest.fingerprint, RETENTION)
     for path in garbage.work:
         if path.suffix == ".lock":
             _under(path, path.unlink)

@@ -270,7 +270,7 @@ LINK = Link(
     config=CleanCorpusConfig,
     inputs=("screened_corpus", "evaluation_sets"),
     stage="corpus",
-    role="data-engineering",
+    role="data_engineer",
     kinds=("python", "parquet"),
     checks=(
         Check("decontaminated", "No document equals, nearly equals or holds one of the evaluation sets", _decontaminated),

@@ -163,7 +163,7 @@ LINK = Link(
     config=EvaluationSetsConfig,
     inputs=("raw_corpus",),
     stage="corpus",
-    role="annotation",
+    role="technical_expert",
     kinds=("python", "parquet"),
     checks=(
         Check("one_document_a_cluster", "No document, text or cluster stands twice in the sets", _sets_disjoint),

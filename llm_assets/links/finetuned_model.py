@@ -258,7 +258,7 @@ LINK = Link(
     config=FinetunedModelConfig,
     inputs=("pretrained_checkpoint", "tokenizer", "labelled_examples", "evaluation_sets", "compute"),
     stage="model",
-    role="model-training",
+    role="data_scientist",
     kinds=("torch", "deepspeed", "huggingface", "scikitlearn"),
     checks=(
         Check("beats_majority", "The classifier beats the best constant answer on the validation split by the stated margin.", _beats_majority),

@@ -277,7 +277,7 @@ LINK = Link(
     config=LabelledExamplesConfig,
     inputs=("clean_corpus", "evaluation_sets"),
     stage="corpus",
-    role="annotation",
+    role="technical_expert",
     kinds=("python", "parquet"),
     checks=(
         Check("balanced", "At least two labels, none with a vanishing share", _balanced),

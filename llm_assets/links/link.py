@@ -119,7 +119,7 @@ class Link:
     config: type[Section]
     inputs: tuple[str, ...]
     stage: Stage
-    role: str  # the team that answers for it
+    role: str  # who answers for it and its checks: one of links.roles
     kinds: tuple[str, ...]
     checks: tuple[Check, ...] = ()
     act: bool = False

@@ -16,6 +16,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import Recipe
 from llm_assets.store.home import cache_root
 from llm_assets.store.journal import now
+from llm_assets.store.ledger import entry_hash
 from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files, library_versions
 from llm_assets.store.progress import Progress, silent
 from llm_assets.store.store import Store
@@ -131,6 +132,7 @@ def act(
                 "record": dict(acted.record),
             }
         )
+    store.ledger.append("acted", link.name, entry["at"], chain=chain, entry=entry_hash(entry))
     return entry, directory
 
 

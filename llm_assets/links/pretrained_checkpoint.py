@@ -229,7 +229,7 @@ LINK = Link(
     config=PretrainedCheckpointConfig,
     inputs=("tokens", "tokenizer", "compute"),
     stage="model",
-    role="model-training",
+    role="data_scientist",
     kinds=("torch", "deepspeed", "huggingface"),
     checks=(
         Check("loss_fell", "The loss fell below its start and below guessing uniformly.", _loss_fell),

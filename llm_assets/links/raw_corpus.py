@@ -205,7 +205,7 @@ LINK = Link(
     config=RawCorpusConfig,
     inputs=(),
     stage="corpus",
-    role="data-engineering",
+    role="data_engineer",
     kinds=("python", "parquet"),
     checks=(
         Check("sources_present", "Every source that must give documents gave some", _sources_present),

@@ -198,7 +198,7 @@ LINK = Link(
     config=ScorecardConfig,
     inputs=("pretrained_checkpoint", "finetuned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
     stage="model",
-    role="evaluation",
+    role="data_scientist",
     kinds=("python",),
     checks=(
         Check("beats_majority", "The finetuned and the quantized model beat the majority baseline by the stated margin.", _beats_majority),

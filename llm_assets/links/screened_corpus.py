@@ -180,7 +180,7 @@ LINK = Link(
     config=ScreenedCorpusConfig,
     inputs=("raw_corpus",),
     stage="corpus",
-    role="data-engineering",
+    role="data_engineer",
     kinds=("python", "parquet"),
     checks=(
         Check("enough_kept", "A sane share of the documents is kept", _enough_kept),

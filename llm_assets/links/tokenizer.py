@@ -191,7 +191,7 @@ LINK = Link(
     config=TokenizerConfig,
     inputs=("clean_corpus",),
     stage="corpus",
-    role="model-training",
+    role="programmer",
     kinds=("python", "huggingface"),
     checks=(
         Check("special_tokens", "Padding, unknown, mask and framing tokens are there and frame a text", _special_tokens),

@@ -271,7 +271,7 @@ LINK = Link(
     config=TokensConfig,
     inputs=("clean_corpus", "tokenizer"),
     stage="corpus",
-    role="model-training",
+    role="programmer",
     kinds=("python", "numpy"),
     checks=(
         Check("layout_holds", "The file has the size its layout states, and every token is in the vocabulary", _layout_holds),

@@ -169,7 +169,7 @@ LINK = Link(
     config=DriftConfig,
     inputs=(),
     stage="service",
-    role="operations",
+    role="operations_engineer",
     kinds=("python", "scikitlearn"),
     checks=(
         Check(

@@ -174,7 +174,7 @@ LINK = Link(
     config=FeedbackBatchConfig,
     inputs=(),
     stage="service",
-    role="annotation",
+    role="technical_expert",
     kinds=("parquet",),
     checks=(Check("no_client_rules", "No client's votes had to be held back.", _no_client_rules, blocking=False),),
     act=True,

@@ -156,7 +156,7 @@ LINK = Link(
     config=TrafficConfig,
     inputs=(),
     stage="service",
-    role="operations",
+    role="operations_engineer",
     kinds=("parquet",),
     checks=(Check("log_readable", "Every line of the day's log is a request, none cut off.", _readable, blocking=False),),
     act=True,

@@ -19,9 +19,12 @@ from fsspec.implementations.local import LocalFileSystem
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import DiskFullError, flush_directory, flush_file, sha256_file, write_atomic
 from llm_assets.store.fingerprint import Recipe, digest
-from llm_assets.store.journal import Journal
+from llm_assets.store.journal import Journal, now
+from llm_assets.store.ledger import Ledger, sha256
 from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
 from llm_assets.store.verdict import VERDICT_PAGES, VERDICTS, RefusedError, Verdict, failed
+
+REMOVED = "removed.json"  # what stays of an artifact that was removed on purpose
 
 
 class Store:
@@ -41,6 +44,7 @@ class Store:
         self.home = home
         self.filesystem, self.root = fsspec.core.url_to_fs(root or str(home / "artifacts"), use_listings_cache=False)
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self.ledger = Ledger(home)
         self.cache = home / "cache" / digest(self.filesystem.unstrip_protocol(self.root))[:12]
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -50,7 +54,7 @@ class Store:
 
         What the cache holds of a remote artifact is taken by its size; ``refetch`` fetches every file again.
         """
-        manifest = self._manifest(link, fingerprint)
+        manifest = self.read_manifest(link, fingerprint)
         if manifest is None:
             return None
         directory = Path(self._place(link, fingerprint)) if self.is_local else self._copy_to_cache(manifest, refetch)
@@ -71,6 +75,13 @@ class Store:
             _, name, fingerprint, _ = str(path).rsplit("/", 3)
             yield name, fingerprint
 
+    def removed(self, link: str = "*") -> Iterator[tuple[str, str]]:
+        """Link and fingerprint of every artifact that was removed on purpose, whose manifest is kept in ``removed.json``."""
+        for path in sorted(self.filesystem.glob(f"{self.root}/{link}/*/{REMOVED}")):
+            _, name, fingerprint, _ = str(path).rsplit("/", 3)
+            if not self.filesystem.exists(f"{self._place(name, fingerprint)}/{MANIFEST}"):  # else it was made again since
+                yield name, fingerprint
+
     def manifests(self, link: str = "*") -> Iterator[Manifest]:
         """The manifest of every committed artifact, of one link or of all.
 
@@ -78,11 +89,33 @@ class Store:
         """
         for name, fingerprint in self.names(link):
             try:
-                manifest = self._manifest(name, fingerprint)
+                manifest = self.read_manifest(name, fingerprint)
             except ArtifactError:
                 continue
             if manifest is not None:
                 yield manifest
+
+    def read_manifest(self, link: str, fingerprint: str) -> Manifest | None:
+        """The manifest of a committed artifact, or None. Raises ``ArtifactError`` for one that cannot be read."""
+        place = f"{self._place(link, fingerprint)}/{MANIFEST}"
+        try:
+            return Manifest.read(self.filesystem.cat_file(place), place)
+        except FileNotFoundError:
+            return None
+
+    def manifest_hash(self, link: str, fingerprint: str) -> str | None:
+        """The SHA-256 of a manifest's bytes, whether it can be read or not; None where there is none."""
+        return self._hash(link, fingerprint, MANIFEST)
+
+    def verdicts_hash(self, link: str, fingerprint: str) -> str | None:
+        """The SHA-256 of an artifact's verdicts as they stand."""
+        return self._hash(link, fingerprint, VERDICTS)
+
+    def _hash(self, link: str, fingerprint: str, name: str) -> str | None:
+        try:
+            return sha256(self.filesystem.cat_file(f"{self._place(link, fingerprint)}/{name}"))
+        except FileNotFoundError:
+            return None
 
     def newest(self, link: str) -> Manifest | None:
         """The manifest last committed for a link, whichever chain made it."""
@@ -104,6 +137,7 @@ class Store:
             if verdict.page is not None:
                 self._write_beside(artifact.link, artifact.fingerprint, f"{VERDICT_PAGES}/{verdict.check}.html", verdict.page)
         self.write_sidecar(artifact.link, artifact.fingerprint, VERDICTS, [verdict.model_dump(mode="json") for verdict in verdicts])
+        self.ledger.append("judged", artifact.link, artifact.fingerprint, verdicts=self.verdicts_hash(artifact.link, artifact.fingerprint) or "")
 
     def refuse_failed(self, artifact: Artifact) -> None:
         """Raise ``RefusedError`` unless every blocking check of the artifact ran and passed."""
@@ -159,6 +193,8 @@ class Store:
                 scratch.mkdir(exist_ok=True)
                 write_atomic(work / "recipe.json", json.dumps(asdict(recipe), ensure_ascii=False, indent=2))
                 is_first = self._commit(directory, build(directory, scratch))
+                if is_first:
+                    self.ledger.append("made", recipe.link, fingerprint, manifest=self.manifest_hash(recipe.link, fingerprint) or "")
             except OSError as error:
                 if error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
                     raise DiskFullError(work) from error
@@ -194,14 +230,25 @@ class Store:
         """The lock under which an act reads its journal, acts and appends; another than the one each append takes."""
         return self.journal(chain, act).turn()
 
-    def remove(self, link: str, fingerprint: str) -> None:
-        """Delete an artifact, its manifest first, so that a half-deleted one is never found."""
+    def remove(self, link: str, fingerprint: str, reason: str | None = None) -> None:
+        """Delete an artifact, its manifest first, so that a half-deleted one is never found.
+
+        With a ``reason`` a record stays in its place, ``removed.json``: when, why, and the manifest (null where that cannot be read).
+        """
         place = self._place(link, fingerprint)
+        try:
+            manifest = self.read_manifest(link, fingerprint)
+        except ArtifactError:
+            manifest = None
         with self._root_lock(link):
             if self.filesystem.exists(f"{place}/{MANIFEST}"):
                 self.filesystem.rm_file(f"{place}/{MANIFEST}")
             if self.filesystem.exists(place):
                 self.filesystem.rm(place, recursive=True)
+            if reason is not None:
+                kept = manifest.model_dump(mode="json") if manifest else None
+                self.write_sidecar(link, fingerprint, REMOVED, {"at": now(), "reason": reason, "manifest": kept})
+        self.ledger.append("removed", link, fingerprint)
         shutil.rmtree(self._cached(link, fingerprint), ignore_errors=True)
 
     def _place(self, link: str, fingerprint: str) -> str:
@@ -209,13 +256,6 @@ class Store:
 
     def _cached(self, link: str, fingerprint: str) -> Path:
         return self.cache / link / fingerprint
-
-    def _manifest(self, link: str, fingerprint: str) -> Manifest | None:
-        place = f"{self._place(link, fingerprint)}/{MANIFEST}"
-        try:
-            return Manifest.read(self.filesystem.cat_file(place), place)
-        except FileNotFoundError:
-            return None
 
     def _root_lock(self, link: str) -> AbstractContextManager[object]:
         """Held while a link's folder in a local root changes, by whichever home; a remote root has none."""
@@ -245,11 +285,11 @@ class Store:
     def _upload(self, directory: Path, manifest: Manifest, content: str) -> bool:
         place = self._place(manifest.link, manifest.fingerprint)
         for name in manifest.files:
-            if self._manifest(manifest.link, manifest.fingerprint):
+            if self.read_manifest(manifest.link, manifest.fingerprint):
                 return False
             self.filesystem.makedirs(f"{place}/{name}".rsplit("/", 1)[0], exist_ok=True)
             self.filesystem.put_file(str(directory / name), f"{place}/{name}")
-        if self._manifest(manifest.link, manifest.fingerprint):
+        if self.read_manifest(manifest.link, manifest.fingerprint):
             return False
         self.filesystem.pipe_file(f"{place}/{MANIFEST}", content.encode())
         return True

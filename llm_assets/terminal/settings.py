@@ -10,6 +10,7 @@ from llm_assets.store.home import data_root, prepare_environment
 if TYPE_CHECKING:
     from llm_assets.components.llm_chain.spec import Settings
     from llm_assets.store.store import Store
+    from llm_assets.tracking.tracker import Tracker
 
 
 class UsageError(ValueError):
@@ -34,6 +35,24 @@ def store_of(spec: Settings) -> Store:
     from llm_assets.store.store import Store
 
     return Store(data_root(), spec.store or None)
+
+
+def stores() -> list[Store]:
+    """Every store there is: the data root's own, and each other root that a chain names."""
+    from llm_assets.definitions import chains
+    from llm_assets.store.store import Store
+
+    home = prepare_environment()
+    by_root = {store.root: store for store in [Store(home), *(store_of(spec) for spec in chains().values())]}
+    return list(by_root.values())
+
+
+def trackers() -> list[Tracker]:
+    """Every MLflow that a chain tells: the data root's own, and each other that a chain names."""
+    from llm_assets.definitions import chains
+    from llm_assets.tracking.tracker import Tracker
+
+    return [Tracker(data_root(), uri or None) for uri in dict.fromkeys(["", *(spec.mlflow for spec in chains().values())])]
 
 
 def known_links(names: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import flatten
 
 REFUSED = re.compile(r"[^\w.\- :/]")  # in a metric's name
+TRACKING = "tracking.json"  # sidecar of a made artifact: its MLflow run
 CURVE = "curve.parquet"  # a trained link's metrics a step, with a column `step`
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 METRIC_BATCH = 1000  # metrics a request, MLflow's limit; one request a metric costs 20 ms
 BATCH = 100  # parameters or inputs a request, MLflow's limit
+PAGE = 1000  # runs a request
 COPY = "model"  # the artifact path of a trained model's copy
 REGISTRY_ALIASES = {"candidate", "champion", "previous"}
 # Unreachable: two retries of five seconds, then the record waits on the disk.
@@ -116,6 +117,18 @@ class Tracker:
         except Exception as error:
             return f"MLflow's registry at {self._place} was not updated ({_reason(error)})"
         return None
+
+    def missing(self, run_ids: Iterable[str]) -> list[str]:
+        """Those of the runs that MLflow does not have, or has deleted. Raises what the client raises when no server answers."""
+        client = self._client()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        known: set[str] = set()
+        token: str | None = None
+        while experiments and token != "":
+            page = client.search_runs(experiments, max_results=PAGE, page_token=token)
+            known |= {run.info.run_id for run in page}
+            token = page.token or ""
+        return [run for run in run_ids if run not in known]
 
     def _source(self, run: str | None, directory: str, fingerprint: str) -> str:
         """Where the registry finds a model: a server takes no path of this machine, only the copy that the model's run holds."""

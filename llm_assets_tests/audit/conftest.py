@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_assets.audit.index import Index
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import Recipe
 from llm_assets.store.manifest import MANIFEST, InputEntry, Manifest
@@ -55,3 +58,36 @@ def aged(path: Path, is_folder: bool = False) -> Path:
     path.mkdir() if is_folder else path.write_text("x")
     os.utime(path, (LONG_AGO, LONG_AGO))
     return path
+
+
+@pytest.fixture
+def index(store: Store) -> Iterator[Index]:
+    opened = Index(store)
+    yield opened
+    opened.close()
+
+
+def release(store: Store, model: Artifact, number: int = 1, chain: str = "reviews", **changes: Any) -> str:
+    """Release ``<chain>-<number>`` of a model, with its scorecard before it."""
+    name = f"{chain}-{number}"
+    verdict = {"check": "beats_majority", "passed": True, "blocking": True, "description": "0.9 of 0.5", "values": {}}
+    store.journal(chain, "scorecard").append({"trial": False, "record": {"quantized_model": model.fingerprint}, "verdicts": [verdict]})
+    files = {file: entry.sha256 for file, entry in model.manifest.files.items()}
+    record = {"release": name, "number": number, "quantized_model": model.fingerprint, "files": files, "approved_by": "auto", "metrics": {}}
+    record["directory"] = str(model.directory.relative_to(store.home))
+    store.journal(chain, "release").append({"trial": False, "run_id": f"run-{number}", "record": {**record, **changes}, "verdicts": []})
+    return name
+
+
+def answer(store: Store, name: str, one: str, day: str = "2026-01-02") -> None:
+    """An answered request in the log of the gateway."""
+    path = store.home / "serving" / "log" / name.rpartition("-")[0] / f"{day}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": one, "at": f"{day}T00:00:00+00:00", "release": name, "texts": [], "labels": ["good"], "probs": [[1.0]]}) + "\n")
+
+
+def rewrite(artifact: Artifact, **changes: Any) -> None:
+    """Edit a manifest by hand."""
+    path = artifact.directory / MANIFEST
+    path.write_text(artifact.manifest.model_copy(update=changes).model_dump_json())

@@ -11,6 +11,7 @@ from llm_assets.components.llm_chain.automation import chain_job, nightly
 from llm_assets.components.llm_chain.component import chain_definitions
 from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.spec import Settings, with_preset
+from llm_assets.links.roles import ROLES
 from llm_assets_tests.components.test_spec import VALUES
 
 
@@ -71,10 +72,22 @@ def test_roles_groups_and_kinds_are_on_every_asset(inbox: Path) -> None:
     graph = chain_definitions(spec()).resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.owners and node.owners[0].startswith("team:"), key
+        assert [owner.removeprefix("team:") in ROLES for owner in node.owners] == [True], key
         assert node.group_name in ("reviews_corpus", "reviews_model", "reviews_service"), key
         assert node.kinds, key
         assert node.description and len(node.description) > 60, key
+
+
+def test_every_check_names_its_role_and_a_chain_may_rename_it(inbox: Path) -> None:
+    graph = chain_definitions(spec(roles={"data_engineer": "corpus-team"})).resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        (owner,) = graph.get(key.asset_key).owners
+        assert graph.get_check_spec(key).metadata == {"role": owner.removeprefix("team:")}
+    owners = {key.path[-1]: graph.get(key).owners for key in graph.get_all_asset_keys()}
+    assert owners["raw_corpus"] == ["team:corpus-team"] and owners["request_log"] == ["team:operations_engineer"]
+    for roles, said in (({"boss": "x"}, "no role boss; there are: product_manager"), ({"programmer": "a b"}, "is no team's name")):
+        with pytest.raises(ValueError, match=said):
+            spec(roles=roles)
 
 
 def test_a_changed_yaml_shows_as_a_changed_code_version(inbox: Path) -> None:

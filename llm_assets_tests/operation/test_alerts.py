@@ -47,7 +47,7 @@ def test_one_message_when_it_begins_and_one_when_it_is_over(tmp_path: Path, web:
     ask(tmp_path, "positive", 61)
     assert at(tmp_path, 62, config).firing == {}
     assert [(body["kind"], body["rule"], body["value"]) for body in web.bodies] == [("alert", RULE, 1.0), ("resolved", RULE, 0.0)]
-    assert web.bodies[0]["message"] == f"tiny alert: {RULE}: 1, of 20 texts; no release; for team:operations"
+    assert web.bodies[0]["message"] == f"tiny alert: {RULE}: 1, of 20 texts; no release; for team:operations_engineer"
     assert "since 2026-11-20T12:21:00 UTC" in web.bodies[1]["message"]
     assert [(event["kind"], event["rule"]) for event in read_events(tmp_path, "tiny")] == [("alert", RULE), ("resolved", RULE)]
 
@@ -83,8 +83,8 @@ def test_the_owner_of_what_is_wrong_is_named(tmp_path: Path) -> None:
     office(tmp_path, "drift").journal.append({"trial": False, "record": record})
     found = at(tmp_path, 0, AlertsConfig(rules=["stale_model > 10d", "drift", "estimated_accuracy < 0.8"]))
     said = {change["rule"]: change["message"] for change in found.changes}
-    assert said["stale_model > 10d"].endswith("tiny-1 was made 19.5 days ago; tiny-1; for team:model-training")
-    assert "length differ; tiny-1; for team:operations" in said["drift"] and len(said) == 3
+    assert said["stale_model > 10d"].endswith("tiny-1 was made 19.5 days ago; tiny-1; for team:data_scientist")
+    assert "length differ; tiny-1; for team:operations_engineer" in said["drift"] and len(said) == 3
 
 
 def test_the_gateways_counters_are_looked_at(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from llm_assets.operation.channels import ChannelError, Email, Slack, channels
 from llm_assets_tests.operation.servers import Mail, Web, running
 
-MESSAGE = {"chain": "tiny", "kind": "alert", "rule": "drift", "message": "tiny alert: drift: 2, 词汇 differ; tiny-1; for team:operations"}
+MESSAGE = {"chain": "tiny", "kind": "alert", "rule": "drift", "message": "tiny alert: drift: 2, 词汇 differ; tiny-1; for team:operations_engineer"}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def manifest_of(recipe: Recipe, directory: Path) -> Manifest:
         link=recipe.link,
         fingerprint=recipe.fingerprint,
         data_version=content_digest(files),
-        recipe={"version": recipe.version, "seed": recipe.seed},
+        recipe=asdict(recipe),
         inputs={},
         files=files,
         licenses=[],

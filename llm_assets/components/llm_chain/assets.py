@@ -32,13 +32,13 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     key = dg.AssetKey([spec.name, link.name])
     section: Section = getattr(spec, link.name)
 
-    outward = link.name in OUTWARD
+    outward, role = link.name in OUTWARD, spec.team_of(link.role)
     asset = dg.AssetSpec(
         key=key,
         deps=[dg.AssetDep([spec.name, name]) for name in (*link.inputs, *link.reads)]
         + [dg.AssetDep(dg.AssetKey(reference)) for reference in referenced_assets(section)],
         group_name=f"{spec.name}_{link.stage}",
-        owners=[f"team:{link.role}"],
+        owners=[f"team:{role}"],
         kinds=set(link.kinds),
         code_version=f"{link.version}-{digest(section.recipe())[:12]}",
         description=link.description,
@@ -51,7 +51,10 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=op_name(spec.name, link.name),
         specs=[asset],
-        check_specs=[dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking) for check in link.checks],
+        check_specs=[
+            dg.AssetCheckSpec(check.name, asset=key, description=check.description, blocking=check.blocking, metadata={"role": role})
+            for check in link.checks
+        ],
         config_schema=config_schema(section),
         required_resource_keys={resource_key(spec.name)},
         can_subset=outward,  # which lets it yield neither asset nor checks
@@ -77,7 +80,7 @@ def request_log(spec: Settings) -> dg.AssetSpec:
         key=[spec.name, "request_log"],
         deps=[[spec.name, "endpoint"]],
         group_name=f"{spec.name}_service",
-        owners=["team:operations"],
+        owners=[f"team:{spec.team_of('operations_engineer')}"],
         kinds={"fastapi", "json"},
         description=f"Every answer of the gateway, one JSON object a line, in data/serving/log/{spec.name}/: "
         "id, time, release, label, probabilities, latency; no text.",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
+from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.annotation import Annotation
 from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
+TEAM = re.compile(r"[A-Za-z0-9_-]+")
 PRESET_TAG = "llm_assets/preset"  # of a run
 
 
@@ -38,7 +41,19 @@ class Settings(Strict):
     store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
     mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
     annotation: Annotation = Field(Annotation(), description="Which answers are worth labelling by hand, and how well annotators must agree")
+    roles: dict[str, str] = Field(
+        default_factory=dict, description="Teams by role, where they are named otherwise or merged, such as {data_engineer: corpus-team}"
+    )
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Overlays by name: sections with the keys to change")
+
+    @field_validator("roles")
+    @classmethod
+    def _known_roles(cls, roles: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(roles.keys() - ROLES.keys()):
+            raise ValueError(f"no role {', '.join(unknown)}; there are: {', '.join(ROLES)}")
+        if bad := [team for team in roles.values() if not TEAM.fullmatch(team)]:
+            raise ValueError(f"{bad[0]!r} is no team's name: letters, digits, - and _")
+        return roles
 
     @model_validator(mode="after")
     def _feedback_is_learned_from(self) -> Self:
@@ -49,6 +64,10 @@ class Settings(Strict):
                 "set labelled_examples.feedback.folder to feedback/<chain>, or retraining.feedback to 0"
             )
         return self
+
+    def team_of(self, role: str) -> str:
+        """The team that has a role in this chain."""
+        return self.roles.get(role, role)
 
 
 def _section(config: type[Section]) -> Any:

@@ -20,10 +20,8 @@ from llm_assets.links.making import act, make
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.progress import ProgressFile
 from llm_assets.store.verdict import Verdict, failed
-from llm_assets.tracking.record import record_of
+from llm_assets.tracking.record import TRACKING, record_of
 from llm_assets.tracking.tracker import Sent
-
-TRACKING = "tracking.json"  # sidecar: the MLflow run of a made artifact
 
 
 class Step:

@@ -1,0 +1,39 @@
+"""Which links each role answers for, and which checks are its gate: `python -m llm_assets.operation.roles` prints docs/roles.md."""
+
+from __future__ import annotations
+
+from llm_assets.links.chain import CHAIN
+from llm_assets.links.link import Link
+from llm_assets.links.roles import ROLES
+from llm_assets.operation.acts import OPERATION
+
+EVERY = (*CHAIN, *OPERATION)
+
+
+def links_of(role: str) -> list[Link]:
+    """The links that a role answers for, in the chain's order, those in service last."""
+    return [link for link in EVERY if link.role == role]
+
+
+def as_markdown() -> str:
+    """The page docs/roles.md."""
+    lines = [
+        "# Who answers for what",
+        "",
+        "Printed by `python -m llm_assets.operation.roles`; a test holds this page to it. Each asset and each of its checks has exactly one role",
+        "that answers for it: the asset's owner in the Dagster UI (`team:data_engineer`), the check's `role` in its metadata. A chain renames or merges",
+        "roles under `roles` in its YAML, such as `roles: {programmer: platform, software_architect: platform}`.",
+        "",
+        "| role | duties | answers for | its gate: checks that must pass | which says |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, role in ROLES.items():
+        links = links_of(name)
+        checks = [f"{link.name}: {', '.join(check.name for check in link.checks if check.blocking)}" for link in links]
+        answers = ", ".join(f"`{link.name}`" for link in links)
+        lines.append(f"| **{role.title}** (`{name}`) | {role.duties} | {answers} | {'; '.join(checks)} | {role.signs} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")
