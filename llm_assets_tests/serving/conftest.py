@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from fastapi.testclient import TestClient
 
+from llm_assets.serving.gateway import create_app
 from llm_assets.serving.state import gateway_state
 
 SECONDS = 30  # how long anything may take to come about
@@ -41,6 +43,11 @@ def gateway(home: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def local_client(home: Path) -> TestClient:
+    """A client, on this machine, of a gateway in this process."""
+    return TestClient(create_app(home), "http://127.0.0.1", client=("127.0.0.1", 5000), raise_server_exceptions=False)
 
 
 def answers(client: httpx.Client, path: str) -> bool:

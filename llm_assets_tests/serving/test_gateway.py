@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_assets.serving.engine import OnnxClassifier
-from llm_assets.serving.gateway import BODY_LIMIT, INPUT_LIMIT, create_app
+from llm_assets.serving.gateway import BODY_LIMIT, create_app
 from llm_assets.serving.state import gateway_state
-from llm_assets_tests.serving.conftest import eventually, gateway
+from llm_assets.serving.wire import INPUT_LIMIT
+from llm_assets_tests.serving.conftest import eventually, gateway, local_client
 from llm_assets_tests.serving.tiny import LABELS, deploy
 
 
@@ -35,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(home: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(home), raise_server_exceptions=False) as client:
+    with local_client(home) as client:
         eventually(lambda: client.get("/readyz").status_code == 200)
         yield client
 
@@ -129,13 +130,15 @@ def test_no_body_makes_the_gateway_fail(client: TestClient, body: object) -> Non
     assert ("data" in response.json()) == (response.status_code == 200)
 
 
-def test_the_log_holds_each_answer_and_no_text(client: TestClient, home: Path) -> None:
-    text = "a secret that is good"
+def test_the_log_holds_each_answer_and_no_raw_text(client: TestClient, home: Path) -> None:
+    text = "good says secret@example.org"
     answer = client.post("/v1/classify", json={"model": "tiny", "input": text}).json()
     content = "".join(path.read_text() for path in (home / "serving" / "log" / "tiny").iterdir())
     line = next(line for line in map(json.loads, content.splitlines()) if line["id"] == answer["id"])
     assert line["release"] == "tiny-1" and line["labels"] == ["positive"] and line["probs"] == [answer["data"][0]["probs"]]
-    assert line["texts"] == [{"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert line["texts"] == [{"characters": len(text), "sha256": digest, "masked": "good says [EMAIL]"}]
+    assert line["chain"] == "tiny" and line["client"] == "anonymous"
     assert line["milliseconds"] > 0
     assert "secret" not in content
 
@@ -162,8 +165,8 @@ def test_a_chain_without_a_release_that_loads_is_not_ready(tmp_path: Path) -> No
 def test_models_and_page(client: TestClient) -> None:
     models = client.get("/v1/models").json()["data"]
     assert [(model["id"], model["release"], model["labels"]) for model in models] == [("tiny", "tiny-1", LABELS)]
-    page = client.get("/").text
-    assert "http://" not in page and "https://" not in page and "分类" in page
+    page, script = client.get("/").text, client.get("/page.js").text
+    assert "http" not in page + script + client.get("/page.css").text and "分类" in script
 
 
 def test_releases_swap_under_load_without_a_failed_request(tmp_path: Path) -> None:
