@@ -14,7 +14,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_assets.serving.errors import error_response
+from llm_assets.serving.errors import SECURITY, error_response
 from llm_assets.serving.keys import VOTES, Key, Keyring, KeysError, Role
 
 logger = logging.getLogger(__name__)
@@ -25,14 +25,6 @@ FEEDBACK_PATHS = frozenset({"/v1/feedback"})
 ANONYMOUS = Key("anonymous", "", ("ask", "feedback"), None, VOTES)
 LOCAL = Key("anonymous", "", ("ask", "feedback", "operate"), None, VOTES)
 
-SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
 
 

@@ -238,6 +238,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         gateway.close()
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
+    app.state.gateway = gateway
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
