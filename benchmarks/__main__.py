@@ -23,6 +23,7 @@ from benchmarks.packing import packing
 from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
 from benchmarks.seeds import seeds
+from benchmarks.service import service
 from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
 
@@ -36,6 +37,7 @@ FUNCTIONS = (
     imdb,
     rounding,
     latency,
+    service,
     pretraining,
     finetuning,
     screening,

@@ -31,7 +31,7 @@ TOKEN = re.compile("|".join(re.escape(token) for token in MASKS.values()))
 TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor)\b"
 # RE2 too; a text without a match holds nothing that the patterns below find.
 NUMBERED = r"@|\d[\d .()-]{5,}\d|:[0-9A-Fa-f]{0,4}:"
-FEW = 500  # characters
+FEW = 1000  # characters
 NAMED = rf"{TITLE}|[Mm]y name is"
 
 

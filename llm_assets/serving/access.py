@@ -7,6 +7,7 @@ import binascii
 import ipaddress
 import logging
 import math
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     return client is not None and is_loopback(client[0]) and (name == "localhost" or is_loopback(name.strip("[]")))
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether an address is this machine's own; a name is not."""
     try:

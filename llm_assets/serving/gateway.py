@@ -242,8 +242,6 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
-    page.install(app)
-    pages.install(app, home)
 
     @app.post("/v1/classify", response_model=ClassifyAnswer, responses=documented(400, 404, 504))
     async def classify(request: ClassifyRequest, http: Request) -> JSONResponse:
@@ -280,6 +278,8 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         status = HTTPStatus.OK if gateway.reconciler.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return JSONResponse({"ready": gateway.reconciler.ready, "chains": gateway.reconciler.status()}, status)
 
+    page.install(app)  # routes are tried in order: the busiest stands first
+    pages.install(app, home)
     return app
 
 
