@@ -25,6 +25,7 @@ from benchmarks.rollouts import canary, rollback
 from benchmarks.rounding import rounding
 from benchmarks.screening import screening, screening_english
 from benchmarks.seeds import seeds
+from benchmarks.service import service
 from benchmarks.speed import finetuning, pretraining
 from benchmarks.vocabularies import tokenizers
 from benchmarks.watching import drift
@@ -39,6 +40,7 @@ FUNCTIONS = (
     imdb,
     rounding,
     latency,
+    service,
     pretraining,
     finetuning,
     screening,

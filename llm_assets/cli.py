@@ -179,6 +179,45 @@ def serve(
     serve_gateway(host, port, prepare_environment())
 
 
+keys = typer.Typer(no_args_is_help=True, help="API keys of the gateway: without any, clients of other machines may ask and vote, nothing more.")
+app.add_typer(keys, name="keys")
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Who uses it; the request log and the feedback name it.")],
+    role: Annotated[list[str], typer.Option("--role", help="What it opens: ask, feedback or operate; repeatable.")],
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Requests a minute; default: no limit.")] = None,
+    votes_per_day: Annotated[int, typer.Option(min=0, help="Feedback that is taken from it in one UTC day.")] = 1000,
+) -> None:
+    """Make a key and print it, this once."""
+    from llm_assets.serving.keys import add_key as make_key
+
+    typer.echo(make_key(prepare_environment(), name, role, per_minute, votes_per_day))  # type: ignore[arg-type]
+    typer.secho("keep it: it cannot be shown again", err=True)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Print the keys' names, roles and limits."""
+    from llm_assets.serving.keys import read_keys
+
+    for key in read_keys(prepare_environment()) or []:
+        rate = f"{key.per_minute} a minute" if key.per_minute else "no limit"
+        typer.echo(f"{key.name:<20} {', '.join(key.roles):<24} {rate:<14} {key.votes_per_day} votes a day   made {key.made[:10]}")
+
+
+@keys.command("remove")
+def remove_key(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
+    """Take a key back; a running gateway notices within a second."""
+    from llm_assets.serving.keys import keys_path
+    from llm_assets.serving.keys import remove_key as take_back
+
+    home = prepare_environment()
+    if not take_back(home, name):
+        typer.echo(f"no key is left, so the gateway serves nobody; delete {keys_path(home)} to ask for none")
+
+
 @app.command()
 def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
     """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
@@ -317,6 +356,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.operation.annotation import AnnotationError
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.gateway import GatewayRunningError
+    from llm_assets.serving.keys import KeysError
     from llm_assets.serving.ports import PortError
     from llm_assets.serving.releases import ReleaseError
     from llm_assets.serving.supervisor import ServiceError
@@ -325,7 +365,7 @@ def _expected() -> tuple[type[Exception], ...]:
 
     return (
         AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError,
-        GatewayRunningError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
+        GatewayRunningError, KeysError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
         SourceChangedError, SourceError, UnknownIdError, UnknownRuleError, UsageError,
     )  # fmt: skip
 

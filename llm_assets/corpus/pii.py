@@ -31,6 +31,7 @@ TOKEN = re.compile("|".join(re.escape(token) for token in MASKS.values()))
 TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor)\b"
 # RE2 too; a text without a match holds nothing that the patterns below find.
 NUMBERED = r"@|\d[\d .()-]{5,}\d|:[0-9A-Fa-f]{0,4}:"
+FEW = 1000  # characters
 NAMED = rf"{TITLE}|[Mm]y name is"
 
 
@@ -147,15 +148,11 @@ def replace(text: str, spans: Iterable[Span]) -> str:
 
 
 def _find_all(texts: Sequence[str]) -> dict[int, list[Span]]:
-    """What one search finds, by index: by pattern in the few texts that Arrow's regular expressions suspect, and names in all."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+    """What one search finds, by index: by pattern in the few texts that cheap regular expressions suspect, and names in all."""
     found: dict[int, list[Span]] = {}
-    array = pa.array(texts, pa.string())
     suspected: dict[int, list[str]] = {}
     for expression in dict.fromkeys(pattern.suspicious for pattern in PATTERNS):
-        for index in pc.indices_nonzero(pc.match_substring_regex(array, expression)).to_pylist():
+        for index in _suspects(texts, expression):
             suspected.setdefault(index, []).append(expression)
     for index, expressions in sorted(suspected.items()):
         if spans := _find_patterns(texts[index], [pattern for pattern in PATTERNS if pattern.suspicious in expressions]):
@@ -163,6 +160,18 @@ def _find_all(texts: Sequence[str]) -> dict[int, list[Span]]:
     for index, names in find_names(texts).items():
         claimed = found.setdefault(index, [])
         claimed += [span for span in (Span("name", start, end) for start, end in names) if _is_free(span, claimed)]
+    return found
+
+
+def _suspects(texts: Sequence[str], expression: str) -> list[int]:
+    """The texts in which an expression is found. Arrow compiles it anew each time, which takes Python's own search of a few texts."""
+    if sum(map(len, texts)) < FEW:
+        search = re.compile(expression, re.ASCII).search  # as RE2 reads it; compiled once, since `re` keeps it
+        return [index for index, text in enumerate(texts) if search(text)]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: list[int] = pc.indices_nonzero(pc.match_substring_regex(pa.array(texts, pa.string()), expression)).to_pylist()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -33,10 +34,15 @@ class Answer:
 
 
 def classify(home: Path, chain: str, texts: Sequence[str], port: int) -> list[Answer]:
-    """Classify texts with a chain's release. Raises ``GatewayRefusedError`` with the gateway's own words."""
+    """Classify texts with a chain's release, under the API key ``LLM_ASSETS_KEY`` of the environment where there is one.
+
+    Raises ``GatewayRefusedError`` with the gateway's own words.
+    """
     with _gateway(home, port) as url:
         body = json.dumps({"model": chain, "input": list(texts)}).encode()
-        request = urllib.request.Request(f"{url}/v1/classify", body, {"Content-Type": "application/json"})
+        key = os.environ.get("LLM_ASSETS_KEY")
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        request = urllib.request.Request(f"{url}/v1/classify", body, headers)
         try:
             with open_url(request, SECONDS) as response:
                 answer = json.load(response)

@@ -1,37 +1,42 @@
-"""The gateway: answers classification requests over HTTP with the releases that are desired of it."""
+"""The gateway: answers classification requests over HTTP with the releases that are desired of it, and keeps what is said of its answers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import platform
 import time
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import uvicorn
-from fastapi import FastAPI, Header
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from filelock import Timeout
-from pydantic import AfterValidator, BaseModel, Field
 
-from llm_assets.serving import errors, pages
-from llm_assets.serving.batching import Batcher
-from llm_assets.serving.engine import Classified, decided
-from llm_assets.serving.errors import ApiError
+from llm_assets.serving import errors, page, pages
+from llm_assets.serving.access import Access, client_of
+from llm_assets.serving.answers import Answers, new_id
+from llm_assets.serving.batching import Batcher, QueueFullError
+from llm_assets.serving.engine import SEPARATOR, Classified, decided
+from llm_assets.serving.errors import ApiError, ErrorBody, documented
+from llm_assets.serving.feedback import Feedback, Vote
+from llm_assets.serving.keys import Key
+from llm_assets.serving.metrics import Metrics
+from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
-from llm_assets.serving.request_log import RequestLog, RequestLogError
+from llm_assets.serving.request_log import Answered, RequestLog, RequestLogError, log_folder
 from llm_assets.serving.router import Router
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
+from llm_assets.serving.wire import Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
@@ -39,102 +44,89 @@ logger = logging.getLogger(__name__)
 
 POLL = 0.1  # seconds between two looks at the desired folder: a rollback by hand takes effect within a second
 BODY_LIMIT = 1 << 20  # bytes
-INPUT_LIMIT = 256  # texts a request
+BODIES_LIMIT = 64 << 20  # bytes of all bodies that are being read
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
 
-
-def _is_unicode(text: str) -> str:
-    """JSON can spell half of a character (``\\ud800``), which no encoder takes. Raises ``ValueError`` for one."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("it holds a lone surrogate, which is no character") from error
-    return text
-
-
-Text = Annotated[str, AfterValidator(_is_unicode)]
 Session = Annotated[str | None, Header(max_length=256, description="whose requests one release answers while two serve; default: each on its own")]
 
 
-class ClassifyRequest(BaseModel):
-    """vLLM's classify request; fields of its that are not used here are passed over."""
-
-    model: Text = Field(description="the chain that classifies")
-    input: Annotated[Text | list[Text], Field(description=f"one text, or up to {INPUT_LIMIT}")]
-
-    def texts(self) -> list[str]:
-        """The inputs as a list. Raises ``ApiError`` for none, too many or an empty one."""
-        texts = [self.input] if isinstance(self.input, str) else self.input
-        if len(texts) > INPUT_LIMIT:
-            raise ApiError(HTTPStatus.BAD_REQUEST, f"input holds {len(texts)} texts, the limit is {INPUT_LIMIT}: send several requests", "input")
-        if not texts:
-            raise ApiError(HTTPStatus.BAD_REQUEST, "input is an empty list: send at least one text", "input")
-        if empty := [index for index, text in enumerate(texts) if not text.strip()]:
-            raise ApiError(HTTPStatus.BAD_REQUEST, f"input holds an empty text at index {empty[0]}: leave it out", "input")
-        return texts
-
-
 class Gateway:
-    """What the routes share: the reconciler, a batcher for each deployment, the request log, the state file."""
+    """What the routes share: the reconciler, a batcher for each deployment, the request log, the feedback, the state file."""
 
     def __init__(self, home: Path, address: dict[str, Any] | None = None) -> None:
         self.reconciler = Reconciler(home)
         self._router = Router(home, self.reconciler)
+        self.metrics = Metrics()
         self._home = home
         self._address = address
-        self._log = RequestLog(home / "serving" / "log")
+        self._log = RequestLog(log_folder(home), self.metrics.log_group.observe)
+        self._answers = Answers(home)
+        self._feedback = Feedback(home)
+        self._patience = Patience()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")  # one batch at a time leaves the other cores their work
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
         self._written: dict[str, Any] | None = None
+        self.metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in list(self._batchers.values())))
 
     async def run(self) -> None:
-        """Reconcile until cancelled."""
-        while True:
-            try:
-                await asyncio.to_thread(self._reconcile)
-            except OSError:
-                logger.exception("the desired releases could not be compared; trying again")
-            await asyncio.sleep(POLL)
+        """Reconcile, and end what waits too long, until cancelled."""
+        await asyncio.gather(asyncio.to_thread(self._answers.load), self._patience.watch(), self._follow())
 
     def close(self) -> None:
-        """Close the log and take back the state file."""
+        """Close the log and the feedback, and take back the state file."""
         self._log.close()
         self._router.close()
+        self._feedback.close()
         self._executor.shutdown()
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
 
-    async def classify(self, request: ClassifyRequest, session: str | None = None) -> dict[str, Any]:
+    async def classify(
+        self, request: ClassifyRequest, client: Key, is_gone: Callable[[], Awaitable[bool]], session: str | None = None
+    ) -> dict[str, Any]:
         """vLLM's classify response plus ``release``; recorded before it is returned. A session sees one release of a canary."""
-        began, texts = time.perf_counter(), request.texts()
-        stable = self._deployment(request.model)
-        session = session or uuid.uuid4().hex
-        deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._batcher(chosen).submit(texts))
-        response = _response(request.model, deployment, answers)
+        began, status, tokens, chain, release = time.perf_counter(), 500, 0, "", ""
         try:
-            self._log.write(
-                request.model,
-                response["id"],
-                response["release"],
-                texts,
-                labels=[entry["label"] for entry in response["data"]],
-                probs=[entry["probs"] for entry in response["data"]],
-                milliseconds=round((time.perf_counter() - began) * 1000, 3),
-            )
-        except RequestLogError as error:
-            logger.error("%s", error)
-            message = "the request could not be recorded, so it is not answered; the gateway's log says why"
-            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
+            texts = request.texts()
+            stable = self._deployment(request.model)
+            chain, release = request.model, stable.desired.release
+            deployment, answers = await self._router.answer(stable, session or new_id(), texts, lambda chosen: self._answered(chosen, texts, is_gone))
+            release = deployment.desired.release
+            response = _response(request.model, deployment, answers)
+            await self._record(response, client, texts, began)
+            status, tokens = 200, response["usage"]["total_tokens"]
+        except ApiError as error:
+            status = error.status
+            raise
+        finally:
+            self.metrics.answered(chain, release, status, time.perf_counter() - began, tokens)
         return response
+
+    async def vote(self, request: FeedbackRequest, client: Key) -> dict[str, Any]:
+        """Store what a client says of an answer; it is on the disk when this returns."""
+        known = self._answers.recall(request.id) or await asyncio.to_thread(self._answers.find, request.id)
+        if known is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, f"no answer {request.id}: send the id that /v1/classify gave", "id")
+        if request.index >= known.texts:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"{request.id} answers {known.texts} texts: index is below that", "index")
+        comment = (request.comment or "").strip() or None
+        if request.rating is None and request.label is None and comment is None:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "nothing is said: send a rating, a label or a comment", "rating")
+        if request.label is not None:
+            _check_label(self._deployment(known.chain), request.label)
+        vote = Vote(known.chain, request.id, request.index, client.name, request.rating, request.label, comment)
+        fresh = await self._feedback.store(vote, client.votes_per_day)
+        if fresh:
+            self.metrics.votes.labels(known.chain, request.rating or "none").inc()
+        return {"id": request.id, "index": request.index, "already": not fresh}
 
     def models(self) -> dict[str, Any]:
         """OpenAI's list of models, with each one's release and labels."""
         return {
             "object": "list",
             "data": [
-                {"id": chain, "object": "model", "owned_by": "llm_assets", "release": live.desired.release, "labels": live.engine.labels}
-                for chain, live in sorted(self.reconciler.live.items())
+                {"id": chain, "object": "model", "owned_by": "llm_assets", **_described(live)} for chain, live in sorted(self.reconciler.live.items())
             ],
         }
 
@@ -148,10 +140,49 @@ class Gateway:
         known = ", ".join(status) or "none; materialize a chain's endpoint"
         raise ApiError(HTTPStatus.NOT_FOUND, f"no model {chain}; the models here: {known}", "model")
 
+    async def _answered(self, deployment: Deployment, texts: Sequence[str], is_gone: Callable[[], Awaitable[bool]]) -> list[Classified]:
+        try:
+            return await self._patience.wait(self._batcher(deployment).submit(texts), is_gone)
+        except QueueFullError as error:
+            raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(error.seconds)}) from error
+        except TimedOutError as error:
+            raise ApiError(HTTPStatus.GATEWAY_TIMEOUT, f"{error}: send fewer texts, or come again later") from error
+        except HungUpError as error:
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error  # nobody reads it
+
     def _batcher(self, deployment: Deployment) -> Batcher:
         if deployment not in self._batchers:
-            self._batchers[deployment] = Batcher(deployment.engine.answer, self._executor)
+            self._batchers[deployment] = Batcher(deployment.engine, self._executor, watch=self.metrics.batched)
         return self._batchers[deployment]
+
+    async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float, **more: Any) -> None:
+        """Put an answer into the log, and its id among those that can be voted on."""
+        answered = Answered(
+            chain=response["model"],
+            id=response["id"],
+            release=response["release"],
+            client=client.name,
+            texts=texts,
+            labels=[entry["label"] for entry in response["data"]],
+            probs=[entry["probs"] for entry in response["data"]],
+            milliseconds=round((time.perf_counter() - began) * 1000, 3),
+            more=more,
+        )
+        try:
+            await self._log.write(answered)
+        except RequestLogError as error:
+            logger.error("%s", error)
+            message = "the request could not be recorded, so it is not answered; the gateway's log says why"
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
+        self._answers.remember(answered.id, answered.chain, len(texts))
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._reconcile)
+            except OSError:
+                logger.exception("the desired releases could not be compared; trying again")
+            await asyncio.sleep(POLL)
 
     def _reconcile(self) -> None:
         self.reconciler.step()
@@ -166,7 +197,7 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
     labels = deployment.engine.labels
     tokens = sum(answer.tokens for answer in answers)
     return {
-        "id": f"classify-{uuid.uuid4().hex}",
+        "id": new_id(),
         "object": "list",
         "created": int(time.time()),
         "model": model,
@@ -184,52 +215,80 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
     }
 
 
+def _described(live: Deployment) -> dict[str, Any]:
+    return {"release": live.desired.release, "labels": live.engine.labels, "problem": live.engine.problem}
+
+
+def _check_label(deployment: Deployment, label: str) -> None:
+    """Raise ``ApiError`` unless a label is written like an answer of the model."""
+    labels, problem = deployment.engine.labels, deployment.engine.problem
+    if problem == "regression":
+        try:
+            fits = math.isfinite(float(label))
+        except ValueError:
+            fits = False
+    else:
+        fits = set(label.split(SEPARATOR) if problem == "multi_label" else [label]) <= set(labels)
+    if not fits:
+        expected = "a number" if problem == "regression" else f"one of {', '.join(labels)}"
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"label is not {expected}", "label")
+
+
 def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     """The application over a data root; with ``address`` (pid, node, host, port, url, started) it also keeps the state file."""
     gateway = Gateway(home, address)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        reconciling = asyncio.create_task(gateway.run())
+        running = asyncio.create_task(gateway.run())
         yield
-        reconciling.cancel()
-        await asyncio.gather(reconciling, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         gateway.close()
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
-    app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT)
+    app.state.gateway = gateway
+    app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
+    app.add_middleware(Access, home=home)
     errors.install(app)
-    pages.install(app, home)
-    page = (files(__package__) / "page.html").read_text(encoding="utf-8")
 
-    @app.post("/v1/classify")
-    async def classify(request: ClassifyRequest, x_session_id: Session = None) -> JSONResponse:
+    @app.post("/v1/classify", response_model=ClassifyAnswer, responses=documented(400, 404, 504))
+    async def classify(request: ClassifyRequest, http: Request, x_session_id: Session = None) -> JSONResponse:
         """The label of each input and its probabilities, in the order of the model's labels.
 
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
-        return JSONResponse(await gateway.classify(request, x_session_id))
+        return JSONResponse(await gateway.classify(request, client_of(http.scope), http.is_disconnected, x_session_id))
 
-    @app.get("/v1/models")
+    @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=documented(400, 404))
+    async def feedback(request: FeedbackRequest, http: Request) -> JSONResponse:
+        """Say whether an answer was right, and what is; stored when this answers."""
+        return JSONResponse(await gateway.vote(request, client_of(http.scope)))
+
+    @app.get("/v1/models", response_model=Models, responses=documented())
     async def models() -> JSONResponse:
         """The models served now."""
         return JSONResponse(gateway.models())
 
-    @app.get("/healthz")
+    @app.get("/metrics", response_class=PlainTextResponse, responses=documented())
+    async def metrics() -> Response:
+        """The gateway's figures in Prometheus' text format."""
+        text, kind = gateway.metrics.text()
+        return Response(text, media_type=kind)
+
+    @app.get("/healthz", response_model=Alive, responses=documented())
     async def healthz() -> JSONResponse:
         """Whether the process is alive."""
         return JSONResponse({"alive": True})
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=Readiness, responses={**documented(), 503: {"model": Readiness | ErrorBody, "description": "Not yet"}})
     async def readyz() -> JSONResponse:
         """503 until every desired chain is served; a refused new release shows as ``error`` beside the live one."""
         status = HTTPStatus.OK if gateway.reconciler.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return JSONResponse({"ready": gateway.reconciler.ready, "chains": gateway.reconciler.status()}, status)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page)
-
+    page.install(app)  # routes are tried in order: the busiest stands first
+    pages.install(app, home)
     return app
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.serving.client import GatewayRefusedError, classify
+from llm_assets.serving.keys import add_key
 from llm_assets.serving.ports import PortError
 from llm_assets.serving.state import gateway_state
 from llm_assets_tests.serving.conftest import gateway
@@ -43,6 +44,15 @@ def test_a_running_gateway_is_asked_and_its_refusal_told(home: Path) -> None:
         ("bad bad", "negative", "tiny-1"),
     ]
     assert all(0.5 < answer.probability <= 1 for answer in answers)
+
+
+def test_a_key_comes_from_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_KEY", add_key(home, "terminal", ["ask"]))
+    with gateway(home):
+        assert len(classify(home, "tiny", ["good"], port=1)) == 1
+        monkeypatch.delenv("LLM_ASSETS_KEY")
+        with pytest.raises(GatewayRefusedError, match="a key is needed"):
+            classify(home, "tiny", ["good"], port=1)
 
 
 def test_without_a_gateway_one_is_started_for_the_question_and_ended(home: Path) -> None:

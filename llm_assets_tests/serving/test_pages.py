@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from llm_assets.serving.gateway import create_app
 from llm_assets.serving.state import page_url
+from llm_assets_tests.serving.conftest import local_client
 
 PLACE = "/artifacts/screened_corpus/0123abcd"
 
@@ -25,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(home: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(home), client=("127.0.0.1", 5000), raise_server_exceptions=False) as client:
+    with local_client(home) as client:
         yield client
 
 

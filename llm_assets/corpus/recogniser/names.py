@@ -8,7 +8,7 @@ pairs across its edges. A batch is one array of code points, so that all candida
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +28,13 @@ GAP = 16  # characters of nothing before and after each text: no feature or wind
 BEYOND = 0xFFFF  # stands for every character of a higher plane
 NEVER_GIVEN = "的了是不我你他她它们这那哪吗呢吧啊么着过都很也就还没您"  # in no given name; a quarter fewer candidates
 MULTIPLIERS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)  # odd, bits spread: the primes of xxHash32
+PARTS = ("size", "surname", "first", "second", "last", "before", "before2", "after", "after2")
+TEMPLATES = (
+    "size", "surname size", "first size", "second size", "first second", "surname first size", "surname first second",
+    "before", "before size", "before before2", "before surname", "before surname first", "after size", "after after2",
+    "last after size", "last after after2", "first second after", "surname after size", "before after", "before2", "after2",
+)  # fmt: skip
+AT_ONCE = 4096  # candidates whose features are in memory together, 1 MB
 
 
 class Candidates(NamedTuple):
@@ -87,10 +94,10 @@ def candidates(values: NDArray[np.uint32]) -> Candidates:
     single, compound, given, pairs, titles, _ = _tables()
     one = np.flatnonzero(single[values])
     two = np.flatnonzero(compound[values])
-    two = two[np.isin(_pairs(values, two), pairs)]
+    two = two[_among(_pairs(values, two), pairs)]
     start = np.concatenate([one, two])
     after = np.concatenate([one + 1, two + 2])
-    short = given[values[after]] & ~np.isin(_pairs(values, after), titles)
+    short = given[values[after]] & ~_among(_pairs(values, after), titles)
     long = short.copy()
     long[short] = given[values[after[short] + 1]]
     return Candidates(
@@ -105,14 +112,15 @@ def log_odds(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.float3
     import numpy as np
 
     weights, step = _weights()
-    total = np.zeros(len(found.start), np.int32)
-    for column in features(values, found):
-        total += weights[column]
+    total = np.empty(len(found.start), np.int32)
+    for first in range(0, len(total), AT_ONCE):
+        some = Candidates(*(column[first : first + AT_ONCE] for column in found))
+        total[first : first + AT_ONCE] = weights[features(values, some)].sum(axis=0, dtype=np.int32)
     return total.astype(np.float32) * step
 
 
-def features(values: NDArray[np.uint32], found: Candidates) -> Iterator[NDArray[np.uint32]]:
-    """One column a template, shape [candidates]: the bin of each candidate's feature, below 2^BITS."""
+def features(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.uint32]:
+    """The bins of each candidate's features, below 2^BITS, one row a template: shape [templates, candidates]."""
     import numpy as np
 
     start, given, end = found
@@ -121,38 +129,34 @@ def features(values: NDArray[np.uint32], found: Candidates) -> Iterator[NDArray[
     first, last = values[given], values[end - 1]
     second = np.where(size == 2, last, 0).astype(np.uint32)
     before, before2, after, after2 = values[start - 1], values[start - 2], values[end], values[end + 1]
-    templates: tuple[tuple[NDArray[np.uint32], ...], ...] = (
-        (size,),
-        (surname, size),
-        (first, size),
-        (second, size),
-        (first, second),
-        (surname, first, size),
-        (surname, first, second),
-        (before,),
-        (before, size),
-        (before, before2),
-        (before, surname),
-        (before, surname, first),
-        (after, size),
-        (after, after2),
-        (last, after, size),
-        (last, after, after2),
-        (first, second, after),
-        (surname, after, size),
-        (before, after),
-        (before2,),
-        (after2,),
-    )
-    for number, parts in enumerate(templates):
-        mixed = np.full(len(start), number * MULTIPLIERS[0] & 0xFFFFFFFF, np.uint32)
-        for part, multiplier in zip(parts, MULTIPLIERS, strict=False):
-            mixed += part * np.uint32(multiplier)
-        mixed ^= mixed >> np.uint32(15)  # the finalizer of MurmurHash3, without its last step
-        mixed *= np.uint32(0x85EBCA6B)
-        mixed ^= mixed >> np.uint32(13)
-        mixed *= np.uint32(0xC2B2AE35)
-        yield mixed >> np.uint32(32 - BITS)
+    parts = np.stack([np.zeros_like(size), size, surname, first, second, last, before, before2, after, after2])
+    mixed = _salts() + (parts[_places()] * np.array(MULTIPLIERS, np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
+    mixed ^= mixed >> np.uint32(15)  # the finalizer of MurmurHash3, without its last step
+    mixed *= np.uint32(0x85EBCA6B)
+    mixed ^= mixed >> np.uint32(13)
+    mixed *= np.uint32(0xC2B2AE35)
+    bins: NDArray[np.uint32] = mixed >> np.uint32(32 - BITS)
+    return bins
+
+
+@cache
+def _places() -> NDArray[np.int64]:
+    """For each multiplier and template the row of its part, shape [multipliers, templates]; row 0 holds nothing."""
+    import numpy as np
+
+    places = np.zeros((len(MULTIPLIERS), len(TEMPLATES)), np.int64)
+    for number, template in enumerate(TEMPLATES):
+        for place, part in enumerate(template.split()):
+            places[place, number] = 1 + PARTS.index(part)
+    return places
+
+
+@cache
+def _salts() -> NDArray[np.uint32]:
+    """What tells the templates apart, shape [templates, 1]."""
+    import numpy as np
+
+    return np.array([[number * MULTIPLIERS[0] & 0xFFFFFFFF] for number in range(len(TEMPLATES))], np.uint32)
 
 
 class _Tables(NamedTuple):
@@ -161,8 +165,8 @@ class _Tables(NamedTuple):
     single: NDArray[np.bool_]
     compound: NDArray[np.bool_]  # first characters of compound surnames
     given: NDArray[np.bool_]
-    pairs: NDArray[np.uint32]  # both characters of compound surnames
-    titles: NDArray[np.uint32]
+    pairs: NDArray[np.uint32]  # both characters of compound surnames, in order
+    titles: NDArray[np.uint32]  # in order
     simplified: NDArray[np.uint32]
 
 
@@ -178,7 +182,7 @@ def _tables() -> _Tables:
     simplified = np.arange(BEYOND + 1, dtype=np.uint32)
     for point in range(128):
         simplified[point] = ord("0") if chr(point).isdigit() else ord("a") if chr(point).isalpha() else point
-    pairs, titles = (np.array([ord(one[0]) << 16 | ord(one[1]) for one in words], np.uint32) for words in (COMPOUND, TITLES))
+    pairs, titles = (np.array(sorted(ord(one[0]) << 16 | ord(one[1]) for one in words), np.uint32) for words in (COMPOUND, TITLES))
     return _Tables(single, compound, given, pairs, titles, simplified)
 
 
@@ -188,6 +192,14 @@ def _pairs(values: NDArray[np.uint32], start: NDArray[np.int64]) -> NDArray[np.u
 
     both: NDArray[np.uint32] = values[start] << np.uint32(16) | values[start + 1]
     return both
+
+
+def _among(values: NDArray[np.uint32], known: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Which values are among the known ones, which are in order: faster than ``numpy.isin`` where there are few."""
+    import numpy as np
+
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return found
 
 
 @cache

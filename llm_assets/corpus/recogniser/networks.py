@@ -85,11 +85,11 @@ def window(values: NDArray[np.uint32], found: Candidates, some: slice, filled: N
 
     start, given, end = (column[some, None] for column in found)
     points = values[start + np.arange(-REACH, WIDTH - REACH)]
-    left = np.broadcast_to(np.arange(4 - SIDE, 4), (len(start), SIDE))
-    right = end - start + np.arange(-4, SIDE - 4)
-    columns = np.concatenate([left, right], axis=1) + REACH
+    size = end - start
+    columns = np.arange(-SIDE, SIDE) + np.where(np.arange(2 * SIDE) < SIDE, 4, size - 4) + REACH
     form = (given - start - 1) * 2 + end - given - 1
-    return Window(np.take_along_axis(points, columns, 1), np.take_along_axis(lexicon.marks(filled, points), columns, 1), form[:, 0])
+    rows = np.arange(len(start))[:, None]
+    return Window(points[rows, columns], lexicon.marks(filled, points)[rows, columns], form[:, 0])
 
 
 def mean_log_odds(weights: Shipped, seen: Window) -> NDArray[np.float32]:
@@ -99,6 +99,8 @@ def mean_log_odds(weights: Shipped, seen: Window) -> NDArray[np.float32]:
     rows = weights.rows[seen.points]
     total = forward(weights.networks[0], rows, seen)
     hopeful = np.flatnonzero(total > HOPELESS)
+    if not len(hopeful):
+        return total  # as in most texts
     part = seen.of(hopeful)
     for network in weights.networks[1:]:
         total[hopeful] += forward(network, rows[hopeful], part)
@@ -129,7 +131,9 @@ def steps(sums: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.f
     """A rectifier with whole numbers from 0 to LEVELS."""
     import numpy as np
 
-    whole: NDArray[np.float32] = np.clip(np.rint(sums * scale), np.float32(0), np.float32(LEVELS))
+    whole: NDArray[np.float32] = np.rint(sums * scale)
+    np.maximum(whole, np.float32(0), out=whole)  # half the time of numpy.clip on few candidates
+    np.minimum(whole, np.float32(LEVELS), out=whole)
     return whole
 
 

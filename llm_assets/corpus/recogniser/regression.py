@@ -46,9 +46,8 @@ def judged(examples: Iterable[Example]) -> Judged:
 
 def columns(some: Judged) -> NDArray[np.uint32]:
     """The bins of the candidates' features, shape [candidates, templates]."""
-    import numpy as np
 
-    return np.stack(list(names.features(some.values, some.found)), axis=1)
+    return names.features(some.values, some.found).T
 
 
 def fit(bins: NDArray[np.uint32], is_name: NDArray[np.bool_], importance: NDArray[np.float64]) -> NDArray[np.int8]:

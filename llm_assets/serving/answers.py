@@ -1,0 +1,96 @@
+"""Which answers were given. Their ids begin with their time, so that an id says in which day's file of the log it stands.
+
+The shape is that of UUID version 7 (RFC 9562): 48 bits of milliseconds, then 80 random ones.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from llm_assets.serving.dated_files import dated_files, last_lines, lines_with
+from llm_assets.serving.request_log import log_folder
+
+REMEMBERED = 50_000  # answers whose ids are known without a look at the log, about 15 MB
+
+ID = re.compile(r"classify-([0-9a-f]{12})[0-9a-f]{20}")
+
+
+def new_id() -> str:
+    """48 bits of milliseconds since 1970 and 80 random bits, in hexadecimal."""
+    return f"classify-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def moment_of(answer: str) -> datetime | None:
+    """When an id was made; None for what is no id."""
+    found = ID.fullmatch(answer)
+    try:
+        return datetime.fromtimestamp(int(found[1], 16) / 1000, UTC) if found else None
+    except (ValueError, OverflowError, OSError):  # a year beyond 9999
+        return None
+
+
+class Known(NamedTuple):
+    """An answer that may be voted on."""
+
+    chain: str
+    texts: int
+
+
+class Answers:
+    """Which ids were answered: the newest in memory, the others in the request log. Safe for threads."""
+
+    def __init__(self, home: Path, size: int = REMEMBERED) -> None:
+        self._folder, self._size = log_folder(home), size
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def remember(self, answer: str, chain: str, texts: int) -> None:
+        """Note an answer that is in the log."""
+        with self._lock:
+            self._known[answer] = Known(chain, texts)
+            if len(self._known) > self._size:
+                self._known.popitem(last=False)
+
+    def recall(self, answer: str) -> Known | None:
+        """An answer by its id, from memory."""
+        return self._known.get(answer)
+
+    def load(self) -> None:
+        """Fill the memory from the newest files of the log; to be called once, before answers are noted."""
+        for _, answer, chain, texts in sorted(line for folder in self._chains() for line in self._newest(folder))[-self._size :]:
+            self.remember(answer, chain, texts)
+
+    def find(self, answer: str) -> Known | None:
+        """An answer by its id, from memory or else from the log of the days about its making, of any chain."""
+        if known := self._known.get(answer):
+            return known
+        moment = moment_of(answer)
+        if moment is None:
+            return None
+        for folder in self._chains():
+            for day in (moment.date(), moment.date() + timedelta(days=1)):  # it may have been written past midnight
+                for line in lines_with(folder / f"{day.isoformat()}.jsonl", answer):
+                    if line.get("id") == answer:
+                        return Known(folder.name, len(line["texts"]))
+        return None
+
+    def _newest(self, folder: Path) -> list[tuple[str, str, str, int]]:
+        found: list[tuple[str, str, str, int]] = []
+        for path in reversed(list(dated_files(self._folder, folder.name))):
+            lines = last_lines(path, self._size - len(found))
+            found += [(line["at"], line["id"], folder.name, len(line["texts"])) for line in lines]
+            if len(found) >= self._size:
+                break
+        return found
+
+    def _chains(self) -> Iterator[Path]:
+        if self._folder.is_dir():
+            yield from (path for path in sorted(self._folder.iterdir()) if path.is_dir())

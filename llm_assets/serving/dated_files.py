@@ -1,0 +1,134 @@
+"""Files of JSON lines, one a chain and UTC day: appended to so that a crash costs no whole line, and read without parsing all."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llm_assets.store.files import flush_directory
+
+
+class DatedFiles:
+    """``<folder>/<chain>/<date>.jsonl``, appended to by one process. A line cut off by a crash stays alone on its line.
+
+    The date is the caller's clock: one that jumps back goes on in the file of the earlier date.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, tuple[Path, BinaryIO]] = {}  # chain -> the file of its newest line
+
+    def path(self, chain: str, day: date) -> Path:
+        """Where the lines of a day stand."""
+        return self._folder / chain / f"{day.isoformat()}.jsonl"
+
+    def since(self, chain: str, day: date) -> list[Path]:
+        """A chain's files of a day and those after it, oldest first."""
+        return [path for path in dated_files(self._folder, chain) if path.stem >= day.isoformat()]
+
+    def all_of(self, day: date) -> list[Path]:
+        """Every chain's file of a day."""
+        return sorted(self._folder.glob(f"*/{day.isoformat()}.jsonl"))
+
+    def append(self, lines: Mapping[str, bytes], day: date) -> dict[str, OSError]:
+        """Append each chain's whole lines and flush them to the disk; the chains where that failed, with the error."""
+        failed: dict[str, OSError] = {}
+        for chain, data in lines.items():
+            try:
+                _append(self._file(chain, self.path(chain, day)), data)
+            except OSError as error:
+                self._close(chain)  # reopening mends a line cut off
+                failed[chain] = error
+        return failed
+
+    def close(self) -> None:
+        """Close every file."""
+        for chain in list(self._files):
+            self._close(chain)
+
+    def _file(self, chain: str, path: Path) -> BinaryIO:
+        known = self._files.get(chain)
+        if known and known[0] == path and os.fstat(known[1].fileno()).st_nlink:  # somebody may have deleted it
+            return known[1]
+        self._close(chain)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file: BinaryIO = path.open("ab+", buffering=0)  # unbuffered: each write is one system call
+        self._files[chain] = (path, file)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        else:
+            flush_directory(path.parent)  # a new name must survive a power cut as its lines do
+        return file
+
+    def _close(self, chain: str) -> None:
+        if known := self._files.pop(chain, None):
+            known[1].close()
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    """Write and flush all of it, or take back what was written: nobody is told of it, so nothing may read it."""
+    size = file.seek(0, os.SEEK_END)
+    try:
+        if file.write(data) != len(data):
+            raise OSError("the disk took a part of it only")
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            file.truncate(size)
+        raise
+
+
+def dated_files(folder: Path, chain: str) -> Iterator[Path]:
+    """A chain's files, oldest first."""
+    yield from sorted((folder / chain).glob("????-??-??.jsonl"))
+
+
+def lines_with(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    """The whole JSON lines of a file that hold a text, oldest first; the others are not parsed."""
+    with _mapped(path) as content:
+        end = 0
+        while (place := content.find(text.encode(), end)) >= 0:
+            start, end = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place)
+            end = len(content) if end < 0 else end
+            yield from _parsed(content[start:end])
+
+
+def last_lines(path: Path, count: int) -> Iterator[dict[str, Any]]:
+    """The last ``count`` lines of a file, newest first; those that are no JSON object are passed over."""
+    with _mapped(path) as content:
+        end = len(content)
+        while end > 0 and count > 0:
+            start = content.rfind(b"\n", 0, end) + 1
+            yield from _parsed(content[start:end])
+            end, count = start - 1, count - 1
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+    """A file's bytes, which are not read before they are looked at; none where there is no file."""
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                yield b""
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield content
+    except FileNotFoundError:
+        yield b""
+
+
+def _parsed(line: bytes) -> Iterator[dict[str, Any]]:
+    try:
+        value = json.loads(line)
+    except ValueError:  # cut off, or empty
+        return
+    if isinstance(value, dict):
+        yield value

@@ -1,0 +1,122 @@
+"""What goes over the wire: the bodies that the routes read, and the shapes of their answers for the OpenAPI document."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from llm_assets.serving.errors import ApiError
+
+INPUT_LIMIT = 256  # texts a request
+COMMENT_LIMIT = 2000  # characters
+
+
+def _is_unicode(text: str) -> str:
+    """JSON can spell half of a character (``\\ud800``), which no encoder takes. Raises ``ValueError`` for one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds a lone surrogate, which is no character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_is_unicode)]
+
+
+class ClassifyRequest(BaseModel):
+    """vLLM's classify request; fields of its that are not used here are passed over."""
+
+    model: Text = Field(description="the chain that classifies")
+    input: Annotated[Text | list[Text], Field(description=f"one text, or up to {INPUT_LIMIT}")]
+
+    def texts(self) -> list[str]:
+        """The inputs as a list. Raises ``ApiError`` for none, too many or an empty one."""
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        if len(texts) > INPUT_LIMIT:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"input holds {len(texts)} texts, the limit is {INPUT_LIMIT}: send several requests", "input")
+        if not texts:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "input is an empty list: send at least one text", "input")
+        if empty := [index for index, text in enumerate(texts) if not text.strip()]:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"input holds an empty text at index {empty[0]}: leave it out", "input")
+        return texts
+
+
+class Classification(BaseModel):
+    """The answer to one text."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class Usage(BaseModel):
+    """Tokens read by the model."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: None
+
+
+class ClassifyAnswer(BaseModel):
+    """vLLM's classify response plus ``release``."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Classification]
+    usage: Usage
+    release: str
+
+
+class FeedbackRequest(BaseModel):
+    """What a client says of one text's answer; a new vote on it takes the place of the client's older one."""
+
+    id: Text = Field(description="id of the answer")
+    index: int = Field(0, ge=0, description="which of its texts")
+    rating: Literal["up", "down"] | None = None
+    label: Text | None = Field(None, description="the right label, one of the model's")
+    comment: Text | None = Field(None, max_length=COMMENT_LIMIT)
+
+
+class FeedbackAnswer(BaseModel):
+    """The vote is on the disk; ``already`` where it stood there word for word."""
+
+    id: str
+    index: int
+    already: bool
+
+
+class Model(BaseModel):
+    """A chain that is served."""
+
+    id: str
+    object: Literal["model"]
+    owned_by: str
+    release: str
+    labels: list[str]
+    problem: str = Field(description="single_label, multi_label or regression")
+
+
+class Models(BaseModel):
+    """OpenAI's list of models, with each one's release, labels and problem."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    alive: Literal[True]
+
+
+class Readiness(BaseModel):
+    """Whether every desired chain is served."""
+
+    ready: bool
+    chains: dict[str, Any]
