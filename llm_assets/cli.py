@@ -2,288 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
-from llm_assets.terminal import audit_commands
-from llm_assets.terminal.settings import UsageError, known_links, overrides, sections, spec_of, store_of
+from llm_assets.terminal import audit_commands, chain_commands, service_commands
+from llm_assets.terminal.settings import UsageError, sections, specs, store_of
 
 if TYPE_CHECKING:
     from llm_assets.components.llm_chain.spec import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=__doc__)
 
-annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Label Studio and back.")
-app.add_typer(annotate, name="annotate")
+chain_commands.register(app)
+service_commands.register(app)
 audit_commands.register(app)
-
-Chain = Annotated[str, typer.Argument(help="Name of a chain: a folder below llm_assets/defs/.")]
-Preset = Annotated[str, typer.Option("--preset", help="Overlay of the chain's YAML, such as tiny, demo or full; default: the YAML's own choice.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="LINK.KEY=VALUE", help="Change a setting for this run only, which makes it a trial: it never moves a release. Repeatable."
-    ),
-]
-File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-
-
-@app.command()
-def run(
-    chain: Chain,
-    preset: Preset = "",
-    set_: Set = None,
-    select: Annotated[list[str] | None, typer.Option("--select", metavar="LINK", help="Materialize only this link; repeatable.")] = None,
-) -> None:
-    """Materialize a chain through Dagster, into the instance the UI shows; what stands already is reused."""
-    spec = spec_of(chain, preset)
-    _materialize(spec, overrides(spec, set_ or []), known_links(select or []))
-
-
-@app.command()
-def retrain(
-    chain: Chain,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's tag, like the reasons of the policy sensor.")],
-    preset: Preset = "",
-) -> None:
-    """Run a whole chain by hand for a reason, whatever its retraining policy waits for; the policy counts its interval from here."""
-    _materialize(spec_of(chain, preset), {}, [], reason)
-
-
-@app.command()
-def plan(chain: Chain, preset: Preset = "", set_: Set = None) -> None:
-    """Print which links would be reused and which made, why, and what that costs; starts nothing."""
-    from rich.console import Console
-
-    from llm_assets.audit.plan import plan as make_plan
-    from llm_assets.terminal.tables import plan_table
-
-    spec = spec_of(chain, preset)
-    changes = overrides(spec, set_ or [])
-    Console().print(plan_table(chain, make_plan(store_of(spec), sections(spec, changes), spec.seed)))
-
-
-@app.command()
-def scorecard(
-    chain: Chain,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print all its tables as Markdown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
-    """Print the newest scorecard: every model beside the baselines, on the same test set."""
-    record = _newest_scorecard(spec_of(chain))
-    if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
-        return
-    if "seeds" not in record:
-        _fail(
-            f"the scorecard of {chain} is an earlier release's and has no intervals: llm-assets run {chain} makes it anew; --json prints it as it is"
-        )
-    if markdown:
-        from llm_assets.links.scorecard_page import as_markdown
-
-        typer.echo(as_markdown(record), nl=False)
-        return
-    from rich.console import Console
-
-    from llm_assets.terminal.tables import scorecard_table
-
-    Console().print(scorecard_table(record))
-
-
-@app.command()
-def docs(
-    chain: Chain,
-    rule: Annotated[str, typer.Option("--rule", metavar="R", help="Show documents that this rule dropped.")] = "",
-    search: Annotated[str, typer.Option("--search", metavar="T", help="Show documents that hold this text, and what became of them.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Documents to show.")] = 20,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table by rule and source as Markdown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
-    """Show what became of the documents: how many each rule dropped, which ones, and where those that hold a text are now.
-
-    Texts are shown masked, in pieces.
-    """
-    from dataclasses import asdict
-
-    from rich.console import Console
-
-    from llm_assets.audit import documents
-    from llm_assets.terminal import documents as tables
-
-    corpus = documents.current_corpus(chain, store_of(spec_of(chain)))
-    if search:
-        fates = documents.search(corpus, search, limit, rule or None)
-        shown, table = [asdict(fate) for fate in fates], tables.fates_table(search, fates)
-    elif rule:
-        shown = documents.rejected(corpus, rule, limit)
-        table = tables.rejected_table(rule, shown)
-    elif markdown:
-        typer.echo(tables.corpus_markdown(chain, corpus), nl=False)
-        return
-    else:
-        shown, table = documents.dropped(corpus), tables.dropped_table(chain, corpus)
-    typer.echo(json.dumps(shown, ensure_ascii=False, indent=2)) if as_json else Console().print(table)
-
-
-@app.command()
-def approve(
-    chain: Chain,
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who approves; recorded as claimed.")],
-    release: Annotated[str, typer.Argument(metavar="[RELEASE]", help="The release; default: the newest that waits.")] = "",
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with the release.")] = "",
-) -> None:
-    """Make a release that waits for approval the champion, and ask the gateway for it: materializes `release` and `endpoint`."""
-    from llm_assets.serving.releases import release_journal, standing
-
-    waiting = standing(release_journal(prepare_environment(), chain)).candidate
-    if not release and waiting is None:
-        raise UsageError(f"no release of {chain} waits for approval; one that was rolled back is approved by its name")
-    name = release or (waiting or {})["release"]
-    _materialize(spec_of(chain), {"release": {"approved_by": by, "candidate": name, "note": note}}, ["release", "endpoint"])
-    typer.echo(f"{name} is the champion of {chain}")
-
-
-@app.command()
-def rollback(
-    chain: Chain,
-    to: Annotated[str, typer.Option("--to", metavar="RELEASE", help="Default: the release before the champion.")] = "",
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who rolls back; default: the user's name.")] = "",
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept in the release journal.")] = "",
-) -> None:
-    """Serve an older release again, at once: a new entry in the release journal that points at the old files."""
-    from getpass import getuser
-
-    from llm_assets.serving.rollback import roll_back_by_hand
-
-    found = roll_back_by_hand(prepare_environment(), chain, to, by or getuser(), note)
-    typer.echo(f"{found['release']} is the champion of {chain}: {found['detail']}")
-    _mirror(chain)
-    if found["state"] in ("refused", "late"):
-        raise typer.Exit(1)
-
-
-@app.command()
-def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback serves your network.")] = "127.0.0.1", port: Port = 8000
-) -> None:
-    """Run the gateway: it serves the release that each chain's endpoint asset names."""
-    from llm_assets.serving.gateway import serve as serve_gateway
-
-    serve_gateway(host, port, prepare_environment())
-
-
-keys = typer.Typer(no_args_is_help=True, help="API keys of the gateway: without any, clients of other machines may ask and vote, nothing more.")
-app.add_typer(keys, name="keys")
-
-
-@keys.command("add")
-def add_key(
-    name: Annotated[str, typer.Argument(help="Who uses it; the request log and the feedback name it.")],
-    role: Annotated[list[str], typer.Option("--role", help="What it opens: ask, feedback or operate; repeatable.")],
-    per_minute: Annotated[int | None, typer.Option(min=1, help="Requests a minute; default: no limit.")] = None,
-    votes_per_day: Annotated[int, typer.Option(min=0, help="Feedback that is taken from it in one UTC day.")] = 1000,
-) -> None:
-    """Make a key and print it, this once."""
-    from llm_assets.serving.keys import add_key as make_key
-
-    typer.echo(make_key(prepare_environment(), name, role, per_minute, votes_per_day))  # type: ignore[arg-type]
-    typer.secho("keep it: it cannot be shown again", err=True)
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """Print the keys' names, roles and limits."""
-    from llm_assets.serving.keys import read_keys
-
-    for key in read_keys(prepare_environment()) or []:
-        rate = f"{key.per_minute} a minute" if key.per_minute else "no limit"
-        typer.echo(f"{key.name:<20} {', '.join(key.roles):<24} {rate:<14} {key.votes_per_day} votes a day   made {key.made[:10]}")
-
-
-@keys.command("remove")
-def remove_key(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
-    """Take a key back; a running gateway notices within a second."""
-    from llm_assets.serving.keys import keys_path
-    from llm_assets.serving.keys import remove_key as take_back
-
-    home = prepare_environment()
-    if not take_back(home, name):
-        typer.echo(f"no key is left, so the gateway serves nobody; delete {keys_path(home)} to ask for none")
-
-
-@app.command()
-def up(dagster_port: Port = 3000, mlflow_port: Port = 5000, gateway_port: Port = 8000) -> None:
-    """Run the Dagster UI and daemon, the MLflow UI and the gateway under one supervisor until Ctrl-C."""
-    from datetime import UTC, datetime
-
-    from dagster.components.core.component_tree import ComponentTreeException
-
-    from llm_assets.components.llm_chain.agenda import agenda
-    from llm_assets.components.llm_chain.runs import open_instance, settle_dead_runs
-    from llm_assets.definitions import chains
-    from llm_assets.serving.services import default_services
-    from llm_assets.serving.supervisor import supervise
-
-    home = prepare_environment()
-    with open_instance(home) as instance:
-        settle_dead_runs(instance, home)
-        try:
-            for line in agenda(instance, chains().values(), datetime.now(UTC)):
-                typer.echo(line)
-        except ComponentTreeException as error:  # the gateway needs no YAML, and Dagster's UI shows what is wrong with one
-            typer.secho(str(error.__cause__ or error), err=True, fg="red")
-    supervise(default_services(home, dagster_port, mlflow_port, gateway_port), home / "logs")
-
-
-@app.command()
-def ask(
-    chain: Chain,
-    texts: Annotated[list[str], typer.Argument(help="Sentences to classify.")],
-    port: Annotated[int, typer.Option(help="Port of a free or running gateway.")] = 8000,
-) -> None:
-    """Ask the gateway; one is started for the question where none is running, and ended after it."""
-    from llm_assets.serving.client import classify
-
-    for answer in classify(prepare_environment(), chain, texts, port):
-        typer.echo(f"{answer.label:<10} {answer.probability:6.1%}  {answer.text}   ({answer.release})")
-
-
-@annotate.command("export")
-def annotate_export(chain: Chain, file: File) -> None:
-    """Write the answers worth labelling as Label Studio's tasks, and beside them the configuration of a project, FILE.xml."""
-    from llm_assets.operation.annotation import export
-    from llm_assets.store.files import write_atomic, write_json
-
-    spec = spec_of(chain)
-    tasks, project = export(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
-    write_json(file, tasks)
-    write_atomic(file.with_name(f"{file.name}.xml"), project)
-    reasons = Counter(task["data"]["reason"] for task in tasks)
-    typer.echo(f"{len(tasks)} texts in {file} ({', '.join(f'{reason} {count}' for reason, count in reasons.items())}); project in {file}.xml")
-
-
-@annotate.command("import")
-def annotate_import(chain: Chain, file: File) -> None:
-    """Take in a JSON export of Label Studio: a batch that labelled_examples reads, and how far the annotators agree."""
-    from llm_assets.operation.annotation import AnnotationError, take_in
-
-    spec = spec_of(chain)
-    try:
-        exported = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AnnotationError(f"{file} is no JSON ({error})") from error
-    found = take_in(data_root(), chain, exported, spec.annotation)
-    for one in found.agreements:
-        typer.echo(f"{one.annotators[0]} and {one.annotators[1]} on {one.texts} texts: Cohen's kappa {one.kappa:.2f}")
-    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found.left_out.items() if count)
-    typer.echo(f"{found.rows} texts in batch {found.batch or '(none)'}{f'; left out: {left_out}' if left_out else ''}")
 
 
 @app.command()
@@ -294,12 +29,11 @@ def gc(
     """Delete artifacts that no champion or previous release, no chain's settings and no recent run stands on."""
     from llm_assets.audit.plan import current_fingerprints
     from llm_assets.audit.retention import collect, find_garbage
-    from llm_assets.definitions import chains
     from llm_assets.terminal.tables import megabytes
 
     prepare_environment()
     by_root: dict[str, list[Settings]] = {}
-    for spec in chains().values():
+    for spec in specs():
         by_root.setdefault(spec.store, []).append(spec)
     for specs in by_root.values():
         store = store_of(specs[0])
@@ -377,58 +111,9 @@ def _message(error: Exception) -> str:
     return str(getattr(error, "description", None) or cause or error)
 
 
-def _materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list[str], reason: str = "") -> None:
-    """Run a chain, or some of its links, through Dagster, with bars; exits 130 when cancelled and 1 when it failed."""
-    import uuid
-
-    from rich.console import Console
-
-    from llm_assets.components.llm_chain.runs import open_instance, run_chain
-    from llm_assets.store.progress import ProgressFile
-    from llm_assets.terminal.bars import progress_bars
-
-    run_id, console = str(uuid.uuid4()), Console(stderr=True)
-    progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
-    with open_instance(data_root()) as instance, progress_bars(progress, console):
-        report = run_chain(instance, data_root(), spec, run_id, links, changes, reason)
-    if report.cancelled:
-        typer.secho(f"run {run_id} was cancelled; run the same command to go on from what is made", err=True, fg="yellow")
-        raise typer.Exit(130)
-    if not report.succeeded:
-        for failure in report.failures:
-            typer.secho(f"failed: {failure}", err=True, fg="red")
-        typer.secho(f"run {run_id} failed; its log is in the Dagster UI (llm-assets up)", err=True, fg="red")
-        raise typer.Exit(1)
-    typer.echo(f"run {run_id} succeeded")
-
-
-def _mirror(chain: str) -> None:
-    """Bring MLflow's aliases in line with the release journal, or say why not."""
-    from llm_assets.components.llm_chain.registry import mirror_releases
-    from llm_assets.components.llm_chain.resources import ChainResource
-
-    spec = spec_of(chain)
-    resource = ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)
-    if warning := mirror_releases(resource.store(), resource.tracker(), chain):
-        typer.secho(warning, err=True, fg="yellow")
-
-
 def _fail(message: str) -> NoReturn:
     typer.secho(message, err=True, fg="red")
     raise SystemExit(1)
-
-
-def _newest_scorecard(spec: Settings) -> dict[str, Any]:
-    from llm_assets.audit.cost import seconds_to_make
-    from llm_assets.serving.releases import champion
-
-    store = store_of(spec)
-    entry = store.journal(spec.name, "scorecard").newest(lambda entry: not entry["trial"])
-    if entry is None:
-        _fail(f"{spec.name} has no scorecard yet: llm-assets run {spec.name}")
-    release = champion(store.journal(spec.name, "release"))
-    seconds = seconds_to_make(store, entry["inputs"].items())
-    return {**entry["record"], "release": release["release"] if release else None, "seconds": round(seconds, 1)}
 
 
 if __name__ == "__main__":

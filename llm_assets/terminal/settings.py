@@ -30,6 +30,13 @@ def spec_of(chain: str, preset: str = "") -> Settings:
     return known[chain]
 
 
+def specs() -> list[Settings]:
+    """Every chain's spec."""
+    from llm_assets.definitions import chains
+
+    return list(chains().values())
+
+
 def store_of(spec: Settings) -> Store:
     """The store a chain's artifacts stand in."""
     from llm_assets.store.store import Store
@@ -39,20 +46,18 @@ def store_of(spec: Settings) -> Store:
 
 def stores() -> list[Store]:
     """Every store there is: the data root's own, and each other root that a chain names."""
-    from llm_assets.definitions import chains
     from llm_assets.store.store import Store
 
     home = prepare_environment()
-    by_root = {store.root: store for store in [Store(home), *(store_of(spec) for spec in chains().values())]}
+    by_root = {store.root: store for store in [Store(home), *map(store_of, specs())]}
     return list(by_root.values())
 
 
 def trackers() -> list[Tracker]:
     """Every MLflow that a chain tells: the data root's own, and each other that a chain names."""
-    from llm_assets.definitions import chains
     from llm_assets.tracking.tracker import Tracker
 
-    return [Tracker(data_root(), uri or None) for uri in dict.fromkeys(["", *(spec.mlflow for spec in chains().values())])]
+    return [Tracker(data_root(), uri or None) for uri in dict.fromkeys(["", *(spec.mlflow for spec in specs())])]
 
 
 def known_links(names: list[str]) -> list[str]:
