@@ -35,9 +35,9 @@ def gc(
     by_root: dict[str, list[Settings]] = {}
     for spec in specs():
         by_root.setdefault(spec.store, []).append(spec)
-    for specs in by_root.values():
-        store = store_of(specs[0])
-        current = {spec.name: current_fingerprints(store, sections(spec, {}), spec.seed) for spec in specs}
+    for chains in by_root.values():
+        store = store_of(chains[0])
+        current = {spec.name: current_fingerprints(store, sections(spec, {}), spec.seed) for spec in chains}
         garbage = find_garbage(store, current, keep_days)
         for manifest in garbage.artifacts:
             typer.echo(f"{manifest.link} {manifest.fingerprint}  {megabytes(manifest.size)}")
