@@ -12,5 +12,5 @@ def test_after_a_rollback_it_is_the_older_release(tmp_path: Path) -> None:
     for number in (1, 2):
         release(tmp_path, number)
     roll_back(tmp_path, "tiny", "tiny-1", by="Ann", note="")
-    names = [found and found.name for found in (released(tmp_path, "tiny"), released(tmp_path, "tiny", "tiny-2"), released(tmp_path, "tiny", "tiny-3"))]
-    assert names == ["tiny-1", "tiny-2", None]
+    found = [released(tmp_path, "tiny", name) for name in (None, "tiny-2", "tiny-3")]
+    assert [each and each.name for each in found] == ["tiny-1", "tiny-2", None]
