@@ -97,7 +97,7 @@ def _approved(office: Office, config: ReleaseConfig, known: Standing, record: Re
         "approval",
         f"{record['release']} was approved by {config.approved_by}" + (f": {config.note}" if config.note else ""),
         record["release"],
-        approved_by=config.approved_by,
+        by=config.approved_by,
         note=config.note,
     )
     return _champion(known, record, config.approved_by, config.note or record.get("note", ""))

@@ -19,6 +19,7 @@ from llm_assets.operation.drift import DriftConfig
 from llm_assets.operation.profile import LENGTH, Profile, TooSmallError, profile_of
 from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import majority
+from llm_assets.serving.disagreements import disagreements
 from llm_assets.store.journal import Journal
 from llm_assets.store.strict import Strict
 from llm_assets.training.heads import LabelError, Problem, canonical, parts
@@ -81,7 +82,8 @@ def queue(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> l
                 most -= 1
 
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"annotation:{row['sha256']}".encode()).digest())
-    take("disagreement", (row for row in shuffled if row["shadow"] not in (None, row["label"])), quota)
+    differed = disagreements(home, chain)
+    take("disagreement", (row for row in shuffled if row["sha256"] in differed or row["shadow"] not in (None, row["label"])), quota)
     take("uncertainty", sorted((row for row in shuffled if row["probability"] is not None), key=lambda row: row["probability"]), quota)
     take("novelty", _by_novelty(home, chain, shuffled, drift), quota)
     take("random", shuffled, settings.texts - len(taken))

@@ -26,5 +26,5 @@ def roll_back_by_hand(home: Path, chain: str, to: str, by: str, note: str, secon
     desired = write_desired(home, chain, record)
     left = record.get("rolled_back_from")
     message = f"{by} rolled {chain} back to {desired.release}" + (f" from {left}" if left else "") + (f": {note}" if note else "")
-    append_event(home, chain, "rollback", message, left, to=desired.release, approved_by=by, note=note)
+    append_event(home, chain, "rollback", message, left, to=desired.release, by=by, note=note)
     return {"release": desired.release, "rolled_back_from": left, **outcome(home, desired, seconds)}

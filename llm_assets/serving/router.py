@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from llm_assets.serving.disagreements import note_disagreements
 from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import append_event
@@ -150,7 +152,7 @@ class Router:
             self._comparison = asyncio.get_running_loop().create_task(work)
 
     async def _compare(self, pair: Pair, other: Deployment, texts: list[str], answers: Sequence[Classified]) -> None:
-        theirs: list[Classified] | None = None
+        answered = pair.stable if other is pair.candidate else pair.candidate
         began = time.perf_counter()
         try:
             theirs = await asyncio.get_running_loop().run_in_executor(self._beside, other.engine.answer, texts)
@@ -160,10 +162,13 @@ class Router:
             logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, error)
         if other is pair.candidate:
             pair.watches.candidate.request(theirs is None, _milliseconds(began))
-        answered = pair.stable if other is pair.candidate else pair.candidate
         if theirs is not None and answered.engine.problem != "regression":  # numbers always differ in some digit
-            different = sum(mine != yours for mine, yours in zip(_labels(answered, answers), _labels(other, theirs), strict=True))
+            labels = {deployment.desired.release: _labels(deployment, said) for deployment, said in ((answered, answers), (other, theirs))}
+            different = sum(len(set(both)) > 1 for both in zip(*labels.values(), strict=True))
             pair.watches.candidate.comparisons(different, len(texts))
+            self._judge(pair)
+            with suppress(OSError):  # a full disk: the request log says so, and these are a help to annotators alone
+                await asyncio.get_running_loop().run_in_executor(self._beside, note_disagreements, self._home, pair.chain, texts, labels)
         self._judge(pair)
 
     def _judge(self, pair: Pair) -> None:

@@ -108,7 +108,7 @@ def test_by_hand_a_model_waits_until_somebody_approves_it(office: Office, tmp_pa
     assert (approved.data_version, approved.record["approved_by"], approved.record["note"]) == ("tiny-2", "Ann", "read it")
     assert standings(office) == ("tiny-2", None)
     [event] = read_events(tmp_path, "tiny")
-    assert (event["kind"], event["release"], event["approved_by"], event["note"]) == ("approval", "tiny-2", "Ann", "read it")
+    assert (event["kind"], event["release"], event["by"], event["note"]) == ("approval", "tiny-2", "Ann", "read it")
 
 
 def test_a_named_candidate_is_approved_whatever_was_made_since(office: Office, tmp_path: Path) -> None:

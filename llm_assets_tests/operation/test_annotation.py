@@ -10,6 +10,7 @@ from llm_assets.corpus.batches import batch_folder, read_batches
 from llm_assets.operation import features
 from llm_assets.operation.annotation import Annotation, AnnotationError, agreements, cohens_kappa, export, queue, take_in
 from llm_assets.operation.drift import DriftConfig
+from llm_assets.serving.disagreements import disagreements, note_disagreements
 from llm_assets_tests.operation.released import release, texts
 from llm_assets_tests.operation.test_drift import ask
 from llm_assets_tests.operation.traffic import vote, write_log
@@ -45,6 +46,15 @@ def test_the_queue_holds_what_is_worth_labelling_and_no_text_twice(home: Path) -
     assert len({row["sha256"] for row, _ in chosen}) == 40
     assert numbers(chosen, "disagreement") == set(range(400, 415, 2))  # tiny-1 said negative, tiny-2 positive
     assert numbers(chosen, "uncertainty") >= set(range(300, 306)) and numbers(chosen, "novelty") <= set(range(500, 512))
+
+
+def test_where_two_releases_of_a_rollout_differed_is_worth_labelling(home: Path) -> None:
+    kinds = [f"喜欢 good {number}" for number in (7, 8)]
+    note_disagreements(home, "tiny", kinds, {"tiny-1": ["positive", "positive"], "tiny-2": ["negative", "positive"]})
+    note_disagreements(home, "tiny", kinds[1:], {"tiny-1": ["positive"], "tiny-2": ["positive"]})
+    assert list(disagreements(home, "tiny").values()) == [{"tiny-1": "positive", "tiny-2": "negative"}]
+    chosen = queue(home, "tiny", Annotation(texts=80), DRIFT)
+    assert 7 in numbers(chosen, "disagreement") and 8 not in numbers(chosen, "disagreement")
 
 
 def test_what_is_exported_or_in_a_batch_is_not_exported_again(home: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_rollback_under_load_loses_no_request(tmp_path: Path) -> None:
         count = len(heard)
         eventually(lambda: len(heard) > count + 20)
     assert set(heard) == {("tiny-1", "positive"), ("tiny-2", "negative")}  # every request was answered by one or the other
-    assert set(heard[count + 3 :]) == {("tiny-1", "positive")}  # but for those on their way
+    assert heard[count:].count(("tiny-2", "negative")) <= 3  # one a client was on its way
     [event] = read_events(tmp_path, "tiny")
     assert (event["kind"], event["release"], event["to"]) == ("rollback", "tiny-2", "tiny-1")
     assert event["message"] == "Ann rolled tiny back to tiny-1 from tiny-2: it answers the opposite"

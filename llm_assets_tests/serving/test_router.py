@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import signal
 import threading
@@ -19,6 +20,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_assets.serving.disagreements import disagreements
 from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import read_events
@@ -94,6 +96,8 @@ def test_a_shadow_never_changes_an_answer(tmp_path: Path) -> None:
     heard = next(event for event in read_events(tmp_path, "tiny") if event["stage"] == "canary")
     assert heard["total"] >= 20 and heard["p99_ms"] > 0 and heard["errors"] == 0
     assert heard["different"] == heard["compared"] > 0  # it answered the opposite, and nobody heard it
+    asked = hashlib.sha256(b"good").hexdigest()
+    assert disagreements(tmp_path, "tiny") == {asked: {"tiny-1": "positive", "tiny-2": "negative"}}  # but annotators may
 
 
 def test_a_shadow_keeps_no_client_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
