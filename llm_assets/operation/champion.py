@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_assets.serving.releases import releases
+from llm_assets.serving.releases import release_journal, standing
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.journal import Journal
 from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
 
 
@@ -33,9 +32,13 @@ class Released:
 
 
 def released(home: Path, chain: str, release: str | None = None) -> Released | None:
-    """A release by name, else the newest; None where there is none. Raises ``ArtifactError`` where its files are gone."""
-    known = releases(Journal(home / "journal" / chain / "release.jsonl"))
-    found = next((record for record in reversed(known) if release in (None, record["release"])), None)
+    """A release by name, one that still waits included, else the champion; None where there is none.
+
+    Raises ``ArtifactError`` where its files are gone.
+    """
+    known = standing(release_journal(home, chain))
+    named = {record["release"]: record for record in (*known.released, *known.waiting.values())}
+    found = named.get(release) if release else known.champion
     return Released(found["release"], opened(home / found["directory"])) if found else None
 
 
