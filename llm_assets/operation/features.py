@@ -208,18 +208,16 @@ def threshold(rows: Matrix, feature: Feature, size: int, rank: int) -> float:
     not. Of answers there may be fewer than two windows, and their bins are coarse: they are drawn with replacement, both sides.
     """
     import numpy as np
-    from scipy.sparse import csr_array
 
     random, total = np.random.default_rng(size), rows.shape[0]
-    matrix = csr_array(rows)
     found = []
     for start in range(0, RESAMPLES, CHUNK):
         count = min(CHUNK, RESAMPLES - start)
         if feature.of_texts:
-            windows = _sums(matrix, np.stack([random.choice(total, size, replace=False, shuffle=False) for _ in range(count)]))
-            rests = np.asarray(matrix.sum(axis=0)).ravel() - windows
+            windows = _sums(rows, np.stack([random.choice(total, size, replace=False, shuffle=False) for _ in range(count)]))
+            rests = np.asarray(rows.sum(axis=0)).ravel() - windows
         else:
-            windows, rests = (_sums(matrix, random.integers(0, total, (count, many))) for many in (size, total))
+            windows, rests = (_sums(rows, random.integers(0, total, (count, many))) for many in (size, total))
         found.append(feature.statistic(windows, rests))
     return float(np.sort(np.concatenate(found))[-rank])
 
@@ -227,9 +225,10 @@ def threshold(rows: Matrix, feature: Feature, size: int, rank: int) -> float:
 def _sums(rows: Any, drawn: NDArray[np.int64]) -> NDArray[np.float64]:
     """The sums of the drawn rows; ``drawn`` [windows, size], result [windows, columns]."""
     import numpy as np
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, issparse
 
     count, size = drawn.shape
     selection = csr_array((np.ones(drawn.size), drawn.ravel(), np.arange(0, drawn.size + 1, size)), shape=(count, rows.shape[0]))
-    sums: NDArray[np.float64] = (selection @ rows).toarray()
+    found = selection @ rows
+    sums: NDArray[np.float64] = found.toarray() if issparse(found) else found
     return sums
