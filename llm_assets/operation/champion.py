@@ -32,9 +32,13 @@ class Released:
 
 
 def released(home: Path, chain: str, release: str | None = None) -> Released | None:
-    """A release by name, else the champion; None where there is none. Raises ``ArtifactError`` where its files are gone."""
+    """A release by name, one that still waits included, else the champion; None where there is none.
+
+    Raises ``ArtifactError`` where its files are gone.
+    """
     known = standing(release_journal(home, chain))
-    found = next((record for record in known.released if release == record["release"]), None) if release else known.champion
+    named = {record["release"]: record for record in (*known.released, *known.waiting.values())}
+    found = named.get(release) if release else known.champion
     return Released(found["release"], opened(home / found["directory"])) if found else None
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = Any  # [rows, columns], dense or scipy.sparse
-    Vector = NDArray[np.float64]
+    Vectors = NDArray[np.float64]  # sums over rows, [columns] or [windows, columns]; a statistic of them is a number or [windows]
 
 RESAMPLES = 4_000  # windows drawn from the reference for each threshold
 CHUNK = 250  # of them at once: 16 MB for the 8,192 buckets
@@ -45,38 +45,51 @@ class Feature:
 
     name: str
     what: str  # in words, for the page
-    statistic: Callable[[Vector, Vector], float]  # of two vectors of sums over rows; the larger, the further apart
+    statistic: Callable[[Vectors, Vectors], Vectors]  # the larger, the further apart
     of_texts: bool  # else of answers
 
 
-def jensen_shannon(one: Vector, other: Vector) -> float:
-    """The Jensen-Shannon divergence of two vectors of counts in bits, 0 to 1 (Lin 1991)."""
+def jensen_shannon(one: Vectors, other: Vectors) -> Vectors:
+    """The Jensen-Shannon divergence of vectors of counts in bits, 0 to 1 (Lin 1991): the entropy of their mean less their mean entropy."""
     import numpy as np
+    from scipy.special import entr
 
-    p, q = one / max(one.sum(), 1), other / max(other.sum(), 1)
-    middle = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.nan_to_num(p * np.log2(p / middle)) + np.nan_to_num(q * np.log2(q / middle))
-    return float(terms.sum() / 2)
+    p, q = _shares(one), _shares(other)
+    nats = entr((p + q) / 2).sum(axis=-1) - (entr(p).sum(axis=-1) + entr(q).sum(axis=-1)) / 2
+    bits: Vectors = np.maximum(nats, 0) / np.log(2)  # rounding may leave less than nothing
+    return bits
 
 
-def kolmogorov_smirnov(one: Vector, other: Vector) -> float:
+def kolmogorov_smirnov(one: Vectors, other: Vectors) -> Vectors:
     """The largest distance of two distribution functions, given as counts in ordered bins; 0 to 1."""
     import numpy as np
 
-    return float(np.abs(np.cumsum(one / max(one.sum(), 1)) - np.cumsum(other / max(other.sum(), 1))).max())
+    distance: Vectors = np.abs(np.cumsum(_shares(one) - _shares(other), axis=-1)).max(axis=-1)
+    return distance
 
 
-def total_variation(one: Vector, other: Vector) -> float:
+def total_variation(one: Vectors, other: Vectors) -> Vectors:
     """Half of what the shares of two vectors of counts differ in together; 0 to 1."""
     import numpy as np
 
-    return float(np.abs(one / max(one.sum(), 1) - other / max(other.sum(), 1)).sum() / 2)
+    distance: Vectors = np.abs(_shares(one) - _shares(other)).sum(axis=-1) / 2
+    return distance
 
 
-def squared_distance(one: Vector, other: Vector) -> float:
+def squared_distance(one: Vectors, other: Vectors) -> Vectors:
     """The squared distance of two mean vectors; the last column counts the rows."""
-    return float(((one[:-1] / max(one[-1], 1) - other[:-1] / max(other[-1], 1)) ** 2).sum())
+    import numpy as np
+
+    means = [vectors[..., :-1] / np.maximum(vectors[..., -1:], 1) for vectors in (one, other)]
+    distance: Vectors = ((means[0] - means[1]) ** 2).sum(axis=-1)
+    return distance
+
+
+def _shares(counts: Vectors) -> Vectors:
+    import numpy as np
+
+    shares: Vectors = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    return shares
 
 
 FEATURES = (
@@ -195,28 +208,27 @@ def threshold(rows: Matrix, feature: Feature, size: int, rank: int) -> float:
     not. Of answers there may be fewer than two windows, and their bins are coarse: they are drawn with replacement, both sides.
     """
     import numpy as np
-    from scipy.sparse import csr_array
 
     random, total = np.random.default_rng(size), rows.shape[0]
-    matrix = csr_array(rows)
-    found: list[float] = []
+    found = []
     for start in range(0, RESAMPLES, CHUNK):
         count = min(CHUNK, RESAMPLES - start)
         if feature.of_texts:
-            windows = _sums(matrix, np.stack([random.choice(total, size, replace=False, shuffle=False) for _ in range(count)]))
-            rests = np.asarray(matrix.sum(axis=0)).ravel() - windows
+            windows = _sums(rows, np.stack([random.choice(total, size, replace=False, shuffle=False) for _ in range(count)]))
+            rests = np.asarray(rows.sum(axis=0)).ravel() - windows
         else:
-            windows, rests = (_sums(matrix, random.integers(0, total, (count, many))) for many in (size, total))
-        found += [feature.statistic(window, rest) for window, rest in zip(windows, rests, strict=True)]
-    return float(np.sort(found)[-rank])
+            windows, rests = (_sums(rows, random.integers(0, total, (count, many))) for many in (size, total))
+        found.append(feature.statistic(windows, rests))
+    return float(np.sort(np.concatenate(found))[-rank])
 
 
 def _sums(rows: Any, drawn: NDArray[np.int64]) -> NDArray[np.float64]:
     """The sums of the drawn rows; ``drawn`` [windows, size], result [windows, columns]."""
     import numpy as np
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, issparse
 
     count, size = drawn.shape
     selection = csr_array((np.ones(drawn.size), drawn.ravel(), np.arange(0, drawn.size + 1, size)), shape=(count, rows.shape[0]))
-    sums: NDArray[np.float64] = (selection @ rows).toarray()
+    found = selection @ rows
+    sums: NDArray[np.float64] = found.toarray() if issparse(found) else found
     return sums

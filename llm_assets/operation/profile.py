@@ -141,7 +141,7 @@ def distance(feature: Feature, rows: Matrix, profile: Profile) -> float:
     """The feature's statistic between a window's rows and the reference."""
     import numpy as np
 
-    return feature.statistic(np.asarray(_sum(rows)), np.asarray(profile.sums[feature.name]))
+    return float(feature.statistic(np.asarray(_sum(rows)), np.asarray(profile.sums[feature.name])))
 
 
 def estimated_accuracy(profile: Profile, certainties: Sequence[float | None]) -> float | None:

@@ -19,7 +19,9 @@ def test_statistics_are_those_of_the_books() -> None:
     assert features.jensen_shannon(one, np.array([0.0, 0, 5])) == pytest.approx(1)
     assert features.kolmogorov_smirnov(one, other) == pytest.approx(0.5) == features.total_variation(one, other)
     assert features.squared_distance(np.array([2.0, 4, 2]), np.array([3.0, 3, 3])) == pytest.approx(1)  # of (1, 2) and (1, 1)
-    assert all(feature.statistic(one, one) == 0 for feature in FEATURES)
+    assert all(feature.statistic(one, one) == pytest.approx(0) for feature in FEATURES)
+    both = features.jensen_shannon(np.stack([one, other]), np.stack([other, other]))  # a row is a window
+    assert both.tolist() == pytest.approx([features.jensen_shannon(one, other), 0])
 
 
 def test_kolmogorov_smirnov_over_bins_is_scipys_where_each_value_has_its_own() -> None:
