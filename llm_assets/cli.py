@@ -227,6 +227,7 @@ def main() -> None:
     from llm_assets.audit.card import CardError
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.audit.documents import UnknownRuleError
+    from llm_assets.audit.forget import ForgetError
     from llm_assets.audit.ids import UnknownIdError
     from llm_assets.audit.provenance import CycleError
     from llm_assets.audit.reproduce import NotReproducibleError
@@ -240,7 +241,7 @@ def main() -> None:
     from llm_assets.store.verdict import RefusedError
 
     expected = (
-        ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError, GatewayRunningError,
+        ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, ForgetError, GatewayRefusedError, GatewayRunningError,
         NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ServiceError, SourceChangedError, SourceError, UnknownIdError,
         UnknownRuleError, UsageError,
     )  # fmt: skip
