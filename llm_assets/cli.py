@@ -82,6 +82,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.audit.card import CardError
     from llm_assets.audit.current import NothingUsableError
     from llm_assets.audit.documents import UnknownRuleError
+    from llm_assets.audit.forget import ForgetError
     from llm_assets.audit.ids import UnknownIdError
     from llm_assets.audit.provenance import CycleError
     from llm_assets.audit.reproduce import NotReproducibleError
@@ -98,7 +99,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.store.verdict import RefusedError
 
     return (
-        AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, GatewayRefusedError,
+        AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, ForgetError, GatewayRefusedError,
         GatewayRunningError, KeysError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
         SourceChangedError, SourceError, UnknownIdError, UnknownRuleError, UsageError,
     )  # fmt: skip

@@ -221,11 +221,10 @@ def _compared(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> li
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The figures of what was made, by dotted name; those of how the machine did are left out, and ends of intervals."""
-    plain = {key: value for key, value in values.items() if not key.endswith("_interval")}
     return {
         key: value
-        for key, value in flatten(plain).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not any(word in key for word in CLOCK)
+        for key, value in flatten(dict(values)).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not any(word in key for word in (*CLOCK, "interval"))
     }
 
 

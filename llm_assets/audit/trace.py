@@ -168,7 +168,7 @@ def _repeats(places: Places, corpus: Corpus, doc_id: str) -> list[dict[str, str]
     by = [row for kept in [doc_id, *(row["evidence"] for row in of)] for row in places.rows(clean, "repeats", kept, REJECTED)]
     found = {(row["evidence"], row["rule"]): "it repeats this one" for row in of}
     for row in by:
-        if row["doc_id"] != doc_id:
+        if row["doc_id"] not in (doc_id, row["evidence"]):
             found.setdefault((row["doc_id"], row["rule"]), "repeats it" if row["evidence"] == doc_id else "repeats the same one")
     return [{"doc_id": one, "rule": rule, "relation": relation} for (one, rule), relation in found.items()]
 

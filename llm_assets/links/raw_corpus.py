@@ -13,10 +13,12 @@ from llm_assets.corpus.documents import doc_id, document_schema, hash_rows, reje
 from llm_assets.corpus.licenses import LicensePolicy
 from llm_assets.corpus.reading import Piece, read
 from llm_assets.corpus.sources import Source, ignored_files, observe, passed_over_pages
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
+from llm_assets.store.home import data_root
 from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+ERASED = "erased documents"  # beside the sources' names, none of which holds a space
 OWN_ID = ["source", "id"]  # what tells a user's own row from another
 
 
@@ -49,7 +52,9 @@ def observe_sources(config: RawCorpusConfig) -> dict[str, Any]:
     Raises ``SourceError`` for a licence that is not admitted, before anything is opened, and for a source that has vanished.
     """
     config.licenses.refuse(config.sources)
-    return {source.name: observe(source) for source in config.sources}
+    seen = {source.name: observe(source) for source in config.sources}
+    erased = Tombstones.of(data_root()).state
+    return {**seen, ERASED: erased} if erased else seen
 
 
 def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
@@ -58,15 +63,17 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
     Each row is one occurrence of a text: where it stood (source, file or archive member, line), under which licence, with
     which label and domain. `doc_id` is derived from the text itself, so the same text has the same `doc_id` wherever it
     stands, and everything the chain makes later can be traced back to these rows. A row that cannot be read ends the run
-    or, where its source says `on_error: reject`, stands in `rejects.parquet` with the rule it broke.
+    or, where its source says `on_error: reject`, stands in `rejects.parquet` with the rule it broke. Documents that
+    `llm-assets forget` erased are left out without a trace.
     """
-    tally = _Tally()
+    tally, stones = _Tally(), Tombstones.of(data_root())
     with (
         table_writer(bench.directory / "documents.parquet", document_schema()) as keep,
         table_writer(bench.directory / "rejects.parquet", reject_schema()) as reject,
     ):
         for source in config.sources:
-            for piece in read(source, bench.cache, source.limit or config.limit, bench.progress):
+            for found in read(source, bench.cache, source.limit or config.limit, bench.progress):
+                piece = found._replace(documents=_standing(stones, found.documents), rejects=_standing(stones, found.rejects))
                 keep(piece.documents)
                 reject(piece.rejects)
                 tally.add(source.name, piece)
@@ -103,6 +110,13 @@ def raw_corpus(bench: Bench, config: RawCorpusConfig) -> Made:
         },
         licenses=tuple(sorted({source.license for source in config.sources})),
     )
+
+
+def _standing(stones: Tombstones, rows: pa.Table) -> pa.Table:
+    """The rows but for those of erased documents."""
+    import pyarrow as pa
+
+    return rows.filter(pa.array(stones.standing(rows["doc_id"].to_pylist()), pa.bool_())) if stones.erased else rows
 
 
 class _Tally:

@@ -65,7 +65,8 @@ def raw_corpus(store: Store, *texts: str) -> Artifact:
 
 def copied_chain(store: Store) -> dict[str, Artifact]:
     """``chain`` with its defaults, copied into a store: made once a session."""
-    shutil.copytree(_made_once() / "artifacts", store.home / "artifacts", dirs_exist_ok=True)
+    for folder in ("artifacts", "audit"):
+        shutil.copytree(_made_once() / folder, store.home / folder, dirs_exist_ok=True)
     return {link: store.open(link, fingerprint) for link, fingerprint in store.names()}
 
 

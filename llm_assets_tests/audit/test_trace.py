@@ -42,7 +42,7 @@ def test_a_dropped_document_names_rule_evidence_and_what_it_repeats(made: dict[s
     (cleaning,) = trace_of(index, REPEATED).cleanings
     (fate,) = cleaning.fates
     assert (fate.state, fate.link, fate.rule, fate.evidence) == ("dropped", "clean_corpus", "duplicate", doc_id(KEPT))
-    assert cleaning.repeats == [{"doc_id": doc_id(KEPT), "rule": "duplicate", "relation": "it repeats this one"}]
+    assert cleaning.repeats == [{"doc_id": doc_id(KEPT), "rule": "duplicate", "relation": "it repeats this one"}]  # KEPT's own copy is no other text
     short = trace_of(index, SHORT)
     assert [(fate.link, fate.rule) for fate in short.cleanings[0].fates] == [("screened_corpus", "too_short")]
     assert not (short.blocks or short.examples or short.learners or short.releases)

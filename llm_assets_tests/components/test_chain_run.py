@@ -151,7 +151,7 @@ def test_a_flipped_bit_stops_what_would_build_on_it(tiny_chain: Path, tmp_path: 
     for link in ("labelled_examples", "tokenizer", "tokens"):
         for manifest in list(store.manifests()):
             if manifest.link == link:
-                store.remove(link, manifest.fingerprint)
+                store.remove(link, manifest.fingerprint, "by a test")
     manifest = store.newest("clean_corpus")
     assert manifest is not None
     path = store.open("clean_corpus", manifest.fingerprint).path("documents.parquet")

@@ -1,0 +1,83 @@
+"""The commands of an audit, in this process, over a small home."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from llm_assets.cli import app
+from llm_assets.corpus.documents import doc_id
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.store import Store
+from llm_assets.terminal import audit_commands
+from llm_assets_tests.audit.conftest import answer, flip, release
+from llm_assets_tests.audit.material import OTHER, copied_chain
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A home whose Dagster and MLflow have nothing to say."""
+    home = tmp_path / "home"
+    for name, value in (("LLM_ASSETS_HOME", home), ("LLM_ASSETS_DAGSTER", home / "dagster"), ("DAGSTER_HOME", Path.cwd()), ("COLUMNS", 200)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("LLM_ASSETS_SIGNING_KEY", str(tmp_path / "key.pem"))
+    (home / "dagster").mkdir(parents=True)
+    monkeypatch.setattr(audit_commands, "trackers", list)
+    return Store(home)
+
+
+@pytest.fixture
+def made(store: Store) -> dict[str, Artifact]:
+    made = copied_chain(store)
+    for number in (1, 2):
+        release(store, made["quantized_model"], number, files={})
+    answer(store, "reviews-1", "classify-1")
+    return made
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_lineage_prints_and_writes(made: dict[str, Artifact], tmp_path: Path) -> None:
+    picture, page = tmp_path / "graph.svg", tmp_path / "page.html"
+    ended = run("lineage", "classify-1", "--svg", str(picture), "--html", str(page))
+    assert ended.exit_code == 0 and "source test: MIT" in ended.output
+    assert picture.read_text().startswith("<svg") and page.read_text().startswith("<!doctype html>")
+    assert json.loads(run("lineage", "reviews-1", "--json").stdout)["complete"]
+    made["clean_corpus"].path("manifest.json").unlink()
+    ended = run("lineage", "reviews-1")
+    assert ended.exit_code == 1 and "not complete: clean_corpus" in ended.output
+
+
+def test_trace_by_id_and_by_text(made: dict[str, Artifact]) -> None:
+    by_id, by_text = run("trace", doc_id(OTHER), "--json"), run("trace", "--text", OTHER, "--json")
+    assert json.loads(by_id.stdout) == json.loads(by_text.stdout) and json.loads(by_id.stdout)[0]["doc_id"] == doc_id(OTHER)
+    assert "reviews-2 (champion)" in run("trace", doc_id(OTHER)[:8]).output
+    assert "one of the two" in str(run("trace").exception) and "holds document" in str(run("trace", "abcdef012345").exception)
+
+
+def test_diff_verify_bom_and_card(made: dict[str, Artifact], store: Store, tmp_path: Path) -> None:
+    assert "sources: no change" in run("diff", "reviews-1", "reviews-2").output
+    ended = run("verify", "reviews-1", "--sign")
+    assert ended.exit_code == 0 and "artifacts are what every record says" in ended.output, ended.output
+    assert (store.home / "audit" / "chain.signature.json").exists()
+    for command, begins in (("bom", "{"), ("card", "---")):
+        assert run(command, "reviews-1", "--out", str(tmp_path / command)).exit_code == 0
+        assert (tmp_path / command).read_text().startswith(begins)
+    path = made["tokens"].path("layout.json")
+    path.write_bytes(flip(path.read_bytes()))
+    ended = run("verify")
+    assert ended.exit_code == 1 and "bytes: tokens" in ended.output
+    assert [damage["kind"] for damage in json.loads(run("verify", "--json").stdout)["damages"]] == ["bytes"]
+    ended = run("verify", "--discard")
+    assert ended.exit_code == 0 and "quarantine" in ended.output
+    assert run("verify").exit_code == 0
+
+
+def test_reproduce_says_what_stands_in_the_way(made: dict[str, Artifact]) -> None:
+    assert "is a release: name one of its artifacts" in str(run("reproduce", "reviews-1").exception)
+    assert "cannot be made again" in str(run("reproduce", f"tokens/{made['tokens'].fingerprint}").exception)
