@@ -165,4 +165,3 @@ def _out_of_reach(store: Store, raws: Iterable[Row], found: Trace) -> Iterator[s
         for source in sources_of(manifest) if manifest else ():
             if source.name in names:
                 yield f"source {source.name} ({source.place}), and copies of it in caches and backups"
-
