@@ -158,7 +158,7 @@ def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="evaluation_sets",
-    version=3,
+    version=4,
     make=evaluation_sets,
     config=EvaluationSetsConfig,
     inputs=("raw_corpus",),

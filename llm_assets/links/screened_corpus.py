@@ -175,7 +175,7 @@ def _no_personal_data(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="screened_corpus",
-    version=3,
+    version=4,
     make=screened_corpus,
     config=ScreenedCorpusConfig,
     inputs=("raw_corpus",),

@@ -1,4 +1,4 @@
-"""The second look at candidates: small convolutional networks over ten characters to either side, and their mean.
+"""The second look at candidates: small convolutional networks over ten characters to either side.
 
 Each character is an embedding, to which is added where words begin and end (`lexicon`) and its place in the window. A
 convolution of three characters, a hidden layer and a weighted sum give log odds. Weights and activations are small integers
@@ -8,11 +8,9 @@ whose sums stay below 2^24, where float32 is exact: no batch, order of additions
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.corpus.recogniser import lexicon
-from llm_assets.corpus.recogniser.weights import load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +18,11 @@ if TYPE_CHECKING:
 
     from llm_assets.corpus.recogniser.names import Candidates
 
-SHA256 = "7d703a8e6f0d5686b731c4c6c2fba432c7c7b7fcc71cbad6a490d581a10c549d"
 REACH = 13  # characters before a candidate's start that a window holds, and after it less its longest size
 WIDTH = 30  # characters of a window
 SIDE = 14  # characters that each half sees: ten beside the candidate and four of it, from its start or up to its end
 LEVELS = 100  # of an activation, from 0: 1,152 of them times 127 stay below 2^24
-BATCH = 256  # candidates at once: their embeddings fit the cache
-HOPELESS = 0.0  # log odds by the first network under which the others are not asked: in development text that costs no name
+BEFORE, PLACES = 10, 24  # characters before a candidate's start that `recurrent` reads, and all that it reads
 
 
 class Window(NamedTuple):
@@ -35,10 +31,11 @@ class Window(NamedTuple):
     points: NDArray[np.uint32]  # characters, shape [candidates, 2 SIDE]: the half around the start, then that around the end
     words: NDArray[np.uint8]  # `lexicon.marks` of them
     form: NDArray[np.int64]  # 0 to 3, shape [candidates]: one or two characters of surname, and of given name
+    around: NDArray[np.uint32]  # characters that `recurrent` reads, shape [candidates, PLACES]
 
     def of(self, candidates: NDArray[np.int64]) -> Window:
         """What they see of some of the candidates."""
-        return Window(self.points[candidates], self.words[candidates], self.form[candidates])
+        return Window(self.points[candidates], self.words[candidates], self.form[candidates], self.around[candidates])
 
 
 class Network(NamedTuple):
@@ -57,55 +54,18 @@ class Network(NamedTuple):
     output_scale: NDArray[np.float32]  # [2]: a factor and what is added
 
 
-class Shipped(NamedTuple):
-    """All that is read from the file."""
-
-    rows: NDArray[np.int64]  # by code point, the character's row of the embeddings, shape [2^16]; 1 for those without one
-    filled: NDArray[np.bool_]  # of the lexicon
-    networks: tuple[Network, ...]
-    threshold: float  # log odds from which a candidate is a name
-
-
-def log_odds(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.float32]:
-    """The mean of the networks' log odds that each candidate is a name, shape [candidates]; the first one's where it sees no hope.
-
-    ``values`` are the characters of `names.padded`. Raises ``ValueError`` where the shipped weights are damaged.
-    """
+def window(values: NDArray[np.uint32], found: Candidates, filled: NDArray[np.bool_]) -> Window:
+    """What the networks see of candidates; ``values`` are the characters of `names.padded`."""
     import numpy as np
 
-    total = np.empty(len(found.start), np.float32)
-    for first in range(0, len(total), BATCH):
-        total[first : first + BATCH] = mean_log_odds(shipped(), window(values, found, slice(first, first + BATCH), shipped().filled))
-    return total
-
-
-def window(values: NDArray[np.uint32], found: Candidates, some: slice, filled: NDArray[np.bool_]) -> Window:
-    """What the networks see of some of the candidates."""
-    import numpy as np
-
-    start, given, end = (column[some, None] for column in found)
+    start, given, end = (column[:, None] for column in found)
     points = values[start + np.arange(-REACH, WIDTH - REACH)]
     size = end - start
     columns = np.arange(-SIDE, SIDE) + np.where(np.arange(2 * SIDE) < SIDE, 4, size - 4) + REACH
     form = (given - start - 1) * 2 + end - given - 1
     rows = np.arange(len(start))[:, None]
-    return Window(points[rows, columns], lexicon.marks(filled, points)[rows, columns], form[:, 0])
-
-
-def mean_log_odds(weights: Shipped, seen: Window) -> NDArray[np.float32]:
-    """``log_odds`` of what is seen by these networks."""
-    import numpy as np
-
-    rows = weights.rows[seen.points]
-    total = forward(weights.networks[0], rows, seen)
-    hopeful = np.flatnonzero(total > HOPELESS)
-    if not len(hopeful):
-        return total  # as in most texts
-    part = seen.of(hopeful)
-    for network in weights.networks[1:]:
-        total[hopeful] += forward(network, rows[hopeful], part)
-    total[hopeful] /= np.float32(len(weights.networks))
-    return total
+    around = points[:, REACH - BEFORE : REACH - BEFORE + PLACES]
+    return Window(points[rows, columns], lexicon.marks(filled, points)[rows, columns], form[:, 0], around)
 
 
 def forward(network: Network, rows: NDArray[np.int64], seen: Window) -> NDArray[np.float32]:
@@ -135,22 +95,3 @@ def steps(sums: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.f
     np.maximum(whole, np.float32(0), out=whole)  # half the time of numpy.clip on few candidates
     np.minimum(whole, np.float32(LEVELS), out=whole)
     return whole
-
-
-@cache
-def shipped() -> Shipped:
-    """The weights beside the code."""
-    return read(load("networks", SHA256))
-
-
-def read(arrays: dict[str, NDArray[np.generic]]) -> Shipped:
-    """Weights from the arrays of their file: those of `Network` have one more dimension, the networks."""
-    import numpy as np
-
-    rows = np.ones(1 << 16, np.int64)
-    rows[arrays["characters"]] = np.arange(len(arrays["characters"])) + 2
-    rows[0] = 0
-    columns = {field: arrays[field].astype(np.float32) for field in Network._fields}
-    networks = tuple(Network(**{field: column[index] for field, column in columns.items()}) for index in range(len(columns["output"])))
-    filled = np.unpackbits(arrays["lexicon"]).astype(np.bool_)  # type: ignore[arg-type]
-    return Shipped(rows, filled, networks, float(arrays["threshold"]))

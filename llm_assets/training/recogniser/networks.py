@@ -29,6 +29,7 @@ class Lesson(NamedTuple):
 
     seen: Window
     rows: NDArray[np.int64]  # of the embedding, shape [candidates, 2 SIDE]
+    around: NDArray[np.int64]  # likewise for what is read around them, shape [candidates, PLACES]
     is_name: NDArray[np.bool_]
     importance: NDArray[np.float32]
 
@@ -108,21 +109,21 @@ def integers(scorer: Scorer, lesson: Lesson) -> dict[str, NDArray[np.generic]]:
     convolved, hidden = (float(np.quantile(layer.numpy(), PEAK)) / LEVELS for layer in scorer.activations(*tensors))
     added = {"embedding": scorer.embedding.weight, "words": scorer.words.weight, "places": scorer.places}
     unit = max(float(weight.abs().max()) for weight in added.values()) / WEIGHT
-    arrays: dict[str, NDArray[np.generic]] = {name: _whole(weight.numpy() / unit, np.int8) for name, weight in added.items()}
+    arrays: dict[str, NDArray[np.generic]] = {name: whole(weight.numpy() / unit, np.int8) for name, weight in added.items()}
     taps = np.stack([tap.weight.numpy() for tap in (scorer.left, scorer.right)])  # [2, F, 3 D]
     tap_units = np.abs(taps).max(axis=2) / WEIGHT
-    whole = _whole(taps / tap_units[:, :, None], np.int8).reshape(2, FILTERS, 3, VALUES)
-    arrays["taps"] = whole.transpose(0, 3, 2, 1).reshape(2, VALUES, 3 * FILTERS)
-    arrays["taps_bias"] = _whole(np.stack([tap.bias.numpy() for tap in (scorer.left, scorer.right)]) / (unit * tap_units), np.int32)
+    by_place = whole(taps / tap_units[:, :, None], np.int8).reshape(2, FILTERS, 3, VALUES)
+    arrays["taps"] = by_place.transpose(0, 3, 2, 1).reshape(2, VALUES, 3 * FILTERS)
+    arrays["taps_bias"] = whole(np.stack([tap.bias.numpy() for tap in (scorer.left, scorer.right)]) / (unit * tap_units), np.int32)
     arrays["taps_scale"] = (unit * tap_units / convolved).astype(np.float32)
     weight = scorer.hidden.weight.numpy()  # [H, inputs]
     hidden_units = np.abs(weight).max(axis=1) / WEIGHT
-    arrays["hidden"] = _whole(weight / hidden_units[:, None], np.int8).T
-    arrays["hidden_bias"] = _whole((scorer.hidden.bias + scorer.form.weight).numpy() / (convolved * hidden_units), np.int32)
+    arrays["hidden"] = whole(weight / hidden_units[:, None], np.int8).T
+    arrays["hidden_bias"] = whole((scorer.hidden.bias + scorer.form.weight).numpy() / (convolved * hidden_units), np.int32)
     arrays["hidden_scale"] = (convolved * hidden_units / hidden).astype(np.float32)
     output = scorer.output.weight.numpy()[0]
     output_unit = float(np.abs(output).max()) / WEIGHT
-    arrays["output"] = _whole(output / output_unit, np.int8)
+    arrays["output"] = whole(output / output_unit, np.int8)
     arrays["output_scale"] = np.array([hidden * output_unit, scorer.output.bias.item()], np.float32)
     return arrays
 
@@ -131,7 +132,8 @@ def _tensors(seen: Window, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch
     return torch.from_numpy(rows.astype(np.int32)), torch.from_numpy(seen.words.astype(np.int32)), torch.from_numpy(seen.form)
 
 
-def _whole(values: NDArray[np.floating], kind: type[np.signedinteger]) -> NDArray[np.signedinteger]:
-    limit = WEIGHT if kind is np.int8 else 1 << 22  # a bias leaves the sums their room below 2^24
-    whole: NDArray[np.signedinteger] = np.clip(np.rint(values), -limit, limit).astype(kind)
-    return whole
+def whole(values: NDArray[np.floating], kind: type[np.signedinteger]) -> NDArray[np.signedinteger]:
+    """The nearest steps: of a weight at most WEIGHT, of a bias what leaves the sums their room below 2^24."""
+    limit = WEIGHT if kind is np.int8 else 1 << 22
+    nearest: NDArray[np.signedinteger] = np.clip(np.rint(values), -limit, limit).astype(kind)
+    return nearest

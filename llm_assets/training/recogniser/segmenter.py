@@ -1,7 +1,8 @@
 """Persons in text that nobody has marked, as LAC's small model sees them (Jiao et al. 2018, arXiv 1807.01882).
 
 Its weights, two bidirectional layers of gated recurrent units and a conditional random field, stand in jieba's archive. What
-it takes for a person is left out of what the recogniser takes for no name; its embeddings are those the networks start from.
+it takes for a person is left out of what the recogniser takes for no name; its embeddings are those the networks start from,
+and the reader starts from all of it but the random field. LAC is licensed under Apache-2.0.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Segmenter:
         lines = (line.split("\t") for line in segmenter("word.dic").decode().split("\n"))
         self.rows = {line[1]: int(line[0]) for line in lines if len(line) == 2}
         self.embedding = _tensor("word_emb").reshape(-1, UNITS)
-        self._layers = [_layer(number) for number in range(4)]
+        self.layers = [_layer(number) for number in range(4)]
         self._bias = _tensor("fc_4.b_0")
         self._emit = _tensor("fc_4.w_0").reshape(2 * UNITS, -1)
         self._moves = _tensor("crfw").reshape(-1, len(self._bias))  # from the start, to the end, and from tag to tag
@@ -52,7 +53,7 @@ class Segmenter:
             rows[: len(text), column] = torch.tensor([self.rows.get(character, self.rows["OOV"]) for character in text])
         states = self.embedding[rows]
         for number in (0, 2):
-            states = torch.cat([_recurrent(states, inside, self._layers[number + back], bool(back)) for back in range(2)], dim=2)
+            states = torch.cat([recurrent(states, inside, self.layers[number + back], bool(back)) for back in range(2)], dim=2)
         scores = states @ self._emit + self._bias
         best, came = self._moves[0] + scores[0], []
         for step in range(1, len(scores)):
@@ -91,18 +92,18 @@ def _layer(number: int) -> Layer:
     return inputs, _tensor(f"fc_{number}.b_0") + _tensor(f"gru_{number}.b_0"), gates, state
 
 
-def _recurrent(inputs: torch.Tensor, inside: torch.Tensor, layer: Layer, backwards: bool) -> torch.Tensor:
-    """Gated recurrent units as Paddle has them: the reset gate acts on the state before its matrix."""
+def recurrent(inputs: torch.Tensor, inside: torch.Tensor, layer: Layer, backwards: bool) -> torch.Tensor:
+    """The states, shape [steps, texts, UNITS], of gated recurrent units as Paddle has them: the reset gate acts on the state before its matrix."""
     weights, bias, gates, candidate = layer
     driven = inputs @ weights + bias
     state = torch.zeros(inputs.shape[1], UNITS)
-    states = torch.zeros(*inputs.shape[:2], UNITS)
+    states = [state] * len(inputs)
     for step in range(len(inputs) - 1, -1, -1) if backwards else range(len(inputs)):
         update, reset = torch.sigmoid(driven[step, :, : 2 * UNITS] + state @ gates).chunk(2, dim=1)
         fresh = torch.tanh(driven[step, :, 2 * UNITS :] + (reset * state) @ candidate)
         state = torch.where(inside[step][:, None], (1 - update) * state + update * fresh, state)
         states[step] = state
-    return states
+    return torch.stack(states)
 
 
 def _tensor(name: str) -> torch.Tensor:

@@ -21,6 +21,15 @@ def test_names_are_found_where_little_around_them_tells_of_people() -> None:
     assert names.find_names(texts) == {0: [(10, 13)], 1: [(0, 3)], 2: [(4, 6)]}
 
 
+def test_names_are_found_that_look_like_words_or_come_from_abroad() -> None:
+    texts = ["与马骏合住,房间有点小", "今天陆羽过生日,酒店送了蛋糕", "收银戈尔登算错了钱"]
+    assert names.find_names(texts) == {0: [(1, 3)], 1: [(2, 4)], 2: [(2, 5)]}
+
+
+def test_words_that_only_their_meaning_tells_from_names_are_none() -> None:
+    assert names.find_names(["海口的金桔行情一直看好", "伊利的目标是做第一", "国富民盈乐小康"]) == {}
+
+
 def test_words_that_begin_like_a_name_are_none() -> None:
     assert names.find_names(["高兴地买了高跟鞋和方便面", "沈阳、武汉、安阳三地", "应该常常安装"]) == {}
 

@@ -17,8 +17,9 @@ def _lesson(count: int = 600) -> networks.Lesson:
     rows = rng.integers(2, ROWS, (count, 2 * SIDE))
     is_name = rng.random(count) < 0.5
     rows[:, SIDE - 5] = np.where(is_name, 7, 8)
-    seen = Window(rows.astype(np.uint32), rng.integers(0, lexicon.MARKS, rows.shape).astype(np.uint8), rng.integers(0, 4, count))
-    return networks.Lesson(seen, rows, is_name, np.ones(count, np.float32))
+    marks, form = rng.integers(0, lexicon.MARKS, rows.shape).astype(np.uint8), rng.integers(0, 4, count)
+    seen = Window(rows.astype(np.uint32), marks, form, rows.astype(np.uint32))
+    return networks.Lesson(seen, rows, rows, is_name, np.ones(count, np.float32))
 
 
 def _start() -> np.ndarray:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+
+from llm_assets.corpus.recogniser import ensemble, names, networks
+from llm_assets.corpus.recogniser.names import Candidates
+
+TEXTS = ["联系人:张建国,电话不变", "我叫欧阳建华。高兴地买了高跟鞋", "李明"]
+
+
+def test_scores_do_not_depend_on_the_batch() -> None:
+    text = names.padded(TEXTS * 200)
+    found = names.candidates(text.values)
+    weights = ensemble.shipped()
+    together = ensemble.log_odds(weights, text.values, found)
+    assert len(together) > 2 * ensemble.BATCH
+    alone = [ensemble.log_odds(weights, text.values, Candidates(*(column[index : index + 1] for column in found))) for index in range(40)]
+    assert np.concatenate(alone).tolist() == together[:40].tolist()
+
+
+def test_the_others_are_asked_where_the_first_are_unsure() -> None:
+    text = names.padded([*TEXTS, "马德里和高雅,张建国说好"])
+    found = names.candidates(text.values)
+    weights = ensemble.shipped()
+    seen = networks.window(text.values, found, weights.filled)
+    glanced, convolved, read = (judge(weights, seen) for judge in (ensemble.glanced, ensemble.convolved, ensemble.read))
+    odds = ensemble.log_odds(weights, text.values, found)
+    hopeless = glanced <= ensemble.HOPELESS
+    unsure = ~hopeless & (convolved > ensemble.UNSURE[0]) & (convolved < ensemble.UNSURE[1])
+    assert hopeless.any() and unsure.any() and (~hopeless & ~unsure).any()
+    assert odds.tolist() == np.where(hopeless, glanced, np.where(unsure, (convolved + read) / 2, convolved)).tolist()
+
+
+def test_no_candidates_have_no_scores() -> None:
+    text = names.padded(["很好"])
+    assert ensemble.log_odds(ensemble.shipped(), text.values, names.candidates(text.values)).shape == (0,)
