@@ -12,7 +12,7 @@ from llm_assets.audit.lineage import Name
 from llm_assets.audit.places import DOC_ID, TABLES, Places
 from llm_assets.corpus.documents import doc_id as doc_id_of
 from llm_assets.links.chain import LINKS
-from llm_assets.serving.releases import champion, previous
+from llm_assets.serving.releases import standing
 
 SHORTEST = 6  # characters of a doc_id that may stand for it
 SHOWN = 40  # characters of a text that its snippet is cut around
@@ -74,7 +74,7 @@ class Served:
     chain: str
     model: str
     at: str
-    standing: str  # champion, previous or earlier
+    standing: str  # candidate, champion, previous or earlier
 
 
 @dataclass(frozen=True)
@@ -215,14 +215,14 @@ def _learners(index: Index, taught: dict[str, list[Name]]) -> list[Learner]:
 
 
 def _served(index: Index, models: list[str]) -> list[Served]:
-    standing: dict[str, str] = {}
+    titles: dict[str, str] = {}
     found = index.releases_of(models)
     for chain in {release.chain for release in found}:
-        journal = index.store.journal(chain, "release")
-        for title, record in (("previous", previous(journal)), ("champion", champion(journal))):
+        known = standing(index.store.journal(chain, "release"))
+        for title, record in (("candidate", known.candidate), ("previous", known.previous), ("champion", known.champion)):
             if record:
-                standing[record["release"]] = title
-    return [Served(one.release, one.chain, one.model, one.at, standing.get(one.release, "earlier")) for one in found]
+                titles[record["release"]] = title
+    return [Served(one.release, one.chain, one.model, one.at, titles.get(one.release, "earlier")) for one in found]
 
 
 def _present(rows: Iterable[Row]) -> Iterator[Row]:

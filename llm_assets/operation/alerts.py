@@ -22,7 +22,7 @@ from llm_assets.operation.counters import answers_counted
 from llm_assets.operation.log import requests_since
 from llm_assets.operation.rules import Reading, Rule, Signals, parse, read
 from llm_assets.serving.events import append_event
-from llm_assets.serving.state import gateway_state
+from llm_assets.serving.state import gateway_state, newest_rollout
 from llm_assets.store.files import write_json
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.journal import Journal
@@ -40,7 +40,8 @@ class AlertsConfig(Section):
 
     rules: list[str] = Field(
         default_factory=list,
-        description="such as `negative_share > 0.6 over 15m`, `error_rate > 0.01 over 5m`, `p99_ms > 200 over 15m`, `drift`, `stale_model > 30d`",
+        description="such as `negative_share > 0.6 over 15m`, `error_rate > 0.01 over 5m`, `p99_ms > 200 over 15m`, `drift`, `rollback`, "
+        "`stale_model > 30d`",
     )
     minimum_requests: int = Field(20, ge=1, description="of a rule's window, below which shares, errors and latency say nothing")
     seconds: int = Field(60, ge=10, description="between two looks of the sensor")
@@ -104,6 +105,8 @@ def look(home: Path, chain: str, config: AlertsConfig, now: datetime | None = No
         readings = {rule.text: read(rule, signals, config.minimum_requests) for rule in rules}
         changes = _changes(chain, rules, readings, state["firing"], signals)
         for change in changes:
+            if (change["rule"].strip(), change["kind"]) == ("rollback", "alert"):
+                continue  # the gateway told of it when it did so
             append_event(home, chain, **{key: change[key] for key in ("kind", "message", "release", "rule", "value", "role")})
             logger.warning("%s", change["message"])
         ways = list(channels(config.webhooks, config.email, config.slack))
@@ -130,6 +133,7 @@ def signals_of(home: Path, chain: str, counters: Sequence[Sequence[Any]], moment
         requests=requests_since(home, chain, moment - longest),
         counters=[(datetime.fromisoformat(at), errors, answers) for at, errors, answers in counters],
         drift=newest["record"] if newest else None,
+        rollout=newest_rollout(home, chain),
         release=release.name if release else None,
         made=datetime.fromisoformat(release.model.manifest.started) if release else None,
         labels=release.settings["labels"] if release and release.settings.get("problem", "") != "regression" else (),

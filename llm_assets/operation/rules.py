@@ -6,6 +6,7 @@ p99_ms > 200 over 15m              also p50_ms: from question to answer
 requests < 1 over 1h               how many came in
 estimated_accuracy < 0.8           of the newest window that drift looked at
 drift                              whether it saw any
+rollback                           whether the gateway took back the release that it was to roll out
 stale_model > 30d                  how long ago the released model was made
 """
 
@@ -20,6 +21,7 @@ from itertools import pairwise
 from typing import Any
 
 from llm_assets.operation.log import Request
+from llm_assets.serving.rollout import Rollout
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}  # seconds
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -30,7 +32,7 @@ PERCENTILE = re.compile(r"p(\d{2})_ms")
 SHARE = "_share"
 FORMS = (
     "`LABEL_share > 0.6 over 15m`, `error_rate > 0.01 over 5m`, `p99_ms > 200 over 15m`, `requests < 1 over 1h`, "
-    "`estimated_accuracy < 0.8`, `drift`, `stale_model > 30d`"
+    "`estimated_accuracy < 0.8`, `drift`, `rollback`, `stale_model > 30d`"
 )
 
 
@@ -69,6 +71,7 @@ class Signals:
     requests: Sequence[Request]  # oldest first, of the longest window at least
     counters: Sequence[tuple[datetime, int, int]] = ()  # looks at the gateway's counters, oldest first: errors and answers since it started
     drift: Mapping[str, Any] | None = None  # the record of the newest look
+    rollout: Rollout | None = None  # of the release that is desired
     release: str | None = None
     made: datetime | None = None  # the released model
     labels: Sequence[str] = field(default_factory=tuple)  # that it answers with; empty where unknown
@@ -85,8 +88,8 @@ def duration(text: str) -> float:
 def parse(text: str) -> Rule:
     """A rule from its text. Raises ``RuleError`` naming the forms there are."""
     stripped = text.strip()
-    if stripped == "drift":
-        return Rule(text, "drift", True, 0, 0)
+    if stripped in ("drift", "rollback"):
+        return Rule(text, stripped, True, 0, 0)
     if found := STALE.fullmatch(stripped):
         return Rule(text, "stale_model", True, duration(found["age"]), 0)
     if found := ACCURACY.fullmatch(stripped):
@@ -100,6 +103,8 @@ def read(rule: Rule, signals: Signals, minimum: int) -> Reading:
     """The value of a rule's metric; shares, errors and latency only of ``minimum`` requests or more."""
     if rule.metric == "drift":
         return _drift(signals)
+    if rule.metric == "rollback":
+        return _rollback(signals)
     if rule.metric == "estimated_accuracy":
         known = (signals.drift or {}).get("estimated_accuracy")
         return Reading(known, f"estimated for {signals.drift['release']}" if signals.drift and known is not None else "drift has estimated none yet")
@@ -122,6 +127,13 @@ def _drift(signals: Signals) -> Reading:
     if signals.release not in (None, signals.drift["release"]):
         return Reading(0, f"{signals.release} was released since drift was looked for")
     return Reading(len(signals.drift["drifted"]), signals.drift["reason"])
+
+
+def _rollback(signals: Signals) -> Reading:
+    rollout = signals.rollout
+    if rollout is None or rollout.stage != "rolled_back":
+        return Reading(0, "no release that was asked for is taken back")
+    return Reading(1, f"{rollout.release} was rolled back to {rollout.stable}: {rollout.reason}")
 
 
 def _error_rate(signals: Signals, since: datetime, minimum: int) -> Reading:

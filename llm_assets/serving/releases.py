@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_assets.store.files import sha256_file
 from llm_assets.store.journal import Entry, Journal
+from llm_assets.store.ledger import Ledger, entry_hash
 
 Record = Mapping[str, Any]  # what the release link returned
 
@@ -141,7 +142,7 @@ def returnable(home: Path, chain: str, to: str = "") -> Record:
 
 
 def roll_back(home: Path, chain: str, to: str, *, by: str, note: str, only_from: str = "") -> Record | None:
-    """Append the entry that makes a release the champion again; returns its record.
+    """Append the entry that makes a release the champion again, to the journal and the ledger; returns its record.
 
     None, and no entry, where it is the champion already, was never released, or ``only_from`` is no longer the champion.
     """
@@ -166,7 +167,7 @@ def roll_back(home: Path, chain: str, to: str, *, by: str, note: str, only_from:
             "note": note,
             "rolled_back_from": newest["release"],
         }
-        journal.append(
+        entry = journal.append(
             {
                 "run_id": None,
                 "trial": False,
@@ -176,7 +177,8 @@ def roll_back(home: Path, chain: str, to: str, *, by: str, note: str, only_from:
                 "record": record,
             }
         )
-        return record
+    Ledger(home).append("acted", "release", entry["at"], chain=chain, entry=entry_hash(entry))
+    return record
 
 
 def _is_release(entry: Entry) -> bool:

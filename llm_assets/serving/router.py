@@ -216,7 +216,7 @@ class Router:
             message = f"{after.release} was rolled back to {after.stable}: {after.reason}"
             roll_back(self._home, chain, after.stable, by="gateway", note=after.reason, only_from=after.release)
             append_event(self._home, chain, "rollback", message, after.release, **figures)
-            append_event(self._home, chain, "alert", message, after.release, rule="rollout", **figures)
+            append_event(self._home, chain, "alert", message, after.release, rule="rollback", **figures)
             logger.error("%s", message)
         else:
             place = {"shadow": "answers unheard beside", "full": "has taken over from"}.get(after.stage, f"answers {after.share:g}% beside")

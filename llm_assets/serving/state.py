@@ -89,6 +89,12 @@ def under_way(home: Path, chain: str) -> Desired | None:
     return None if rollout and rollout.is_over else desired
 
 
+def newest_rollout(home: Path, chain: str) -> Rollout | None:
+    """Where the rollout stands that is desired of a chain now; None where none is, or it is yet to begin."""
+    desired = _known(home, chain)
+    return rollout_of(home, desired) if desired else None
+
+
 def rollout_of(home: Path, desired: Desired) -> Rollout | None:
     """Where the rollout of a desired state stands; None where there is none, or it is yet to begin."""
     if desired.stable is None or desired.plan is None:

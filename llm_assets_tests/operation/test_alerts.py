@@ -12,9 +12,13 @@ from llm_assets.operation import alerts
 from llm_assets.operation.alerts import LINK, AlertsConfig, Outcome, look
 from llm_assets.operation.counters import answers_counted
 from llm_assets.serving.events import read_events
+from llm_assets.serving.rollout import Plan, begin, rolled_back
+from llm_assets.serving.state import rollout_lock, write_desired, write_rollout
 from llm_assets_tests.operation.released import office, release, texts
 from llm_assets_tests.operation.servers import Web, running
 from llm_assets_tests.operation.traffic import NOON, line, write_log
+from llm_assets_tests.serving.tiny import release as served
+from llm_assets_tests.serving.tiny import roll_out
 
 RULE = "negative_share > 0.6 over 15m"
 
@@ -75,6 +79,21 @@ def test_a_rule_taken_out_of_the_yaml_is_over(tmp_path: Path) -> None:
     at(tmp_path, 1, AlertsConfig(rules=[RULE]))
     (change,) = at(tmp_path, 2, AlertsConfig()).changes
     assert change["kind"] == "resolved" and "taken out of the YAML" in change["message"]
+
+
+def test_a_rollback_by_the_gateway_is_told_once_and_its_end(tmp_path: Path, web: Web) -> None:
+    config = AlertsConfig(rules=["rollback"], webhooks=["HOOK"])
+    write_desired(tmp_path, "tiny", served(tmp_path, 1))
+    desired = roll_out(tmp_path, 2, Plan())
+    assert at(tmp_path, 0, config).changes == []
+    with rollout_lock(tmp_path, "tiny"):
+        write_rollout(tmp_path, "tiny", rolled_back(begin("tiny-2", "tiny-1", desired.began, Plan(), 0.0), "9 of 10 requests failed"))
+    assert set(at(tmp_path, 1, config).firing) == {"rollback"} and at(tmp_path, 2, config).changes == []
+    write_desired(tmp_path, "tiny", served(tmp_path, 1))
+    assert at(tmp_path, 3, config).firing == {}
+    assert [body["kind"] for body in web.bodies] == ["alert", "resolved"]
+    assert "tiny-2 was rolled back to tiny-1: 9 of 10 requests failed" in web.bodies[0]["message"]
+    assert [event["kind"] for event in read_events(tmp_path, "tiny")] == ["resolved"]  # the alert is the gateway's own event
 
 
 def test_the_owner_of_what_is_wrong_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from llm_assets.operation.log import Request, Text
 from llm_assets.operation.rules import Rule, RuleError, Signals, duration, parse, read
+from llm_assets.serving.rollout import Rollout, rolled_back
 from llm_assets_tests.operation.traffic import NOON
 
 
@@ -30,6 +31,7 @@ def value(rule: str, requests: Sequence[Request] = (), minimum: int = 1, **signa
         ("requests < 1 over 1d", Rule("", "requests", False, 1, 86400)),
         ("estimated_accuracy < 0.8", Rule("", "estimated_accuracy", False, 0.8, 0)),
         (" drift ", Rule("", "drift", True, 0, 0)),
+        ("rollback", Rule("", "rollback", True, 0, 0)),
         ("stale_model > 30d", Rule("", "stale_model", True, 30 * 86400, 0)),
     ],
 )
@@ -81,6 +83,13 @@ def test_the_error_rate_is_what_the_counters_rose_by() -> None:
     assert rate((20, 0, 0), (6, 5, 100), (4, 5, 150), (0, 10, 200)) == 0.05  # the 5 of before the window do not count
     assert rate((6, 5, 100), (0, 2, 10)) == 0.2  # a gateway that started anew counts from zero
     assert rate((0, 5, 100)) is None and rate() is None
+
+
+def test_a_release_taken_back_is_a_rollback() -> None:
+    rollout = Rollout("tiny-2", "tiny-1", "t", "canary", share=5.0)
+    assert value("rollback") == value("rollback", rollout=rollout) == 0
+    back = read(parse("rollback"), Signals(NOON, (), rollout=rolled_back(rollout, "9 of 10 requests failed")), 1)
+    assert (back.value, back.why) == (1, "tiny-2 was rolled back to tiny-1: 9 of 10 requests failed")
 
 
 def test_drift_counts_for_the_release_it_was_looked_for_in() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from llm_assets.serving.releases import ReleaseError, champion, next_number, previous, release_journal, releases, returnable, roll_back, standing
 from llm_assets.store.journal import Journal
+from llm_assets.store.ledger import Ledger, entry_hash
 from llm_assets_tests.serving.tiny import release
 
 
@@ -44,6 +45,8 @@ def test_a_rollback_withdraws_what_came_after_and_the_next_goes_further_back(tmp
     assert (record["approved_by"], record["note"], record["directory"]) == ("Ann", "too slow", "artifacts/quantized_model/tiny2")
     assert record["aliases"] == {"candidate": "tiny-2", "champion": "tiny-2", "previous": "tiny-1"}
     assert names(tmp_path) == ("tiny-2", "tiny-1", None, {"tiny-3"})
+    newest, [acted] = release_journal(tmp_path, "tiny").newest(), Ledger(tmp_path).entries()
+    assert newest and (acted["event"], acted["name"], acted["entry"]) == ("acted", newest["at"], entry_hash(newest))
     assert returnable(tmp_path, "tiny")["release"] == "tiny-1"
     release(tmp_path, 4)
     assert names(tmp_path) == ("tiny-4", "tiny-2", None, {"tiny-3"})
