@@ -58,6 +58,7 @@ def test_a_forgotten_copy_in_a_log_is_found(made: dict[str, Artifact], store: St
     (store.home / "serving" / "log" / "a.jsonl").unlink()
     again: Certificate = certify_again(store, OTHER)
     assert again.is_clean and again.reason == "asked to" and again.tombstone == certificate.tombstone
+    assert (again.purged, again.to_retire, again.out_of_reach) == (certificate.purged, ["reviews-1"], certificate.out_of_reach)
 
 
 def test_a_model_that_holds_a_piece_is_listed_with_its_release(made: dict[str, Artifact], store: Store, index: Index) -> None:
