@@ -117,8 +117,9 @@ def certify_again(store: Store, text: str) -> Certificate:
     hashed = stones.hash(doc_id_of(text))
     if hashed not in stones.erased:
         raise ForgetError("no raw corpus holds this text, and no tombstone stands for it")
-    before = json.loads(certificate_path(store.home, hashed).read_text(encoding="utf-8"))
-    done = _Done(*(before[field.name] for field in fields(_Done)))
+    path = certificate_path(store.home, hashed)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    done = _Done(*(before.get(field.name, []) for field in fields(_Done)))
     return _certify(store, probes(text), hashed, stones.erased[hashed]["reason"], done)
 
 
