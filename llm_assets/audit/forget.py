@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.audit.index import Index, Row
-from llm_assets.audit.places import Places
+from llm_assets.audit.places import TABLES, Places
 from llm_assets.audit.provenance import sources_of
 from llm_assets.audit.search import probes, search, search_artifact
 from llm_assets.audit.trace import Served, Trace, trace
@@ -98,10 +98,13 @@ def erase(store: Store, plan: Plan, reason: str) -> Certificate:
     """Set the tombstone, purge what holds the text, and search every file for it; the certificate stands in ``<home>/audit/certificates/``."""
     masked = pii.mask(reason)[0]
     stones = Tombstones.of(store.home).add(plan.doc_id, masked)
+    places = Places(store)
     for row in plan.purge:
+        if row.link in TABLES:  # of the other documents it held one can still be told what learned from them
+            places.make(store.open(*row.name))
+            places.blot_out(row, plan.doc_id)
         with store.lock(row.fingerprint):
             store.remove(*row.name, f"erased: {masked}")
-        (store.home / "audit" / "documents" / f"{row.link}-{row.data_version}.db").unlink(missing_ok=True)
     done = _Done(
         [" ".join(row.name) for row in plan.purge],
         ["/".join(row.name) for row in plan.learners],

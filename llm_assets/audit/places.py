@@ -72,6 +72,24 @@ class Places:
         self.store = store
         self.folder = store.home / "audit" / "documents"
 
+    def known(self, content: Content) -> bool:
+        """Whether its database stands: then it can be asked of an artifact that was removed, too."""
+        database = _whole(self._path(content))
+        if database is not None:
+            database.close()
+        return database is not None
+
+    def make(self, artifact: Artifact) -> None:
+        """Make the database of an artifact where there is none."""
+        self._open(artifact).close()
+
+    def blot_out(self, content: Content, doc_id: str) -> None:
+        """Take a document out of a database, so that not even its hash stays; the other documents are still found."""
+        with closing(sqlite3.connect(self._path(content), isolation_level=None)) as database:
+            database.execute("pragma secure_delete = on")
+            for table in TABLES[content.link]:
+                database.execute(f"delete from {table} where doc = ?", (bytes.fromhex(doc_id),))
+
     def rows(self, content: Content, table: str, doc_id: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
         """The rows of one of ``TABLES`` that name a document, in the order in which they stand."""
         numbers = self._numbers(content, table, doc_id)
@@ -93,13 +111,16 @@ class Places:
             return [row for (row,) in database.execute(f"select row from {table} where doc = ? order by row", (bytes.fromhex(doc_id),))]
 
     def _open(self, content: Content) -> sqlite3.Connection:
-        path = self.folder / f"{content.link}-{content.data_version}.db"
+        path = self._path(content)
         if (database := _whole(path)) is not None:
             return database
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             _write(self._artifact(content), Path(scratch) / path.name).replace(path)
         return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+
+    def _path(self, content: Content) -> Path:
+        return self.folder / f"{content.link}-{content.data_version}.db"
 
     def _artifact(self, content: Content) -> Artifact:
         return content if isinstance(content, Artifact) else self.store.open(content.link, content.fingerprint)
