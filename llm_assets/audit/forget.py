@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from llm_assets.audit.index import Index, Row
-from llm_assets.audit.places import Places
+from llm_assets.audit.places import TABLES, Places
 from llm_assets.audit.provenance import sources_of
 from llm_assets.audit.search import probes, search, search_artifact
 from llm_assets.audit.trace import Served, Trace, trace
@@ -53,7 +54,8 @@ class Certificate:
     found: list[str]  # files that still hold a piece of the text
     unread: list[str]  # what could not be looked into
     listed: list[str]  # of the files found, the ones of models that are still to be retired
-    to_retire: list[str]  # releases that learned from it
+    learners: list[str]  # models that learned from it
+    to_retire: list[str]  # their releases
     out_of_reach: list[str]
 
     @property
@@ -96,33 +98,20 @@ def erase(store: Store, plan: Plan, reason: str) -> Certificate:
     """Set the tombstone, purge what holds the text, and search every file for it; the certificate stands in ``<home>/audit/certificates/``."""
     masked = pii.mask(reason)[0]
     stones = Tombstones.of(store.home).add(plan.doc_id, masked)
+    places = Places(store)
     for row in plan.purge:
+        if row.link in TABLES:  # of the other documents it held one can still be told what learned from them
+            places.make(store.open(*row.name))
+            places.blot_out(row, plan.doc_id)
         with store.lock(row.fingerprint):
             store.remove(*row.name, f"erased: {masked}")
-        (store.home / "audit" / "documents" / f"{row.link}-{row.data_version}.db").unlink(missing_ok=True)
-    return certify(store, plan.probes, stones.hash(plan.doc_id), masked, plan)
-
-
-def certify(store: Store, wanted: Sequence[str], tombstone: str, reason: str, plan: Plan | None = None) -> Certificate:
-    """Search every file for the probes and write the certificate. Without a plan, of a document that was erased before."""
-    outcome = search(store, wanted)
-    learners = [f"/{row.link}/{row.fingerprint}/" for row in plan.learners] if plan else []
-    certificate = Certificate(
-        now(),
-        tombstone,
-        reason,
-        [" ".join(row.name) for row in plan.purge] if plan else [],
-        outcome.files,
-        outcome.bytes,
-        outcome.tokens,
-        outcome.found,
-        outcome.unread,
-        [path for path in outcome.found if any(learner in f"/{path}" for learner in learners)],
-        [one.release for one in plan.releases] if plan else [],
-        plan.out_of_reach if plan else [],
+    done = _Done(
+        [" ".join(row.name) for row in plan.purge],
+        ["/".join(row.name) for row in plan.learners],
+        [one.release for one in plan.releases],
+        plan.out_of_reach,
     )
-    write_json(certificate_path(store.home, tombstone), certificate.as_json())
-    return certificate
+    return _certify(store, plan.probes, stones.hash(plan.doc_id), masked, done)
 
 
 def certify_again(store: Store, text: str) -> Certificate:
@@ -131,7 +120,39 @@ def certify_again(store: Store, text: str) -> Certificate:
     hashed = stones.hash(doc_id_of(text))
     if hashed not in stones.erased:
         raise ForgetError("no raw corpus holds this text, and no tombstone stands for it")
-    return certify(store, probes(text), hashed, stones.erased[hashed]["reason"])
+    path = certificate_path(store.home, hashed)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    done = _Done(*(before.get(field.name, []) for field in fields(_Done)))
+    return _certify(store, probes(text), hashed, stones.erased[hashed]["reason"], done)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a certificate repeats of what was done once."""
+
+    purged: list[str]
+    learners: list[str]
+    to_retire: list[str]
+    out_of_reach: list[str]
+
+
+def _certify(store: Store, wanted: Sequence[str], tombstone: str, reason: str, done: _Done) -> Certificate:
+    """Search every file for the probes and write the certificate."""
+    outcome = search(store, wanted)
+    certificate = Certificate(
+        at=now(),
+        tombstone=tombstone,
+        reason=reason,
+        searched_files=outcome.files,
+        searched_bytes=outcome.bytes,
+        searched_tokens=outcome.tokens,
+        found=outcome.found,
+        unread=outcome.unread,
+        listed=[path for path in outcome.found if any(f"/{learner}/" in f"/{path}" for learner in done.learners)],
+        **asdict(done),
+    )
+    write_json(certificate_path(store.home, tombstone), certificate.as_json())
+    return certificate
 
 
 def certificate_path(home: Path, tombstone: str) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.audit.lineage import Name
+from llm_assets.serving.releases import CANDIDATE
 from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
 from llm_assets.store.store import REMOVED, Store
 from llm_assets.tracking.record import TRACKING
@@ -168,9 +169,16 @@ class Index:
         self._database.execute(
             "insert or replace into acts values (?, ?, ?, ?, ?, ?, ?, ?)", (chain, act, at, run, trial, passed, model, line.decode().strip())
         )
-        if act == "release" and passed and not trial:  # a run that changed nothing repeats its entry: the first one counts
-            values = (record["release"], chain, record["number"], at, run, model, json.dumps(record, ensure_ascii=False))
-            self._database.execute("insert or ignore into releases values (?, ?, ?, ?, ?, ?, ?)", values)
+        if act == "release" and passed and not trial:
+            self._read_release(chain, at, run, record)
+
+    def _read_release(self, chain: str, at: str, run: str | None, record: dict[str, Any]) -> None:
+        """The entry that made a release champion first counts, and before there is one its candidacy: rollbacks and re-runs repeat it."""
+        name, model = record["release"], record["quantized_model"]
+        known = self.release(name)
+        if known is None or (known.record.get("state") == CANDIDATE and record.get("state") != CANDIDATE):
+            values = (name, chain, record["number"], at, run, model, json.dumps(record, ensure_ascii=False))
+            self._database.execute("insert or replace into releases values (?, ?, ?, ?, ?, ?, ?)", values)
 
     # --- asking ----------------------------------------------------------------------------------------------------
 

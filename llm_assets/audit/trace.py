@@ -13,6 +13,7 @@ from llm_assets.audit.places import DOC_ID, TABLES, Places
 from llm_assets.corpus.documents import doc_id as doc_id_of
 from llm_assets.links.chain import LINKS
 from llm_assets.serving.releases import standing
+from llm_assets.store.manifest import ArtifactError
 
 SHORTEST = 6  # characters of a doc_id that may stand for it
 SHOWN = 40  # characters of a text that its snippet is cut around
@@ -95,29 +96,39 @@ class Trace:
 
 
 def trace(index: Index, places: Places, doc_id: str) -> Trace:
-    """What became of a document in every raw corpus that holds it. Raises ``UnknownDocumentError``."""
+    """What became of a document in every raw corpus that holds or held it. Raises ``UnknownDocumentError``.
+
+    A removed artifact is asked through its places, where these were made while it stood; of another one nobody can say what
+    it held, and ``unsearched`` names it with the releases that stand on it.
+    """
     cleanings: list[Cleaning] = []
     below: dict[Name, Row] = {}
-    for raw in _present(index.artifacts("raw_corpus")):
-        if any(places.holds(raw, table, doc_id) for table in TABLES["raw_corpus"]):
+    unsearched: dict[Name, Row] = {}
+    for raw in _distinct(index.artifacts("raw_corpus")):
+        if not _can_be_asked(places, raw):
+            unsearched[raw.name] = raw
+        elif any(places.holds(raw, table, doc_id) for table in TABLES["raw_corpus"]):
             made = index.descendants([raw.name])
             below |= made
             cleanings += _cleanings(index, places, raw, made.values(), doc_id)
     if not cleanings:
         raise UnknownDocumentError(_unknown(index, places, doc_id))
-    standing = {link: list(_present(row for row in below.values() if row.link == link)) for link in ("tokens", "labelled_examples")}
-    blocks = [block for row in standing["tokens"] for block in _blocks(places, row, doc_id)]
-    examples = [example for row in standing["labelled_examples"] for example in _examples(places, row, doc_id)]
-    gone = [row for row in below.values() if row.state != "present"]
-    kept = {cleaning.clean_corpus for cleaning in cleanings if any(fate.state == "kept" for fate in cleaning.fates)}
+    rows = list(_distinct(below.values()))
+    unsearched |= {row.name: row for row in rows if row.link in TABLES and not _can_be_asked(places, row)}
+    asked = [row for row in rows if row.link in TABLES and row.name not in unsearched]
+    blocks = [block for row in asked if row.link == "tokens" and row.state == "present" for block in _blocks(places, row, doc_id)]
+    examples = [example for row in asked if row.link == "labelled_examples" and row.state == "present" for example in _examples(places, row, doc_id)]
+    kept = {row.fingerprint for row in asked if row.link == "clean_corpus" and places.holds(row, "documents", doc_id)}
+    gone = [row for row in rows if row.state != "present"]
+    lost = [row.name for row in asked if row.link == "labelled_examples" and row.state != "present" and places.holds(row, "examples", doc_id)]
     taught = {
         "pretraining text": [("tokens", block.tokens) for block in blocks if block.part == "train"] + _made_from(index, gone, "tokens", kept),
-        "labelled example": [("labelled_examples", example.labelled_examples) for example in examples],
+        "labelled example": [("labelled_examples", example.labelled_examples) for example in examples] + lost,
     }
     learners = _learners(index, taught)
     releases = _served(index, [learner.fingerprint for learner in learners if learner.link == "quantized_model"])
-    unsearched = [f"{row.link} {row.fingerprint}: {row.why}" for row in gone if row.link in TABLES]
-    return Trace(doc_id, cleanings, blocks, examples, learners, releases, unsearched)
+    sentences = [_unsearched(index, row) for row in unsearched.values()]
+    return Trace(doc_id, cleanings, blocks, examples, learners, releases, sentences)
 
 
 def find_documents(index: Index, places: Places, wanted: str = "", text: str = "") -> list[str]:
@@ -125,14 +136,15 @@ def find_documents(index: Index, places: Places, wanted: str = "", text: str = "
 
     Raises ``UnknownDocumentError`` with what is near.
     """
-    raws = list(_present(index.artifacts("raw_corpus")))
+    raws = [row for row in _distinct(index.artifacts("raw_corpus")) if _can_be_asked(places, row)]
+    standing = [raw for raw in raws if raw.state == "present"]
     if text:
         exact = doc_id_of(text)
         if any(places.holds(raw, "documents", exact) for raw in raws):
             return [exact]
-        found = dict.fromkeys(row["doc_id"] for raw in reversed(raws) for row in _first(holding(index.store.open(*raw.name), text), TRACED))
+        found = dict.fromkeys(row["doc_id"] for raw in reversed(standing) for row in _first(holding(index.store.open(*raw.name), text), TRACED))
         if not found:
-            raise UnknownDocumentError(f"no raw corpus holds a document with this text; {len(raws)} were searched")
+            raise UnknownDocumentError(f"no raw corpus holds a document with this text; {len(standing)} were searched{_unasked(index, places)}")
         return list(found)[:TRACED]
     if len(wanted) < SHORTEST or not DOC_ID.fullmatch(wanted.ljust(20, "0")):
         raise UnknownDocumentError(f"{wanted!r} is no doc_id: it has 20 hexadecimal digits, of which the first {SHORTEST} may do; or give --text")
@@ -144,12 +156,28 @@ def find_documents(index: Index, places: Places, wanted: str = "", text: str = "
     return matching
 
 
+def _can_be_asked(places: Places, row: Row) -> bool:
+    return row.state == "present" or places.known(row)
+
+
+def _unsearched(index: Index, row: Row) -> str:
+    standing = [one.release for one in index.releases_of(name[1] for name in index.descendants([row.name]) if name[0] == "quantized_model")]
+    on_it = f"; on it stands {', '.join(standing)}" if standing else ""
+    return f"{row.link} {row.fingerprint} {row.why or 'cannot be read'}{on_it}"
+
+
 def _cleanings(index: Index, places: Places, raw: Row, below: Iterable[Row], doc_id: str) -> Iterator[Cleaning]:
+    if raw.state != "present":
+        yield Cleaning(raw.fingerprint, None, [], [], None)
+        return
     rows = places.rows(raw, "documents", doc_id)
     lost = [Fate(*place_of(row), "", "dropped", raw.link, row["rule"], row["evidence"]) for row in places.rows(raw, "rejects", doc_id)]
     cleaned = False
     for clean in _present(row for row in below if row.link == "clean_corpus"):
-        corpus = corpus_of(index.store, index.store.open(*clean.name))
+        try:
+            corpus = corpus_of(index.store, index.store.open(*clean.name))
+        except ArtifactError:
+            continue  # what it was made from is gone, and stands among the unsearched
         if corpus.raw_corpus.data_version != raw.data_version:
             continue
         cleaned = True
@@ -196,7 +224,7 @@ def _examples(places: Places, examples: Row, doc_id: str) -> Iterator[Example]:
         yield Example(examples.fingerprint, row["label"], suspects[0]["suggested"] if suspects else None)
 
 
-def _made_from(index: Index, rows: Iterable[Row], link: str, cleans: set[str | None]) -> list[Name]:
+def _made_from(index: Index, rows: Iterable[Row], link: str, cleans: set[str]) -> list[Name]:
     """Removed artifacts of a link that were made from clean corpora which kept the document: they held it, too."""
     return [row.name for row in rows if row.link == link and any(one[1] in cleans for one, _ in index.inputs(row.name).values())]
 
@@ -226,10 +254,15 @@ def _served(index: Index, models: list[str]) -> list[Served]:
 
 
 def _present(rows: Iterable[Row]) -> Iterator[Row]:
-    """The artifacts that stand, one of each content: what equals another is answered by it."""
+    """The artifacts that stand, one of each content."""
+    return (row for row in _distinct(rows) if row.state == "present")
+
+
+def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
+    """One artifact of each content, rather one that stands: what equals another is answered by it."""
     seen: set[tuple[str, str | None]] = set()
-    for row in rows:
-        if row.state == "present" and (row.link, row.data_version) not in seen:
+    for row in sorted(rows, key=lambda row: row.state != "present"):
+        if (row.link, row.data_version) not in seen:
             seen.add((row.link, row.data_version))
             yield row
 
@@ -244,10 +277,17 @@ def _first(rows: Iterable[Any], limit: int) -> Iterator[Any]:
 
 
 def _unknown(index: Index, places: Places, wanted: str) -> str:
-    raws = list(_present(index.artifacts("raw_corpus")))
+    raws = [row for row in _distinct(index.artifacts("raw_corpus")) if _can_be_asked(places, row)]
     near: list[str] = []
     for length in range(min(len(wanted), 19), 1, -1):
         near = sorted({one for raw in raws for one in places.starting_with(raw, "documents", wanted[:length], SUGGESTED)})[:SUGGESTED]
         if near:
             break
-    return f"no raw corpus of {index.store.root} holds document {wanted}" + (f"; near to it: {', '.join(near)}" if near else "")
+    suggestion = f"; near to it: {', '.join(near)}" if near else ""
+    return f"no raw corpus of {index.store.root} holds document {wanted}{suggestion}{_unasked(index, places)}"
+
+
+def _unasked(index: Index, places: Places) -> str:
+    """The raw corpora of which nobody can say what they held."""
+    rows = [row for row in _distinct(index.artifacts("raw_corpus")) if not _can_be_asked(places, row)]
+    return "".join(f"; what {_unsearched(index, row)} held cannot be told" for row in rows)

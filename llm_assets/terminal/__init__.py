@@ -1,1 +1,1 @@
-"""What the command line draws: progress bars, the plan, the scorecard."""
+"""What the command line draws - progress bars, plan, scorecard, lineage - and the commands of an audit."""

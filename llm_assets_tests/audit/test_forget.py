@@ -5,6 +5,7 @@ import pytest
 from llm_assets.audit.forget import Certificate, ForgetError, Plan, certificate_path, certify_again, erase, plan_erasure
 from llm_assets.audit.index import Index
 from llm_assets.audit.places import Places
+from llm_assets.audit.trace import UnknownDocumentError, trace
 from llm_assets.audit.verify import verify_all
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.tombstones import Tombstones
@@ -31,7 +32,9 @@ def plan_of(index: Index, text: str) -> Plan:
 def test_the_plan_names_what_holds_it_and_what_learned_from_it(made: dict[str, Artifact], index: Index) -> None:
     plan = plan_of(index, OTHER)
     assert {row.link for row in plan.purge} == {"raw_corpus", "screened_corpus", "clean_corpus", "tokens", "labelled_examples"}
-    assert [one.release for one in plan.releases] == ["reviews-1"] and plan.seconds > 7
+    learned = [made[link].manifest.seconds for link in ("pretrained_checkpoint", "finetuned_model", "quantized_model")]
+    again = sum(made[row.link].manifest.seconds for row in plan.purge) + sum(learned[-len(plan.learners) :])
+    assert [one.release for one in plan.releases] == ["reviews-1"] and plan.seconds == pytest.approx(again)
     text = "\n".join(plan_lines(plan))
     assert "out of reach: source test (p 1: test.txt)" in text and "reviews-1 (champion) learned from it" in text and OTHER not in text
 
@@ -49,6 +52,17 @@ def test_erasing_purges_leaves_markers_and_certifies(made: dict[str, Artifact], 
     assert certificate_lines(certificate) and "nothing else holds the text" in "\n".join(certificate_lines(certificate))
 
 
+def test_the_other_documents_of_what_was_purged_are_still_traced(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    erase(store, plan_of(index, OTHER), "asked to")
+    index.refresh()
+    places = Places(store)
+    assert [one.release for one in trace(index, places, doc_id(KEPT)).releases] == ["reviews-1"]  # its tokens are gone: what it was kept in tells
+    with pytest.raises(UnknownDocumentError):
+        trace(index, places, doc_id(OTHER))
+    for path in places.folder.iterdir():
+        assert bytes.fromhex(doc_id(OTHER)) not in path.read_bytes()
+
+
 def test_a_forgotten_copy_in_a_log_is_found(made: dict[str, Artifact], store: Store, index: Index) -> None:
     (store.home / "serving" / "log").mkdir(parents=True)
     (store.home / "serving" / "log" / "a.jsonl").write_text(f'{{"masked": "{OTHER}"}}')
@@ -58,6 +72,7 @@ def test_a_forgotten_copy_in_a_log_is_found(made: dict[str, Artifact], store: St
     (store.home / "serving" / "log" / "a.jsonl").unlink()
     again: Certificate = certify_again(store, OTHER)
     assert again.is_clean and again.reason == "asked to" and again.tombstone == certificate.tombstone
+    assert (again.purged, again.to_retire, again.out_of_reach) == (certificate.purged, ["reviews-1"], certificate.out_of_reach)
 
 
 def test_a_model_that_holds_a_piece_is_listed_with_its_release(made: dict[str, Artifact], store: Store, index: Index) -> None:

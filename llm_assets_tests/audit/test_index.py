@@ -79,6 +79,19 @@ def test_failed_and_tried_releases_are_none_and_the_first_entry_counts(store: St
     assert [(one.release, one.run) for one in index.releases()] == [("c-1", "first")]
 
 
+def test_a_candidate_is_a_release_once_approved_and_a_rollback_changes_neither(store: Store, index: Index) -> None:
+    model = commit(store, "quantized_model")
+    journal = store.journal("c", "release")
+    record = {"release": "c-1", "number": 1, "quantized_model": model.fingerprint, "state": "candidate", "approved_by": None}
+    journal.append({"record": record, "run_id": "made"})
+    index.refresh()
+    assert [(one.run, one.record["approved_by"]) for one in index.releases()] == [("made", None)]
+    journal.append({"record": {**record, "state": "champion", "approved_by": "ann"}, "run_id": "approved"})
+    journal.append({"record": {**record, "state": "champion", "approved_by": "bob", "rolled_back_from": "c-2"}, "run_id": None})
+    index.refresh()
+    assert [(one.run, one.record["approved_by"]) for one in index.releases()] == [("approved", "ann")]
+
+
 def test_a_shortened_journal_is_read_anew_and_half_a_line_waits(store: Store, index: Index) -> None:
     model = commit(store, "quantized_model")
     release(store, model, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -86,11 +87,33 @@ def test_what_learned_from_content_that_stands_twice_is_found_by_either(made: di
 
 def test_removed_tokens_still_lead_to_the_models(made: dict[str, Artifact], store: Store, index: Index) -> None:
     in_training = made["tokens"].table("documents.parquet")["doc_id"].to_pylist()[0]
-    before = trace(_refreshed(index), Places(store), in_training).learners
     store.remove("tokens", made["tokens"].fingerprint, "gc")
     found = trace(_refreshed(index), Places(store), in_training)
-    assert [one.fingerprint for one in found.learners] == [one.fingerprint for one in before]
-    assert found.unsearched and found.unsearched[0].startswith(f"tokens {made['tokens'].fingerprint}: removed on ")
+    assert {one.link for one in found.learners} == {"pretrained_checkpoint", "finetuned_model", "quantized_model"}
+    (sentence,) = found.unsearched
+    assert sentence.startswith(f"tokens {made['tokens'].fingerprint} removed on ")
+
+
+def test_a_removed_corpus_is_asked_through_its_places_or_said_not_to_be(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    name = release(store, made["quantized_model"])
+    in_training = made["tokens"].table("documents.parquet")["doc_id"].to_pylist()[0]
+    before = trace(_refreshed(index), Places(store), in_training)
+    for link in ("raw_corpus", "screened_corpus", "clean_corpus", "tokens", "labelled_examples"):
+        store.remove(link, made[link].fingerprint, "gc")
+    found = trace(_refreshed(index), Places(store), in_training)
+    assert (found.learners, [one.release for one in found.releases]) == (before.learners, [name]) and not found.unsearched
+    shutil.rmtree(Places(store).folder)
+    raw = f"what raw_corpus {made['raw_corpus'].fingerprint} removed on .*: gc; on it stands {name} held cannot be told"
+    with pytest.raises(UnknownDocumentError, match=raw):
+        trace(index, Places(store), in_training)
+    with pytest.raises(UnknownDocumentError, match=raw):
+        find_documents(index, Places(store), text=KEPT)
+
+
+def test_what_a_removed_input_dropped_is_not_guessed(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    store.remove("screened_corpus", made["screened_corpus"].fingerprint, "gc")
+    found = trace_of(index, SHORT)
+    assert found.cleanings[0].clean_corpus is None and found.unsearched[0].startswith("screened_corpus")
 
 
 def test_texts_and_beginnings_find_documents(made: dict[str, Artifact], store: Store, index: Index) -> None:

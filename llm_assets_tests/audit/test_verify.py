@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,8 +241,6 @@ DAMAGES: list[tuple[Callable[[Scene], None], str, str]] = [
 
 @pytest.mark.parametrize(("damage", "kind", "said"), DAMAGES, ids=[f"{damage.__name__}-{kind}" for damage, kind, _ in DAMAGES])
 def test_every_kind_of_damage_is_found_and_named(scene: Scene, damage: Callable[[Scene], None], kind: str, said: str) -> None:
-    import re
-
     damage(scene)
     found = [one.reason for one in scene.verify().damages if one.kind == kind]
     assert any(re.search(said, reason) for reason in found), found
@@ -249,6 +248,8 @@ def test_every_kind_of_damage_is_found_and_named(scene: Scene, damage: Callable[
 
 def test_every_kind_has_a_test_and_a_meaning() -> None:
     assert {kind for _, kind, _ in DAMAGES} == set(KINDS)
+    page = (PACKAGE.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert [f"| `{kind}` | {meaning} |" in page for kind, meaning in KINDS.items()] == [True] * len(KINDS)
 
 
 def test_what_was_removed_on_the_record_is_no_damage(scene: Scene) -> None:
