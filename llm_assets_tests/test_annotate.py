@@ -12,7 +12,8 @@ from llm_assets.cli import app
 from llm_assets.corpus.batches import batch_folder, read_batches
 from llm_assets.operation import traffic
 from llm_assets.operation.annotation import AnnotationError
-from llm_assets.operation.log import log_folder
+from llm_assets.serving.dated_files import dated_files
+from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.operation.released import release, texts
 from llm_assets_tests.operation.traffic import line, write_log
 
@@ -23,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
     release(tmp_path, texts(120, 1), chain="reviews")  # too few for a profile, so nothing is novel
     write_log(tmp_path, [line(n, f"喜欢 good {n}", labels=["positive"], release="reviews-1") for n in range(30)], chain="reviews")
-    for path in log_folder(tmp_path, "reviews").glob("*.jsonl"):
+    for path in dated_files(log_folder(tmp_path), "reviews"):
         traffic.write_day(path, traffic.traffic_path(tmp_path, "reviews", path.stem))
     return tmp_path
 

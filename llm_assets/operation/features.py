@@ -105,8 +105,8 @@ FEATURES = (
 def gram_counts(texts: Sequence[str]) -> Matrix:
     """How often each text holds each letter and each pair of letters, hashed; scipy.sparse, [texts, BUCKETS].
 
-    Not the model's tokens: these were learned from the reference, so that a text of the same kind which the tokenizer has not
-    seen is cut up otherwise. With 2,648 reviews learned from, one of eight windows of unseen reviews alarmed for it.
+    Not the model's tokens: letters need no tokenizer, and windows of one kind of text differ less in them. Among 2,648 book
+    reviews 500 stay within 0.023 bits of the rest in letters, and within 0.071 in the tokens of a vocabulary of 8,192.
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -183,6 +183,16 @@ def named(values: Sequence[Sequence[str]], names: Sequence[str]) -> Matrix:
         for name in found:
             row[place.get(name, len(names))] += 1
     return rows
+
+
+def succeeded(rows: Matrix) -> Matrix:
+    """Names as rows, with one row more for each name: what 2,500 texts never hold may still be the next (Laplace's rule of succession).
+
+    Without it one text in a language that the reference does not know would be drift.
+    """
+    import numpy as np
+
+    return np.vstack([rows, np.eye(rows.shape[1])])
 
 
 def answers(labels: Sequence[str], problem: Problem, layout: Mapping[str, Any]) -> Matrix:

@@ -163,7 +163,8 @@ def _row(labelled: Labelled, text: str) -> dict[str, Any]:
 def _no_client_rules(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdict:
     held = record["left_out"]["client_cap"]
     written = f"batch {record['batch']} of {record['rows']} texts" if record["batch"] else f"{record['waiting']} of {record['minimum']} texts wait"
-    said = f"{written}, from {record['clients']} clients; {held} more rest on one client's word and wait for others' votes"
+    waits = f"{held} more rest on one client's word and wait for others' votes; client_share: 1 hears a client alone"
+    said = f"{written}, from {record['clients']} clients" + (f"; {waits}" if held else "")
     return Verdict(check="no_client_rules", passed=not held, description=said, values={"held_back": held})
 
 

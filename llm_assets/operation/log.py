@@ -1,4 +1,4 @@
-"""Reading what the gateway wrote: the request log and the feedback, JSON lines a UTC day, newest first or a day at a time."""
+"""Reading the request log that the gateway writes, JSON lines a UTC day: newest first, or a day at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from llm_assets.serving.dated_files import dated_files
+from llm_assets.serving.request_log import log_folder
 
 BLOCK = 1 << 16  # bytes read at once from a file's end: some 150 requests
 
@@ -47,25 +50,17 @@ class Request:
     texts: Sequence[Text]
 
 
-def log_folder(home: Path, chain: str) -> Path:
-    """Where the gateway logs a chain's requests, a file a UTC date."""
-    return home / "serving" / "log" / chain
-
-
-def feedback_folder(home: Path, chain: str) -> Path:
-    """Where the gateway keeps the votes on a chain's answers, a file a UTC date."""
-    return home / "serving" / "feedback" / chain
-
-
 def requests(path: Path) -> Iterator[Request | None]:
     """Every line of a day's log, oldest first; None for one that a crash cut off or that is no request."""
-    for line in lines(path):
-        yield _request(line)
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                yield _request(_json(line))
 
 
 def newest_requests(home: Path, chain: str) -> Iterator[Request]:
     """A chain's requests, newest first, read from the ends of its files; what cannot be read is passed over."""
-    for path in sorted(log_folder(home, chain).glob("*.jsonl"), reverse=True):
+    for path in reversed(list(dated_files(log_folder(home), chain))):
         for line in _lines_backwards(path):
             if (request := _request(_json(line))) is not None:
                 yield request
@@ -74,14 +69,6 @@ def newest_requests(home: Path, chain: str) -> Iterator[Request]:
 def requests_since(home: Path, chain: str, moment: datetime) -> list[Request]:
     """A chain's requests from a moment on, oldest first."""
     return list(takewhile(lambda request: request.at >= moment, newest_requests(home, chain)))[::-1]
-
-
-def lines(path: Path) -> Iterator[Mapping[str, Any] | None]:
-    """The objects of a file of JSON lines; None for a line that is none."""
-    with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                yield _json(line)
 
 
 def _json(line: bytes) -> Mapping[str, Any] | None:

@@ -21,7 +21,7 @@ from llm_assets.training.heads import Problem, parts
 if TYPE_CHECKING:
     from llm_assets.operation.features import Matrix
 
-VERSION = 1  # of what a profile holds; raised when features or statistics change
+VERSION = 2  # of what a profile holds; raised when features or statistics change
 REFERENCE = 4_000  # texts of the examples, drawn by hash: 4,000 reviews are known in 10 s
 PAIRS = 500  # commonest pairs of letters, kept for the page
 LENGTH = 2_000  # characters: the request log keeps no more of a text
@@ -102,6 +102,7 @@ def make_profile(
         "confidence": features.edges(certain) if certain else [],
     }
     rows = {**text_rows(texts, layout, named), **answer_rows(answers, layout, problem)}
+    rows |= {name: features.succeeded(rows[name]) for name in ("language", "prediction")}
     found = [feature for feature in FEATURES if feature.name in rows]
     rank = features.level(len(found), false_alarms)
     return Profile(

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from llm_assets.corpus.documents import table_writer
 from llm_assets.links.link import Acted, Check, Link, Office, Section
-from llm_assets.operation.log import Request, log_folder, requests
+from llm_assets.operation.log import Request, requests
+from llm_assets.serving.request_log import log_folder
 from llm_assets.store.files import flush_directory, flush_file, sha256_file
 from llm_assets.store.verdict import Verdict
 
@@ -40,7 +41,7 @@ def traffic(office: Office, config: TrafficConfig) -> Acted:
     """
     day = office.day or datetime.now(UTC).date().isoformat()
     path = traffic_path(office.home, office.chain, day)
-    record = {"day": day, "table": str(path.relative_to(office.home)), **write_day(log_folder(office.home, office.chain) / f"{day}.jsonl", path)}
+    record = {"day": day, "table": str(path.relative_to(office.home)), **write_day(log_folder(office.home) / office.chain / f"{day}.jsonl", path)}
     return Acted(record, sha256_file(path)[:24])
 
 

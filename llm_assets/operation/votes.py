@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_assets.operation.log import feedback_folder, lines, log_folder, requests
+from llm_assets.operation.log import requests
+from llm_assets.serving.dated_files import dated_files
+from llm_assets.serving.request_log import log_folder
 
 Answer = tuple[str, int]  # the request's id, and the text's place in it
 
@@ -38,13 +40,9 @@ class Voted(NamedTuple):
 
 def votes(home: Path, chain: str) -> list[Vote]:
     """The newest vote of each client on each answer, oldest first; a line that is no vote is passed over."""
-    newest: dict[tuple[Answer, str], Vote] = {}
-    for path in sorted(feedback_folder(home, chain).glob("*.jsonl")):
-        for line in lines(path):
-            if (vote := _vote(line)) is not None:
-                newest.pop((vote.answer, vote.client), None)
-                newest[vote.answer, vote.client] = vote
-    return list(newest.values())
+    from llm_assets.serving.feedback import read_votes  # imports FastAPI
+
+    return [vote for line in read_votes(home, chain) if (vote := _vote(line)) is not None]
 
 
 def joined(home: Path, chain: str, cast: Iterable[Vote]) -> Iterator[Voted]:
@@ -53,7 +51,7 @@ def joined(home: Path, chain: str, cast: Iterable[Vote]) -> Iterator[Voted]:
     for vote in cast:
         waiting[vote.answer].append(vote)
     wanted = {identity for identity, _ in waiting}
-    for path in sorted(log_folder(home, chain).glob("*.jsonl")):
+    for path in dated_files(log_folder(home), chain):
         for request in requests(path):
             if request is None or request.id not in wanted:
                 continue
@@ -71,9 +69,7 @@ def majority(labels: Iterable[str]) -> str | None:
     return ranked[0][0]
 
 
-def _vote(line: Mapping[str, Any] | None) -> Vote | None:
-    if line is None:
-        return None
+def _vote(line: Mapping[str, Any]) -> Vote | None:
     try:
         label = None if line.get("label") is None else str(line["label"])
         return Vote((str(line["id"]), int(line["index"])), str(line["client"]), datetime.fromisoformat(line["at"]), line.get("rating"), label)

@@ -180,6 +180,14 @@ def _is_of_the_dead(state: Mapping[str, Any]) -> bool:
 
 
 def page_url(home: Path, link: str, fingerprint: str, page: str) -> str:
-    """Where the gateway that runs now, or the next one at its usual address, shows a page such as ``pages/rules.html``."""
-    state = gateway_state(home) or {}
-    return f"{state.get('url', DEFAULT_URL)}/artifacts/{link}/{fingerprint}/{page}"
+    """Where the gateway that runs now, or the next one at its usual address, shows a page of an artifact, such as ``pages/rules.html``."""
+    return f"{_url(home)}/artifacts/{link}/{fingerprint}/{page}"
+
+
+def act_page_url(home: Path, directory: Path, page: str) -> str:
+    """Where it shows a page of an act, whose files stand in ``directory`` below the data root."""
+    return f"{_url(home)}/{directory.relative_to(home).as_posix()}/{page}"
+
+
+def _url(home: Path) -> str:
+    return str((gateway_state(home) or {}).get("url", DEFAULT_URL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,13 +48,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Mail(socketserver.ThreadingTCPServer):
-    """An SMTP server (RFC 5321) without TLS that takes AUTH PLAIN from one user and keeps messages."""
+    """An SMTP server (RFC 5321) that takes AUTH PLAIN from one user and keeps messages; with ``tls`` it offers STARTTLS (RFC 3207)."""
 
     allow_reuse_address = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Smtp)
         self.messages: list[bytes] = []
+        self.private: list[bool] = []  # whether each of them came through TLS
+        self.tls: ssl.SSLContext | None = None
         self.login = ("operator", "secret")
 
 
@@ -65,7 +68,14 @@ class _Smtp(socketserver.StreamRequestHandler):
         while line := self.rfile.readline().decode().strip():
             word = line.split()[0].upper()
             if word == "EHLO":
-                self._say("250-loopback\r\n250 AUTH PLAIN")
+                self._say("250-loopback\r\n" + ("250-STARTTLS\r\n" if self.server.tls else "") + "250 AUTH PLAIN")
+            elif word == "STARTTLS" and self.server.tls:
+                self._say("220 go on")
+                try:
+                    self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+                except ssl.SSLError:
+                    return  # the client does not trust us
+                self.rfile, self.wfile = self.request.makefile("rb"), self.request.makefile("wb", buffering=0)
             elif word == "AUTH":
                 given = base64.b64decode(line.split()[2]).decode().split("\0")[1:]
                 self._say("235 welcome" if tuple(given) == self.server.login else "535 who are you")
@@ -73,6 +83,7 @@ class _Smtp(socketserver.StreamRequestHandler):
                 self._say("354 go on")
                 lines = iter(self.rfile.readline, b".\r\n")
                 self.server.messages.append(b"".join(lines))
+                self.server.private.append(isinstance(self.request, ssl.SSLSocket))
                 self._say("250 kept")
             elif word == "QUIT":
                 self._say("221 bye")

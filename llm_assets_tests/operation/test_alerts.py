@@ -12,6 +12,7 @@ from llm_assets.operation import alerts
 from llm_assets.operation.alerts import LINK, AlertsConfig, Outcome, look
 from llm_assets.operation.counters import answers_counted
 from llm_assets.serving.events import read_events
+from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.rollout import Plan, begin, rolled_back
 from llm_assets.serving.state import rollout_lock, write_desired, write_rollout
 from llm_assets_tests.operation.released import office, release, texts
@@ -122,6 +123,14 @@ def test_the_gateways_counters_are_looked_at(tmp_path: Path, web: Web, monkeypat
     (change,) = at(tmp_path, 1, config).changes
     assert change["value"] == 1 and "7 of 7 requests" in change["message"]
     assert answers_counted("http://127.0.0.1:9", "tiny") is None
+
+
+def test_the_counters_are_the_ones_that_the_gateway_has(web: Web) -> None:
+    metrics = Metrics()
+    for status in (200, 200, 503, 404):
+        metrics.answered("tiny", "tiny-1", status, 0.003, 5)
+    web.page = metrics.text()[0].decode()
+    assert answers_counted(web.url, "tiny") == (1, 4)
 
 
 def test_the_act_tells_what_fires_and_what_waits(tmp_path: Path) -> None:

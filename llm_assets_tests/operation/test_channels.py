@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from email import message_from_bytes, policy
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -73,6 +77,21 @@ def test_an_e_mail_arrives_with_and_without_a_login(mail: Mail, monkeypatch: pyt
     with pytest.raises(ChannelError, match="SMTPNotSupportedError"):  # never in the clear when asked to be private
         send(email=to(mail, security="starttls"))
     assert len(mail.messages) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_an_e_mail_goes_through_tls_to_a_server_that_is_trusted_and_to_no_other(mail: Mail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ("-subj", "/CN=loopback", "-addext", "subjectAltName=IP:127.0.0.1")
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", *names)
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    mail.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    mail.tls.load_cert_chain(certificate, key)
+    with pytest.raises(ChannelError, match=r"cannot be reached \(SSLCertVerificationError"):
+        send(email=to(mail, security="starttls"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    send(email=to(mail, security="starttls"))
+    assert mail.private == [True]
 
 
 def test_slack_through_dagsters_resource(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

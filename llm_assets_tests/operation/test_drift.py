@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from llm_assets.links.making import judge
 from llm_assets.operation import features, traffic
 from llm_assets.operation.drift import LINK, DriftConfig, drift
-from llm_assets.operation.log import log_folder
+from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.events import read_events
+from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.operation.released import office, release, texts
 from llm_assets_tests.operation.traffic import line, vote, write_log
 
@@ -26,7 +27,7 @@ def ask(home: Path, asked: Sequence[str], labels: Iterable[str] = (), first: int
     """A request a text, read into the day's table."""
     named = list(labels) or ["positive" if number % 2 else "negative" for number in range(len(asked))]
     write_log(home, [line(first + number, text, labels=[label], **fields) for number, (text, label) in enumerate(zip(asked, named, strict=True))])
-    for path in log_folder(home, "tiny").glob("*.jsonl"):
+    for path in dated_files(log_folder(home), "tiny"):
         traffic.write_day(path, traffic.traffic_path(home, "tiny", path.stem))
 
 

@@ -63,3 +63,16 @@ def test_answers_of_every_problem_become_rows() -> None:
     assert features.answers(["a", "c"], "single_label", layout).tolist() == [[1, 0, 0], [0, 0, 1]]
     assert features.answers(["a|b", ""], "multi_label", layout).tolist() == [[1, 1, 0], [0, 0, 1]]
     assert features.answers(["0.5", "1.0", "7"], "regression", layout).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_one_text_in_a_language_never_seen_is_no_drift_and_ten_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "RESAMPLES", 1_000)
+    language = next(feature for feature in FEATURES if feature.name == "language")
+    reference = features.succeeded(features.named([["en"]] * 2_500, ["en"]))
+    found = features.threshold(reference, language, 100, features.level(1, 0.01))
+
+    def value(others: int) -> float:
+        window = features.named([["en"]] * (100 - others) + [["fr"]] * others, ["en"])
+        return float(language.statistic(window.sum(axis=0), reference.sum(axis=0)))
+
+    assert value(0) < value(1) <= found < value(10)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from llm_assets.operation import log
+from llm_assets.serving.request_log import Answered, RequestLog, log_folder
 from llm_assets_tests.operation.traffic import NOON, line, write_log
 
 
@@ -39,3 +41,17 @@ def test_the_certainty_of_an_answer(tmp_path: Path) -> None:
     assert certainty(0.2, 0.8) == 0.8
     assert certainty(0.9, 0.6, 0.2) == 0.6  # several labels
     assert certainty(3.5) is None  # a number
+
+
+def test_what_the_gateway_writes_is_read(tmp_path: Path) -> None:
+    texts, more = ("请打13812345678", "很好"), {"shadow": {"release": "tiny-2", "labels": ["negative", "positive"]}}
+    record = Answered("tiny", "classify-1", "tiny-1", "shop", texts, ["positive", "positive"], [[0.1, 0.9]] * 2, 2.5, more)
+    written = RequestLog(log_folder(tmp_path))
+    asyncio.run(written.write(record))
+    written.close()
+    (request,) = log.newest_requests(tmp_path, "tiny")
+    assert (request.id, request.release, request.client, request.milliseconds) == ("classify-1", "tiny-1", "shop", 2.5)
+    assert [(text.masked, text.label, text.probs, text.shadow) for text in request.texts] == [
+        ("请打[PHONE]", "positive", [0.1, 0.9], "negative"),
+        ("很好", "positive", [0.1, 0.9], "positive"),
+    ]

@@ -10,7 +10,7 @@ def test_a_clients_last_word_on_an_answer_counts(tmp_path: Path) -> None:
     cast = [vote(1, rating="up"), vote(1, client="shop", label="negative"), vote(1, rating="down"), vote(2, index=1, rating="up")]
     (path,) = write_log(tmp_path, cast, kind="feedback")
     with path.open("a", encoding="utf-8") as file:
-        file.write('{"id": "classify-0001", "index": 0}\n[]\n{"id": "cut')
+        file.write('[]\n{"id": "cut')
     found = votes(tmp_path, "tiny")
     assert [(each.answer, each.client, each.rating, each.label) for each in found] == [
         (("classify-0001", 0), "shop", None, "negative"),

@@ -7,10 +7,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from llm_assets.serving.gateway import create_app
-from llm_assets.serving.state import page_url
+from llm_assets.serving.state import act_page_url, page_url
 from llm_assets_tests.serving.conftest import local_client
 
 PLACE = "/artifacts/screened_corpus/0123abcd"
+ACT = "/acts/reviews/drift/5af10ecd-3b85"
 
 
 @pytest.fixture
@@ -21,6 +22,9 @@ def home(tmp_path: Path) -> Path:
         path.write_text(f"<p>{folder}</p>")
     (tmp_path / PLACE[1:] / "documents.parquet").write_text("text")
     (tmp_path / PLACE[1:] / "pages" / "secret.json").write_text("{}")
+    act = tmp_path / ACT[1:] / "pages" / "drift.html"
+    act.parent.mkdir(parents=True)
+    act.write_text("<p>drift</p>")
     return tmp_path
 
 
@@ -42,6 +46,14 @@ def test_nothing_else_of_an_artifact_is_served(client: TestClient, path: str) ->
     assert client.get(f"{PLACE}/{path}").status_code in (400, 404)
 
 
+def test_what_an_act_shows_is_served_and_nothing_else_of_it(client: TestClient) -> None:
+    answer = client.get(f"{ACT}/pages/drift.html")
+    assert answer.status_code == 200 and answer.text == "<p>drift</p>" and "default-src 'none'" in answer.headers["content-security-policy"]
+    assert client.get(f"{ACT}/pages/gone.html").status_code == 404
+    for path in ("pages/secret.json", "../../drift.html", "pages/..%2F..%2Fdrift.html"):
+        assert client.get(f"{ACT}/{path}").status_code in (400, 404)
+
+
 def test_a_page_that_is_gone_says_so(client: TestClient) -> None:
     answer = client.get(f"{PLACE}/pages/gone.html")
     assert answer.status_code == 404 and "llm-assets gc" in answer.json()["error"]["message"]
@@ -55,3 +67,4 @@ def test_other_machines_are_refused(home: Path) -> None:
 
 def test_the_address_is_the_usual_one_while_no_gateway_runs(tmp_path: Path) -> None:
     assert page_url(tmp_path, "tokens", "ab", "pages/tokens.html") == "http://127.0.0.1:8000/artifacts/tokens/ab/pages/tokens.html"
+    assert act_page_url(tmp_path, tmp_path / ACT[1:], "pages/drift.html") == f"http://127.0.0.1:8000{ACT}/pages/drift.html"

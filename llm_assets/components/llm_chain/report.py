@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from llm_assets.audit.current import ENTRY, FINGERPRINT, TRIAL
-from llm_assets.serving.state import page_url
+from llm_assets.serving.state import act_page_url, page_url
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import flatten
 from llm_assets.store.verdict import VERDICT_PAGES, Verdict
@@ -32,7 +32,7 @@ def artifact_metadata(artifact: Artifact, home: Path, reused: bool, trial: bool,
         "licenses": ", ".join(manifest.licenses) or "none stated",
         **_cost(manifest.model_dump()),
         **_pictures(artifact.directory / "plots"),
-        **{f"page_{path.stem}": _page(artifact, home, path) for path in sorted((artifact.directory / "pages").glob("*.html"))},
+        **{f"page_{path.stem}": _page(artifact, home, path) for path in _pages(artifact.directory)},
     }
     if sent.url:
         metadata["mlflow_run"] = dg.MetadataValue.url(sent.url)
@@ -41,8 +41,8 @@ def artifact_metadata(artifact: Artifact, home: Path, reused: bool, trial: bool,
     return metadata
 
 
-def act_metadata(entry: Mapping[str, Any], directory: Path, trial: bool) -> Metadata:
-    """Metadata of an act's materialization."""
+def act_metadata(entry: Mapping[str, Any], directory: Path, home: Path, trial: bool) -> Metadata:
+    """Metadata of an act's materialization; its pages are links to the gateway of the data root ``home``."""
     report = directory / "scorecard.md"
     return {
         **_figures(entry["record"]),
@@ -51,7 +51,7 @@ def act_metadata(entry: Mapping[str, Any], directory: Path, trial: bool) -> Meta
         TRIAL: trial,
         **_cost(entry),
         **({"report": dg.MetadataValue.md(report.read_text(encoding="utf-8"))} if report.exists() else {}),
-        **{f"page_{path.stem}": dg.MetadataValue.path(path) for path in sorted((directory / "pages").glob("*.html"))},
+        **{f"page_{path.stem}": dg.MetadataValue.url(act_page_url(home, directory, f"pages/{path.name}")) for path in _pages(directory)},
         **_pictures(directory / "plots"),
     }
 
@@ -83,6 +83,10 @@ def _figures(values: Mapping[str, Any]) -> Metadata:
 
 def _cost(values: Mapping[str, Any]) -> Metadata:
     return {f"cost_{name}": values[name] for name in ("seconds", "core_seconds", "peak_memory_bytes")}
+
+
+def _pages(directory: Path) -> list[Path]:
+    return sorted((directory / "pages").glob("*.html"))
 
 
 def _page(artifact: Artifact, home: Path, path: Path) -> dg.UrlMetadataValue:

@@ -103,7 +103,7 @@ class Step:
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
-            metadata=act_metadata(entry, directory, self.is_trial),
+            metadata=act_metadata(entry, directory, self.store.home, self.is_trial),
             data_version=dg.DataVersion(entry["data_version"]),
             tags=tags,
             check_results=check_results(verdicts),
