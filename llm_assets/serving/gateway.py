@@ -72,14 +72,14 @@ class Gateway:
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
         if self._address:
-            await asyncio.to_thread(self._log.start)
+            await self._log.start()
         await asyncio.gather(asyncio.to_thread(self._answers.load), self._patience.watch(), self._follow())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the log and the feedback, and take back the state file."""
-        self._log.close()
+        await self._log.close()
         self._router.close()
-        self._feedback.close()
+        await self._feedback.close()
         self._executor.shutdown()
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
@@ -246,7 +246,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         yield
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        gateway.close()
+        await gateway.close()
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway

@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles
 
@@ -67,15 +65,12 @@ def main() -> None:
     """Write what comes until nothing can come any more."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the gateway still has requests in flight then
-    folder = Path(sys.argv[1])
-    folder.parent.mkdir(parents=True, exist_ok=True)
     mask_all([""])  # loads what it needs
-    with FileLock(f"{folder}.lock"):  # that of a gateway that was killed may be at its last lines
-        recorder = Recorder(folder)
-        for line in sys.stdin.buffer:
-            sys.stdout.write(json.dumps(recorder.write(json.loads(line))) + "\n")
-            sys.stdout.flush()
-        recorder.close()
+    recorder = Recorder(Path(sys.argv[1]))
+    for line in sys.stdin.buffer:
+        sys.stdout.write(json.dumps(recorder.write(json.loads(line))) + "\n")
+        sys.stdout.flush()
+    recorder.close()
 
 
 if __name__ == "__main__":
