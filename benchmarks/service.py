@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.result import Result
+from benchmarks.speed import SHAPE
 
 LENGTH = 45  # characters of a review
 TEXTS = 1000
@@ -35,11 +36,12 @@ Figures = dict[str, float]
 
 
 def service(preset: str, home: Path) -> Result:
-    """Requests a second at 8 and 32 connections, reviews of 45 characters, of the model in --home: gateway, gateway without its log, Flask.
+    """Requests a second at 8 and 32 connections, reviews of 45 characters: the gateway, the gateway without its log, and Flask, by turns.
 
-    Each service is a process as it is run in earnest, the load another one, and they take turns; the median of three rounds counts. Flask
-    runs under gunicorn with a thread a connection, which beats Flask's own development server, and its pipeline is the float model as it
-    comes. There is no row for BentoML: with the pinned packages pip finds no release of it but 0.5.3 of 2019.
+    Of two models: a ModernBERT with 3.3M parameters in its layers, untrained, with the tokenizer of the model in --home (speed does not
+    depend on weights), and the model in --home. Each service is a process as it is run in earnest, the load another one; the median of three
+    rounds counts. Flask runs under gunicorn with a thread a connection, which beats Flask's own development server, over a transformers
+    pipeline as it comes. There is no row for BentoML: with the pinned packages pip finds no release of it but 0.5.3 of 2019.
     """
     os.environ["LLM_ASSETS_HOME"] = str(home)
     import llm_assets
@@ -47,22 +49,29 @@ def service(preset: str, home: Path) -> Result:
 
     model, quantized, sets = (llm_assets.open("reviews", link) for link in ("finetuned_model", "quantized_model", "evaluation_sets"))
     texts = [text[:LENGTH] for text in Examples.read(sets).of("test").texts if len(text) >= LENGTH][:TEXTS]
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        gateways = [_data_root(Path(temporary) / name, quantized.directory) for name in ("logged", "unlogged")]
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        _measure("model of --home", model.directory, quantized.directory, texts, scratch / "own")
+        return _measure("ModernBERT", *_modernbert(model.directory, scratch), texts, scratch / "modernbert")
+
+
+def _measure(model: str, float_model: Path, int8: Path, texts: Sequence[str], scratch: Path) -> Result:
+    with ExitStack() as stack:
         urls = {
-            "Flask": stack.enter_context(_flask(model.directory)),
-            "gateway": stack.enter_context(_gateway(gateways[0], ["-m", "llm_assets.serving"])),
-            "gateway without log": stack.enter_context(_gateway(gateways[1], ["-c", UNLOGGED])),
+            "Flask": stack.enter_context(_flask(float_model)),
+            "gateway": stack.enter_context(_gateway(_data_root(scratch / "logged", int8), ["-m", "llm_assets.serving"])),
+            "gateway without log": stack.enter_context(_gateway(_data_root(scratch / "unlogged", int8), ["-c", UNLOGGED])),
         }
-        found = {(name, count): [] for count in CONNECTIONS for name in urls}  # type: dict[tuple[str, int], list[Figures]]
+        found: dict[tuple[str, int], list[Figures]] = {(name, count): [] for count in CONNECTIONS for name in urls}
         for _ in range(ROUNDS):
             for name, count in found:
                 found[name, count].append(_load(urls[name], count, texts))
     medians = {key: {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]} for key, rounds in found.items()}
+    print(f"{model}:")
     return _judged(medians)
 
 
-def _judged(medians: dict[tuple[str, int], Figures]) -> Result:
+def _judged(medians: Mapping[tuple[str, int], Figures]) -> Result:
     for (name, count), figures in medians.items():
         rate, half, most = (figures[key] for key in ("rate", "p50_ms", "p99_ms"))
         print(f"{count:>3} connections  {name:<20}{rate:>8.0f} requests/s   p50 {half:>7.1f} ms   p99 {most:>7.1f} ms")
@@ -74,6 +83,33 @@ def _judged(medians: dict[tuple[str, int], Figures]) -> Result:
     target = f"at least {FASTER:g} at 32 too ({faster[1]:.1f}), p99 {CALMER:g} times lower ({min(calmer):.1f}), log {LOG:.0%} ({max(cost):.1%})"
     holds = min(faster) >= FASTER and min(calmer) >= CALMER and max(cost) <= LOG
     return Result("service", round(faster[0], 1), "times the requests a second of Flask", target, holds)
+
+
+def _modernbert(like: Path, scratch: Path) -> tuple[Path, Path]:
+    """An untrained model with the tokenizer and the labels of another one: the float model's folder, and that of its int8 graph."""
+    import torch
+    from transformers import AutoTokenizer, ModernBertForSequenceClassification
+
+    from llm_assets.compression.export import export_classifier
+    from llm_assets.compression.quantize import quantize_dynamic
+    from llm_assets.corpus.normalise import NORMALISER_VERSION
+    from llm_assets.training.models import modernbert_config
+
+    float_model, int8 = scratch / "float", scratch / "int8"
+    int8.mkdir()
+    tokenizer = AutoTokenizer.from_pretrained(like)
+    config = modernbert_config(SHAPE, tokenizer, len(tokenizer), 128)
+    labels = json.loads((like / "serving.json").read_text())["labels"]
+    config.id2label, config.label2id = dict(enumerate(labels)), {label: number for number, label in enumerate(labels)}
+    torch.manual_seed(0)
+    ModernBertForSequenceClassification(config).save_pretrained(float_model)
+    tokenizer.save_pretrained(float_model)
+    export_classifier(float_model, scratch / "float.onnx")
+    quantize_dynamic(scratch / "float.onnx", int8 / "model.onnx")
+    shutil.copyfile(like / "tokenizer.json", int8 / "tokenizer.json")
+    settings = {"max_length": 128, "labels": labels, "normaliser": NORMALISER_VERSION}
+    (int8 / "serving.json").write_text(json.dumps(settings))
+    return float_model, int8
 
 
 def _data_root(home: Path, quantized: Path) -> Path:

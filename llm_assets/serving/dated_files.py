@@ -15,7 +15,7 @@ from llm_assets.store.files import flush_directory
 
 
 class DatedFiles:
-    """``<folder>/<chain>/<date>.jsonl``, appended to by one process. A line cut off by a crash stays alone on its line.
+    """``<folder>/<chain>/<date>.jsonl``. A line cut off by a crash stays alone on its line.
 
     The date is the caller's clock: one that jumps back goes on in the file of the earlier date.
     """
@@ -74,7 +74,10 @@ class DatedFiles:
 
 
 def _append(file: BinaryIO, data: bytes) -> None:
-    """Write and flush all of it, or take back what was written: nobody is told of it, so nothing may read it."""
+    """Write and flush all of it, or take back what was written: nobody is told of it, so nothing may read it.
+
+    What is longer holds lines of another process too, such as the recorder of a gateway that was just killed; nothing is taken then.
+    """
     size = file.seek(0, os.SEEK_END)
     try:
         if file.write(data) != len(data):
@@ -82,7 +85,8 @@ def _append(file: BinaryIO, data: bytes) -> None:
         os.fsync(file.fileno())
     except OSError:
         with suppress(OSError):
-            file.truncate(size)
+            if file.seek(0, os.SEEK_END) <= size + len(data):
+                file.truncate(size)
         raise
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class Feedback:
 
     def __init__(self, home: Path) -> None:
         self._files = DatedFiles(feedback_folder(home))
-        self._group = GroupCommit(self._commit, "feedback")
+        self._group = GroupCommit(self._in_thread)
         self._day: date | None = None
         self._counts: dict[str, int] = {}  # votes of a client today
 
@@ -77,10 +78,13 @@ class Feedback:
         """
         return await self._group.submit((vote, votes_per_day))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the writing and close every file."""
-        self._group.close()
+        await self._group.end()
         self._files.close()
+
+    async def _in_thread(self, group: list[tuple[Vote, int]]) -> list[bool | Exception]:
+        return await asyncio.to_thread(self._commit, group)
 
     def _commit(self, group: list[tuple[Vote, int]]) -> list[bool | Exception]:
         moment = datetime.now(UTC)

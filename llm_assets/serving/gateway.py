@@ -33,7 +33,7 @@ from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
-from llm_assets.serving.request_log import Answered, RequestLog, RequestLogError, log_folder
+from llm_assets.serving.request_log import RequestLog, RequestLogError, log_folder
 from llm_assets.serving.router import Router
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
 from llm_assets.serving.wire import Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
@@ -71,13 +71,15 @@ class Gateway:
 
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
+        if self._address:
+            await self._log.start()
         await asyncio.gather(asyncio.to_thread(self._answers.load), self._patience.watch(), self._follow())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the log and the feedback, and take back the state file."""
-        self._log.close()
+        await self._log.close()
         self._router.close()
-        self._feedback.close()
+        await self._feedback.close()
         self._executor.shutdown()
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
@@ -157,24 +159,24 @@ class Gateway:
 
     async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float, **more: Any) -> None:
         """Put an answer into the log, and its id among those that can be voted on."""
-        answered = Answered(
-            chain=response["model"],
-            id=response["id"],
-            release=response["release"],
-            client=client.name,
-            texts=texts,
-            labels=[entry["label"] for entry in response["data"]],
-            probs=[entry["probs"] for entry in response["data"]],
-            milliseconds=round((time.perf_counter() - began) * 1000, 3),
-            more=more,
-        )
+        request = {
+            "id": response["id"],
+            "chain": response["model"],
+            "release": response["release"],
+            "client": client.name,
+            "texts": texts,
+            "labels": [entry["label"] for entry in response["data"]],
+            "probs": [entry["probs"] for entry in response["data"]],
+            "milliseconds": round((time.perf_counter() - began) * 1000, 3),
+            **more,
+        }
         try:
-            await self._log.write(answered)
+            await self._log.write(request)
         except RequestLogError as error:
             logger.error("%s", error)
             message = "the request could not be recorded, so it is not answered; the gateway's log says why"
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
-        self._answers.remember(answered.id, answered.chain, len(texts))
+        self._answers.remember(response["id"], response["model"], len(texts))
 
     async def _follow(self) -> None:
         while True:
@@ -244,7 +246,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         yield
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        gateway.close()
+        await gateway.close()
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway

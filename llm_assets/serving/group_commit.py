@@ -6,8 +6,7 @@ An fsync takes 0.1 to 10 ms, so one a request would be the limit of the whole se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -15,14 +14,13 @@ Done = TypeVar("Done")
 
 
 class GroupCommit(Generic[Item, Done]):
-    """Hands items to ``commit`` in groups, in a thread of its own: while one group is written the next one gathers.
+    """Hands items to ``commit`` in groups, one at a time: while one group is written the next one gathers.
 
     ``commit`` returns one result an item; one that is an exception is raised to whoever submitted that item.
     """
 
-    def __init__(self, commit: Callable[[list[Item]], list[Done | Exception]], name: str) -> None:
+    def __init__(self, commit: Callable[[list[Item]], Awaitable[Sequence[Done | Exception]]]) -> None:
         self._commit = commit
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[Item, asyncio.Future[Done]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -35,16 +33,17 @@ class GroupCommit(Generic[Item, Done]):
             self._worker = loop.create_task(self._work())
         return await future
 
-    def close(self) -> None:
-        """Let the group that is being written end."""
-        self._thread.shutdown()
+    async def end(self) -> None:
+        """Return once nothing waits to be written."""
+        if self._worker is not None:
+            await self._worker
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
+            results: Sequence[Done | Exception]
             try:
-                results = await loop.run_in_executor(self._thread, self._commit, [item for item, _ in group])
+                results = await self._commit([item for item, _ in group])
             except Exception as error:
                 results = [error] * len(group)
             for (_, future), result in zip(group, results, strict=True):

@@ -24,13 +24,12 @@ def store(home: Path, *votes: Vote, most: int = 100) -> list[Any]:
     """What each of some votes that come together gets, from a gateway that just started."""
 
     async def together() -> list[Any]:
-        return await asyncio.gather(*(feedback.store(one, most) for one in votes), return_exceptions=True)
+        feedback = Feedback(home)
+        results = await asyncio.gather(*(feedback.store(one, most) for one in votes), return_exceptions=True)
+        await feedback.close()
+        return results
 
-    feedback = Feedback(home)
-    try:
-        return asyncio.run(together())
-    finally:
-        feedback.close()
+    return asyncio.run(together())
 
 
 def lines(home: Path, chain: str = "tiny") -> list[Any]:
@@ -89,16 +88,16 @@ def test_a_vote_that_cannot_be_written_is_refused_and_may_come_again(tmp_path: P
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    async def scenario(feedback: Feedback) -> None:
+    async def scenario() -> None:
+        feedback = Feedback(tmp_path)
         with monkeypatch.context() as patched:
             patched.setattr("llm_assets.serving.dated_files.os.fsync", full)
             same = await asyncio.gather(feedback.store(vote(), 1), feedback.store(vote(), 1), return_exceptions=True)
         assert [isinstance(result, ApiError) and result.status for result in same] == [503, 503]
         assert await feedback.store(vote(), 1)  # neither stands already nor has used up the day
+        await feedback.close()
 
-    feedback = Feedback(tmp_path)
-    asyncio.run(scenario(feedback))
-    feedback.close()
+    asyncio.run(scenario())
     assert len(lines(tmp_path)) == 1
 
 

@@ -48,6 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(home: Path) -> Iterator[TestClient]:
     with local_client(home) as client:
         eventually(lambda: client.get("/readyz").status_code == 200)
+        assert ask(client).status_code == 200  # starts the recorder, which ends with the last of the tests
         yield client
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from llm_assets.serving import keys
 from llm_assets.serving.keys import Bucket, Key, Keyring, KeysError, add_key, keys_path, read_keys, remove_key
+from llm_assets_tests.running import llm_assets, succeed
 
 
 def test_a_key_is_not_in_its_file_which_its_owner_alone_reads(tmp_path: Path) -> None:
@@ -91,3 +92,14 @@ def test_a_ring_counts_each_key_alone(tmp_path: Path) -> None:
     slow, free = Key("slow", "", ("ask",), 1), Key("free", "", ("ask",))
     assert ring.wait(slow) == 0.0 and 0 < ring.wait(slow) <= 60
     assert ring.wait(free) == ring.wait(free) == 0.0
+
+
+def test_the_command_line_prints_a_key_once_and_lists_and_removes_it(tmp_path: Path) -> None:
+    value = succeed(tmp_path, "keys", "add", "shop", "--role", "ask", "--role", "feedback", "--per-minute", "10").strip()
+    found = Keyring(tmp_path).find(value)
+    assert found and (found.name, found.roles, found.per_minute) == ("shop", ("ask", "feedback"), 10)
+    listed = succeed(tmp_path, "keys", "list")
+    assert "shop" in listed and "ask, feedback" in listed and value not in listed
+    assert "no key is left" in succeed(tmp_path, "keys", "remove", "shop")
+    refused = llm_assets(tmp_path, "keys", "add", "shop", "--role", "boss")
+    assert refused.returncode == 1 and "no role boss" in refused.stderr and "Traceback" not in refused.stderr

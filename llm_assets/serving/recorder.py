@@ -1,0 +1,77 @@
+"""The process that writes the request log: ``python -m llm_assets.serving.recorder FOLDER``, started by the gateway and ended with it.
+
+Masking is hundreds of short steps in numpy, each of which gives the interpreter to the event loop and waits to get it back: beside
+a busy gateway in one process a write took 6 ms, of which 1 was work. It reads a line of JSON, a list of requests, writes them,
+and answers with a line, a list of one error or null for each. It ends when standard input does, so it outlives no gateway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llm_assets.corpus.pii import mask_all
+from llm_assets.serving.dated_files import DatedFiles
+
+MASKED_LENGTH = 2000  # characters of a masked text that are kept
+READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing is cut in two before it is found
+
+Request = Mapping[str, Any]  # a line of the log but for its time, and with texts as they came
+
+
+class Recorder:
+    """Appends to ``<folder>/<chain>/<date>.jsonl`` (UTC dates), each group of requests in one write a chain.
+
+    A line: ``{"id", "at", "chain", "release", "client", "texts": [{"characters", "sha256", "masked"}], "labels", "probs",
+    "milliseconds"}``, and what a rollout adds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = DatedFiles(folder)
+
+    def write(self, requests: Sequence[Request]) -> list[str | None]:
+        """None for each request that is on the disk, for the others why not."""
+        moment = datetime.now(UTC)
+        masked = iter(mask_all([text[:READ_LENGTH] for request in requests for text in request["texts"]])[0])
+        lines: dict[str, bytes] = {}
+        for request in requests:
+            texts = [_described(text, next(masked)) for text in request["texts"]]
+            line = {"id": request["id"], "at": moment.isoformat(), **request, "texts": texts}
+            chain = request["chain"]
+            lines[chain] = lines.get(chain, b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        failed = self._files.append(lines, moment.date())
+        errors = {
+            chain: f"{self._files.path(chain, moment.date())} cannot be written ({error}): free space or mend its permissions"
+            for chain, error in failed.items()
+        }
+        return [errors.get(request["chain"]) for request in requests]
+
+    def close(self) -> None:
+        """Close every file."""
+        self._files.close()
+
+
+def _described(text: str, masked: str) -> dict[str, Any]:
+    return {"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest(), "masked": masked[:MASKED_LENGTH]}
+
+
+def main() -> None:
+    """Write what comes until nothing can come any more."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the gateway still has requests in flight then
+    mask_all([""])  # loads what it needs
+    recorder = Recorder(Path(sys.argv[1]))
+    for line in sys.stdin.buffer:
+        sys.stdout.write(json.dumps(recorder.write(json.loads(line))) + "\n")
+        sys.stdout.flush()
+    recorder.close()
+
+
+if __name__ == "__main__":
+    main()
