@@ -110,8 +110,8 @@ class Router:
         chain = stable.desired.chain
         candidate, wanted = self._reconciler.candidates.get(chain), self._reconciler.wanted.get(chain)
         rollout = self._breached.get(chain) or self._reconciler.rollouts.get(chain)
-        if candidate is None or rollout is None or rollout.is_over or candidate.desired.release != rollout.release:
-            return None
+        if candidate is None or rollout is None or rollout.stage == "rolled_back" or candidate.desired.release != rollout.release:
+            return None  # one in full stays the candidate until it has the other's place
         if wanted is None or wanted.plan is None:
             return None
         return Pair(chain, stable, candidate, rollout, wanted.plan, self._watches_of(chain, rollout))
@@ -173,7 +173,7 @@ class Router:
 
     def _judge(self, pair: Pair) -> None:
         """Switch back at once when a limit is broken."""
-        if reason := breach(pair.plan, pair.watches.candidate.window(pair.plan.max_p99_ms)):
+        if not pair.rollout.is_over and (reason := breach(pair.plan, pair.watches.candidate.window(pair.plan.max_p99_ms))):
             self._breached[pair.chain] = rolled_back(pair.rollout, reason)
 
     def _step(self, chain: str, desired: Desired) -> None:
@@ -235,7 +235,7 @@ class Router:
 def takes(rollout: Rollout, session: str) -> bool:
     """Whether the newer release answers a session: a hash of both names falls below its share. A larger share keeps whom a smaller had."""
     place = int.from_bytes(hashlib.sha256(f"{rollout.release}/{session}".encode()).digest()[:8], "big")
-    return rollout.stage == "canary" and place < rollout.share / 100 * 2**64
+    return place < rollout.share / 100 * 2**64
 
 
 def _step_of(rollout: Rollout) -> tuple[object, ...]:

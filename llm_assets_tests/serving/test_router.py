@@ -121,6 +121,7 @@ def test_a_healthy_release_takes_every_step_and_then_serves_alone(tmp_path: Path
         deadline = time.monotonic() + 30
         while chain_of(client)["state"] != "full" and time.monotonic() < deadline:
             ask(client)
+        assert {ask(client) for _ in range(5)} == {("tiny-2", "positive")}  # nobody falls back to tiny-1 while it gives its place up
         eventually(lambda: chain_of(client)["live"] == "tiny-2")
         assert chain_of(client)["split"] == {"tiny-2": 100.0} and chain_of(client)["error"] is None
         assert {ask(client) for _ in range(5)} == {("tiny-2", "positive")}
