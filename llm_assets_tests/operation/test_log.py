@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from llm_assets.operation import log
-from llm_assets.serving.request_log import Answered, RequestLog, log_folder
+from llm_assets.serving.recorder import Recorder
+from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.operation.traffic import NOON, line, write_log
 
 
@@ -44,11 +44,12 @@ def test_the_certainty_of_an_answer(tmp_path: Path) -> None:
 
 
 def test_what_the_gateway_writes_is_read(tmp_path: Path) -> None:
-    texts, more = ("请打13812345678", "很好"), {"shadow": {"release": "tiny-2", "labels": ["negative", "positive"]}}
-    record = Answered("tiny", "classify-1", "tiny-1", "shop", texts, ["positive", "positive"], [[0.1, 0.9]] * 2, 2.5, more)
-    written = RequestLog(log_folder(tmp_path))
-    asyncio.run(written.write(record))
-    written.close()
+    answer = {"labels": ["positive", "positive"], "probs": [[0.1, 0.9]] * 2, "milliseconds": 2.5}
+    shadow = {"release": "tiny-2", "labels": ["negative", "positive"]}
+    asked = {"id": "classify-1", "chain": "tiny", "release": "tiny-1", "client": "shop", "texts": ["请打13812345678", "很好"]}
+    recorder = Recorder(log_folder(tmp_path))
+    assert recorder.write([{**asked, **answer, "shadow": shadow}]) == [None]
+    recorder.close()
     (request,) = log.newest_requests(tmp_path, "tiny")
     assert (request.id, request.release, request.client, request.milliseconds) == ("classify-1", "tiny-1", "shop", 2.5)
     assert [(text.masked, text.label, text.probs, text.shadow) for text in request.texts] == [
