@@ -157,7 +157,7 @@ class Gateway:
             self._batchers[deployment] = Batcher(deployment.engine, self._executor, watch=self.metrics.batched)
         return self._batchers[deployment]
 
-    async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float, **more: Any) -> None:
+    async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float) -> None:
         """Put an answer into the log, and its id among those that can be voted on."""
         request = {
             "id": response["id"],
@@ -168,7 +168,6 @@ class Gateway:
             "labels": [entry["label"] for entry in response["data"]],
             "probs": [entry["probs"] for entry in response["data"]],
             "milliseconds": round((time.perf_counter() - began) * 1000, 3),
-            **more,
         }
         try:
             await self._log.write(request)
