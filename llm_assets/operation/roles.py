@@ -29,7 +29,8 @@ def as_markdown() -> str:
     ]
     for name, role in ROLES.items():
         links = links_of(name)
-        checks = [f"{link.name}: {', '.join(check.name for check in link.checks if check.blocking)}" for link in links]
+        gates = {link.name: [check.name for check in link.checks if check.blocking] for link in links}
+        checks = [f"{link}: {', '.join(names)}" for link, names in gates.items() if names]
         answers = ", ".join(f"`{link.name}`" for link in links)
         lines.append(f"| **{role.title}** (`{name}`) | {role.duties} | {answers} | {'; '.join(checks)} | {role.signs} |")
     return "\n".join([*lines, ""])

@@ -161,7 +161,7 @@ def verify(
             typer.echo(f"signed with key {sign_ledger(known[0].store.ledger)}", err=as_json)
     if not as_json:
         whole = f"{report.artifacts} artifacts are what every record says"
-        typer.echo(f"{len(damages)} damages in {report.artifacts} artifacts" if damages else whole)
+        typer.echo(f"{len(damages)} damage{'s' * (len(damages) > 1)} in {report.artifacts} artifacts" if damages else whole)
     if left:
         raise typer.Exit(1)
 
