@@ -46,6 +46,15 @@ def test_every_link_is_materialized_with_cost_path_and_lineage(tiny_chain: Path,
                 assert "mlflow_run" in newest.metadata, link.name
 
 
+def test_a_release_shows_a_page_of_all_that_it_stands_on(tiny_chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with instance_of(tiny_chain, monkeypatch) as instance:
+        metadata = materializations(instance, "release")[0].metadata
+    assert str(metadata["page_lineage"].value).endswith("/pages/lineage.html")
+    page = (Path(str(metadata["path"].value)) / "pages" / "lineage.html").read_text(encoding="utf-8")
+    for name, fingerprint in Store(tiny_chain).names():
+        assert (f'id="{name}-{fingerprint}"' in page) == (name in MADE), name
+
+
 def test_every_check_ran_and_is_kept_beside_its_artifact(tiny_chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tiny_chain)
     with instance_of(tiny_chain, monkeypatch) as instance:

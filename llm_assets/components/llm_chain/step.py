@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from llm_assets.audit.ids import UnknownIdError, find
+from llm_assets.audit.index import Index
+from llm_assets.audit.page import lineage_page
+from llm_assets.audit.provenance import CycleError, trace_back
 from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, version_tags
 from llm_assets.components.llm_chain.launcher import pipes_launch
 from llm_assets.components.llm_chain.references import resolve, with_places
@@ -18,6 +24,7 @@ from llm_assets.components.llm_chain.trial import overrides, record_trial
 from llm_assets.links.link import Link, Section
 from llm_assets.links.making import act, make
 from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_atomic
 from llm_assets.store.progress import ProgressFile
 from llm_assets.store.verdict import Verdict, failed
 from llm_assets.tracking.record import TRACKING, record_of
@@ -100,6 +107,8 @@ class Step:
         is_released = self.link.name == "release" and not failed(verdicts)
         if is_released and (warning := mirror_releases(self.store, self.tracker, self.spec.name)):
             self.context.log.warning(warning)
+        if is_released:
+            self._draw_lineage(entry["record"]["release"], directory / "pages" / "lineage.html")
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
@@ -108,6 +117,15 @@ class Step:
             tags=tags,
             check_results=check_results(verdicts),
         )
+
+    def _draw_lineage(self, release: str, page: Path) -> None:
+        """A page of all that a release stands on, which the gateway shows; a store that cannot answer stops no release."""
+        with closing(Index(self.store)) as index:
+            index.refresh()
+            try:
+                write_atomic(page, lineage_page(trace_back(find([index], release), release)))
+            except (UnknownIdError, CycleError) as error:
+                self.context.log.warning(f"no page of the lineage of {release}: {error}")
 
     def _track(self, artifact: Artifact) -> Sent:
         """The artifact's MLflow run: found in its sidecar, else written now."""
