@@ -1,7 +1,7 @@
 """An embedded database over a store's manifests, sidecars and a home's journals: who was made from what, asked within milliseconds.
 
 It holds nothing that is not in those files: deleting ``<home>/audit/`` loses nothing, and the next question builds it again.
-A refresh reads what is new alone: 14,000 artifacts that stand already cost 0.15 s (two file times each).
+A refresh reads what is new alone: 4,000 artifacts that stand already cost 0.03 s (two file times each).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where in its tables an artifact holds a document: one small database a content, made when first asked and kept.
 
-A table maps doc_id (10 bytes) to row numbers, in the order of the ids: 10 million documents are 210 MB and take 15 s of one core to write;
+A table maps doc_id (10 bytes) to row numbers, in the order of the ids: 10 million documents are 230 MB and take 15 s of one core to write;
 a look-up touches a handful of pages, and then reads the one row group that holds the row.
 """
 
