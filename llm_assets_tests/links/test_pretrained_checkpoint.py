@@ -202,6 +202,7 @@ def test_a_checkpoint_that_means_other_tokens_is_refused_before_launch(tmp_path:
             refused(tmp_path / "work", from_pretrained=str(tmp_path))()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     settings = json.loads(interrupted_job(tmp_path).read_text())
     job = TrainingJob.model_validate({**settings, "learning_rate": 1e30, "warmup": 0}).write(tmp_path / "job.json")  # the first update ruins it
