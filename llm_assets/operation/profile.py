@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llm_assets.operation.features import Matrix
 
 VERSION = 2  # of what a profile holds; raised when features or statistics change
-REFERENCE = 4_000  # texts of the examples, drawn by hash: 4,000 reviews are known in 10 s
+REFERENCE = 4_000  # texts of the examples, drawn by hash
 PAIRS = 500  # commonest pairs of letters, kept for the page
 LENGTH = 2_000  # characters: the request log keeps no more of a text
 

@@ -49,8 +49,8 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 
     Of each block the same number is chosen, ``mask_probability`` of the ordinary tokens that a block holds in the mean (of 1,000
     blocks), unless it holds fewer: logits of a size that repeats find the room which the last ones left. With a number of its
-    own for each block a training of 200 updates came to 1.34 GB, with one for all to 1.05 (demo's model, one process). 80% of
-    the chosen tokens become [MASK], 10% a random token, 10% stay (Devlin et al. 2019). Item ``i`` is a function of the seed and
+    own for each block the demo's pretraining took 1,609 MiB a process, with one for all 1,107 (``memory_measured_bytes`` of both
+    manifests). 80% of the chosen tokens become [MASK], 10% a random token, 10% stay (Devlin et al. 2019). Item ``i`` is a function of the seed and
     ``i`` alone. Items are ``input_ids``, ``labels`` and, with ``halves``, ``next_labels``, all int64 [context].
     """
 
@@ -89,7 +89,7 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
 class Encoded:
     """What a classifier sees of a table's texts: each as one sample, or one sample a window; columns of equal length.
 
-    Token ids are int32 arrays, 4 bytes a token; as lists of Python numbers they would take 8 and more (20,000 film reviews: 200 MB).
+    Token ids are int32 arrays, 4 bytes a token; as lists of Python numbers they would take 8 for each place and 28 for each number.
     """
 
     input_ids: Sequence[numpy.ndarray]

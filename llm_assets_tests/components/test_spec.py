@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, with_preset
@@ -143,6 +144,13 @@ def test_an_approval_is_no_trial_and_changes_no_code_version(monkeypatch: pytest
     assert overrides(spec, [{"ops": {"reviews__release": {"config": {**approval, "approval": "by_hand"}}}}]) == {"release.approval": "by_hand"}
     release = spec.release  # type: ignore[attr-defined]
     assert release.model_copy(update=approval).recipe() == release.recipe() == {"approval": "auto"}
+
+
+@pytest.mark.parametrize("key", ["approved_by", "candidate", "note"])
+def test_what_is_said_of_a_run_is_refused_in_the_yaml(key: str) -> None:
+    """An approval there would approve every run."""
+    with pytest.raises(ValidationError, match=rf"release\.{key} tells of one run; .* give it in that run's config"):
+        ChainSpec.model_validate({**VALUES, "release": {key: "Ann"}})
 
 
 def test_it_serves_inside_somebody_elses_project(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ class Settings(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _says_nothing_of_a_run(self) -> Self:
+        for link in CHAIN:
+            section = getattr(self, link.name, None)
+            if section is not None and (said := sorted(section.SAID_OF_A_RUN & section.model_fields_set)):
+                raise ValueError(f"{link.name}.{said[0]} tells of one run; in the YAML it would hold for every run: give it in that run's config")
+        return self
+
     def team_of(self, role: str) -> str:
         """The team that has a role in this chain."""
         return self.roles.get(role, role)
