@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_assets.links.chain import CHAIN, upstream
+from llm_assets.links.chain import upstream
 from llm_assets.links.link import Link, Section
 from llm_assets.links.making import recipe_of
 from llm_assets.store.artifact import Artifact
@@ -31,15 +31,15 @@ class Step:
     size: int | None  # bytes, likewise
 
 
-def plan(store: Store, sections: Mapping[str, Section], seed: int) -> list[Step]:
+def plan(store: Store, chain: Sequence[Link], sections: Mapping[str, Section], seed: int) -> list[Step]:
     """Every link of a chain in order, with what would happen to it now. Starts nothing and makes nothing."""
     known: dict[str, Artifact] = {}
     steps: dict[str, Step] = {}
-    for link in CHAIN:
+    for link in chain:
         past = store.newest(link.name)
         if link.act:
             steps[link.name] = Step(link.name, "act", "acts always run", None, None, None)
-        elif waits := _waits_for(link, steps):
+        elif waits := _waits_for(link, steps, chain):
             steps[link.name] = Step(link.name, "maybe", waits, None, *_cost(past))
         else:
             recipe = recipe_of(link, sections[link.name], {name: known[name] for name in link.inputs if name in known}, seed)
@@ -47,15 +47,15 @@ def plan(store: Store, sections: Mapping[str, Section], seed: int) -> list[Step]
     return list(steps.values())
 
 
-def current_fingerprints(store: Store, sections: Mapping[str, Section], seed: int) -> dict[str, str]:
+def current_fingerprints(store: Store, chain: Sequence[Link], sections: Mapping[str, Section], seed: int) -> dict[str, str]:
     """The artifacts a chain would reuse now, by link; a refused one counts, since a run judges it again."""
-    return {step.link: step.fingerprint for step in plan(store, sections, seed) if step.state in ("reuse", "refused") and step.fingerprint}
+    return {step.link: step.fingerprint for step in plan(store, chain, sections, seed) if step.state in ("reuse", "refused") and step.fingerprint}
 
 
-def _waits_for(link: Link, steps: Mapping[str, Step]) -> str:
+def _waits_for(link: Link, steps: Mapping[str, Step], chain: Sequence[Link]) -> str:
     """Why nothing can be said of a link yet; empty when all it is made from is known."""
     unsettled = [name for name in link.inputs if steps[name].state not in ("act", "reuse")]
-    refused = sorted(name for name in upstream(link.name) - {link.name} if steps[name].state == "refused")
+    refused = sorted(name for name in upstream(link.name, chain) - {link.name} if steps[name].state == "refused")
     if unsettled and refused:
         return f"{', '.join(refused)} is refused"
     return f"{', '.join(unsettled)} would be made anew" if unsettled else ""

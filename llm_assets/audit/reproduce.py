@@ -10,7 +10,7 @@ from typing import Any
 from llm_assets.audit.diff import numbers
 from llm_assets.audit.index import Index
 from llm_assets.audit.lineage import Name
-from llm_assets.links.chain import LINKS
+from llm_assets.links.chain import LINKS, link_of
 from llm_assets.links.link import Input, Launch, Link, Section
 from llm_assets.links.making import make, recipe_of
 from llm_assets.links.sources import code_hash
@@ -56,14 +56,14 @@ def reproduce(
     store = index.store
     original = store.open(*name)
     manifest = original.manifest
-    if name[0] not in LINKS:
+    link = link_of(name[0], manifest.recipe.get("variant", ""))
+    if link is None:
         raise NotReproducibleError(f"{' '.join(name)}: no link of that name makes artifacts here")
-    link = LINKS[name[0]]
     if reasons := list(_code_stands_in_the_way(link, manifest)):
         raise NotReproducibleError(f"{' '.join(name)} cannot be made again: {'; '.join(reasons)}")
     config, inputs = _config(link, manifest), _inputs(index, link, manifest)
     recipe, seed = Recipe(**manifest.recipe), int(manifest.recipe["seed"])
-    if changes := recipe_of(link, config, inputs, seed).differences(asdict(recipe)):
+    if changes := recipe_of(link, config, inputs, seed).differences(recipe.stated()):
         raise NotReproducibleError(f"{' '.join(name)} cannot be made again, its recipe would be another now: {'; '.join(changes[:3])}")
     again = make(Store(folder), link, config, inputs, seed=seed, launch=launch, progress=progress).artifact
     return _compare(link, original, again, tolerance, list(_other_libraries(manifest))), again

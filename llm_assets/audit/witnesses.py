@@ -17,7 +17,7 @@ import dagster as dg
 from llm_assets.audit.current import ENTRY, FINGERPRINT
 from llm_assets.audit.index import Index, Row
 from llm_assets.audit.integrity import Damage
-from llm_assets.links.chain import LINKS
+from llm_assets.links.chain import LINKS, link_of
 from llm_assets.links.sources import PACKAGE
 from llm_assets.store.manifest import ArtifactError, Manifest
 from llm_assets.tracking.tracker import Tracker
@@ -26,9 +26,10 @@ PAGE = 1000  # materializations read at once
 # Run in the sources of another commit: the hash of every link there, as that commit computes it.
 HASHES = """
 import json
-from llm_assets.links.chain import CHAIN
+from llm_assets.links import chain
 from llm_assets.links.sources import code_hash
-print(json.dumps({link.name: code_hash(link.make.__module__) for link in CHAIN}))
+links = getattr(chain, "EVERY", chain.CHAIN)  # before links had variants there was one chain
+print(json.dumps({getattr(link, "identity", link.name): code_hash(link.make.__module__) for link in links}))
 """
 
 
@@ -94,7 +95,8 @@ def code_damages(index: Index, rows: Iterable[Row]) -> Iterator[Damage]:
     for commit, manifests in by_commit.items():
         hashes = code_hashes(commit)
         for manifest in manifests:
-            there = hashes.get(manifest.link) if hashes else None
+            link = link_of(manifest.link, manifest.recipe.get("variant", ""))
+            there = hashes.get(link.identity) if hashes and link else None
             if there and there != manifest.code.get("hash"):
                 said = f"the code of commit {commit[:12]} has hash {there}, its manifest says {manifest.code.get('hash')}"
                 yield Damage(manifest.link, manifest.fingerprint, f"{manifest.link} {manifest.fingerprint}: {said}", "code")

@@ -1,6 +1,8 @@
-"""The chain: every link in the order in which it can be made."""
+"""The chains: for each task every link in the order in which it can be made."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from llm_assets.links import (
     clean_corpus,
@@ -36,9 +38,21 @@ CHAIN: tuple[Link, ...] = (
     release.LINK,
     endpoint.LINK,
 )
-LINKS: dict[str, Link] = {link.name: link for link in CHAIN}
+TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN}
+EVERY: tuple[Link, ...] = tuple(dict.fromkeys(link for chain in TASKS.values() for link in chain))
+LINKS: dict[str, Link] = {link.name: link for link in reversed(EVERY)}  # what all variants of a name share: stage, role, act, trained
 
 
-def upstream(name: str) -> set[str]:
-    """Every link that ``name`` stands on, itself included."""
-    return {name}.union(*(upstream(parent) for parent in LINKS[name].inputs))
+def link_of(name: str, variant: str = "") -> Link | None:
+    """The link of that name and variant, None where there is none."""
+    return next((link for link in EVERY if (link.name, link.variant) == (name, variant)), None)
+
+
+def upstream(name: str, chain: Iterable[Link]) -> set[str]:
+    """The names of every link of ``chain`` that ``name`` stands on, itself included."""
+    inputs = {link.name: link.inputs for link in chain}
+    waiting, found = [name], set[str]()
+    while waiting:
+        found.add(one := waiting.pop())
+        waiting += inputs[one]
+    return found

@@ -127,6 +127,12 @@ class Link:
     trained: bool = False  # data version is the fingerprint, not the content
     observe: Callable[[Any], Mapping[str, Any]] | None = None  # what a source shows before it is read: size, hash, revision
     libraries: tuple[str, ...] = ()  # whose versions go into the manifest
+    variant: str = ""  # the task it serves, where links of several tasks share a name: what they make differs, their place in the graph does not
+
+    @property
+    def identity(self) -> str:
+        """Its name, and its variant where it has one: no two links share it."""
+        return f"{self.name}:{self.variant}" if self.variant else self.name
 
     @property
     def description(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def recipe_of(link: Link, config: Section, inputs: Mapping[str, Input], seed: in
         inputs={name: value.data_version for name, value in inputs.items() if isinstance(value, Artifact) and name not in config.unread()},
         seed=seed,
         observed=link.observe(config) if link.observe else {},
+        variant=link.variant,
     )
 
 
@@ -150,7 +151,7 @@ def _stand(verdicts: list[Verdict], link: Link) -> bool:
 def _refuse_changed_source(link: Link, config: Section, recipe: Recipe) -> None:
     if link.observe is None:
         return
-    changes = replace(recipe, observed=link.observe(config)).differences(asdict(recipe))
+    changes = replace(recipe, observed=link.observe(config)).differences(recipe.stated())
     if changes:
         raise SourceChangedError(f"{link.name}: a source changed while it was read ({'; '.join(changes[:3])}); nothing was committed: run again")
 
@@ -164,14 +165,7 @@ def _manifest(
         link=link.name,
         fingerprint=recipe.fingerprint,
         data_version=recipe.fingerprint if link.trained else content_digest(files),
-        recipe={
-            "link": recipe.link,
-            "version": recipe.version,
-            "config": dict(recipe.config),
-            "inputs": dict(recipe.inputs),
-            "seed": recipe.seed,
-            "observed": dict(recipe.observed),
-        },
+        recipe=recipe.stated(),
         inputs={
             name: InputEntry(link=artifact.link, fingerprint=artifact.fingerprint, data_version=artifact.data_version)
             for name, artifact in inputs.items()

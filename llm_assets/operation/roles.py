@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from llm_assets.links.chain import CHAIN
+from llm_assets.links.chain import EVERY
 from llm_assets.links.link import Link
 from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION
 
-EVERY = (*CHAIN, *OPERATION)
+ALL = (*EVERY, *OPERATION)
 
 
 def links_of(role: str) -> list[Link]:
     """The links that a role answers for, in the chain's order, those in service last."""
-    return [link for link in EVERY if link.role == role]
+    return [link for link in ALL if link.role == role]
 
 
 def as_markdown() -> str:
@@ -29,9 +29,9 @@ def as_markdown() -> str:
     ]
     for name, role in ROLES.items():
         links = links_of(name)
-        gates = {link.name: [check.name for check in link.checks if check.blocking] for link in links}
+        gates = {link.identity: [check.name for check in link.checks if check.blocking] for link in links}
         checks = [f"{link}: {', '.join(names)}" for link, names in gates.items() if names]
-        answers = ", ".join(f"`{link.name}`" for link in links)
+        answers = ", ".join(f"`{link.identity}`" for link in links)
         lines.append(f"| **{role.title}** (`{name}`) | {role.duties} | {answers} | {'; '.join(checks)} | {role.signs} |")
     return "\n".join([*lines, ""])
 

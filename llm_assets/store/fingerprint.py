@@ -30,11 +30,17 @@ class Recipe:
     inputs: Mapping[str, str] = field(default_factory=dict)  # input name -> data version
     seed: int = 0
     observed: Mapping[str, Any] = field(default_factory=dict)  # what a source showed: size, hash, revision
+    variant: str = ""  # which of the links that share the name
 
     @property
     def fingerprint(self) -> str:
         """The name of the artifact: the first 24 hexadecimal digits of the recipe's SHA-256."""
-        return digest(asdict(self))[:FINGERPRINT_LENGTH]
+        return digest(self.stated())[:FINGERPRINT_LENGTH]
+
+    def stated(self) -> dict[str, Any]:
+        """The recipe as JSON values, as a manifest records it; a link without a variant states none."""
+        stated = asdict(self)
+        return stated if self.variant else {key: value for key, value in stated.items() if key != "variant"}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """What changed from another recipe (as a manifest records it), in words, one line a change."""

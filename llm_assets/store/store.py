@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import fsspec
@@ -191,7 +190,7 @@ class Store:
             try:
                 directory.mkdir(parents=True)
                 scratch.mkdir(exist_ok=True)
-                write_atomic(work / "recipe.json", json.dumps(asdict(recipe), ensure_ascii=False, indent=2))
+                write_atomic(work / "recipe.json", json.dumps(recipe.stated(), ensure_ascii=False, indent=2))
                 is_first = self._commit(directory, build(directory, scratch))
                 if is_first:
                     self.ledger.append("made", recipe.link, fingerprint, manifest=self.manifest_hash(recipe.link, fingerprint) or "")

@@ -97,10 +97,10 @@ def sections(spec: Settings, changes: dict[str, dict[str, Any]]) -> dict[str, An
 
     from llm_assets.components.llm_chain.references import referenced_assets, resolve, with_places
     from llm_assets.components.llm_chain.spec import merge
-    from llm_assets.links.chain import LINKS
 
     found = {}
-    for name, link in LINKS.items():
+    for link in spec.CHAIN:
+        name = link.name
         values = merge(getattr(spec, name).model_dump(mode="json"), changes.get(name, {}))
         try:
             found[name] = link.config.model_validate(values)

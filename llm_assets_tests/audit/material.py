@@ -8,7 +8,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def commit(store: Store, link: str, files: Mapping[str, Any], *inputs: Artifact,
         described = describe_files(directory)
         entries = {one.link: InputEntry(link=one.link, fingerprint=one.fingerprint, data_version=one.data_version) for one in inputs}
         manifest = Manifest(
-            link=link, fingerprint=recipe.fingerprint, recipe=asdict(recipe), inputs=entries, files=described, licenses=["MIT"], metrics={},
+            link=link, fingerprint=recipe.fingerprint, recipe=recipe.stated(), inputs=entries, files=described, licenses=["MIT"], metrics={},
             data_version=recipe.fingerprint if LINKS[link].trained else content_digest(described), libraries={"python": "3.11"},
             code={}, host="test", started="2026-01-01T00:00:00+00:00", seconds=1, core_seconds=1, peak_memory_bytes=1,
         )  # fmt: skip

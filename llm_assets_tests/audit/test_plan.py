@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from llm_assets.audit import plan as plan_module
 from llm_assets.audit.plan import Step, current_fingerprints, plan
-from llm_assets.links import chain
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.making import make
 from llm_assets.store.artifact import Artifact
@@ -39,12 +37,6 @@ CHAIN = (link("devices", act=True), link("corpus"), link("tokens", "corpus"), li
 SECTIONS: dict[str, Section] = {each.name: Text() for each in CHAIN}
 
 
-@pytest.fixture(autouse=True)
-def small_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "CHAIN", CHAIN)
-    monkeypatch.setattr(chain, "LINKS", {each.name: each for each in CHAIN})
-
-
 @pytest.fixture
 def made(store: Store) -> dict[str, Artifact]:
     artifacts: dict[str, Artifact] = {}
@@ -56,7 +48,7 @@ def made(store: Store) -> dict[str, Artifact]:
 
 
 def steps(store: Store, **changes: str) -> dict[str, Step]:
-    return {step.link: step for step in plan(store, SECTIONS | {name: Text(text=text) for name, text in changes.items()}, 0)}
+    return {step.link: step for step in plan(store, CHAIN, SECTIONS | {name: Text(text=text) for name, text in changes.items()}, 0)}
 
 
 def states(found: Mapping[str, Step]) -> list[str]:
@@ -82,7 +74,7 @@ def test_a_changed_setting_is_named_and_what_follows_is_open(store: Store, made:
     assert states(found) == ["act", "reuse", "make", "reuse", "maybe"]
     assert found["tokens"].why == "config.text: a -> bb"
     assert found["tokens"].seconds == made["tokens"].manifest.seconds
-    assert current_fingerprints(store, SECTIONS | {"tokens": Text(text="bb")}, 0).keys() == {"corpus", "aside"}
+    assert current_fingerprints(store, CHAIN, SECTIONS | {"tokens": Text(text="bb")}, 0).keys() == {"corpus", "aside"}
 
 
 def test_what_failed_a_blocking_check_is_refused_and_named_downstream(store: Store, made: dict[str, Artifact]) -> None:
@@ -91,7 +83,7 @@ def test_what_failed_a_blocking_check_is_refused_and_named_downstream(store: Sto
     assert states(found) == ["act", "refused", "maybe", "reuse", "maybe"]
     assert "fine: 3 rows lost" in found["corpus"].why
     assert found["tokens"].why == found["model"].why == "corpus is refused"
-    assert current_fingerprints(store, SECTIONS, 0)["corpus"] == made["corpus"].fingerprint
+    assert current_fingerprints(store, CHAIN, SECTIONS, 0)["corpus"] == made["corpus"].fingerprint
     make(store, replace(CHAIN[1]), Text(), {}, seed=0, launch=lambda *_: None)
     assert states(steps(store)) == ["act", "reuse", "reuse", "reuse", "reuse"]
 

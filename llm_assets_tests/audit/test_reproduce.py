@@ -9,7 +9,6 @@ import pytest
 from llm_assets.audit import reproduce as module
 from llm_assets.audit.index import Index
 from llm_assets.audit.reproduce import NotReproducibleError, Reproduction, reproduce, summary
-from llm_assets.links import chain
 from llm_assets.links.chain import LINKS
 from llm_assets.links.link import Bench, Link, Made, Section
 from llm_assets.links.making import make
@@ -114,7 +113,7 @@ def test_a_trained_link_agrees_within_the_tolerance(
 ) -> None:
     losses = iter((2.0, second))
     link = trained(lambda: next(losses))
-    monkeypatch.setitem(chain.LINKS, "pretrained_checkpoint", link)
+    monkeypatch.setattr(module, "link_of", lambda name, variant: link)
     first = make(store, link, Config(), {}, seed=1, launch=no_launch).artifact
     found = again(index, changed(store, first, code={**first.manifest.code, "dirty": False}), tmp_path / "again")
     assert (found.trained, found.equal, found.files) == (True, equal, {"model.safetensors": second == 2.0})

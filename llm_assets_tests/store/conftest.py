@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def manifest_of(recipe: Recipe, directory: Path) -> Manifest:
         link=recipe.link,
         fingerprint=recipe.fingerprint,
         data_version=content_digest(files),
-        recipe=asdict(recipe),
+        recipe=recipe.stated(),
         inputs={},
         files=files,
         licenses=[],

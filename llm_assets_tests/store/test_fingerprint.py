@@ -32,11 +32,17 @@ def test_order_of_keys_does_not_matter(value: dict) -> None:  # type: ignore[typ
         replace(RECIPE, inputs={"clean_corpus": "abd"}),
         replace(RECIPE, seed=18),
         replace(RECIPE, observed={"archive": "other"}),
+        replace(RECIPE, variant="generation"),
     ],
 )
 def test_every_part_of_the_recipe_counts(changed: Recipe) -> None:
     assert changed.fingerprint != RECIPE.fingerprint
-    assert len(changed.differences(asdict(RECIPE))) == (0 if changed.link != RECIPE.link else 1)
+    assert len(changed.differences(asdict(RECIPE))) == (0 if (changed.link, changed.variant) != (RECIPE.link, RECIPE.variant) else 1)
+
+
+def test_a_link_without_a_variant_has_the_fingerprint_it_had_before_there_were_any() -> None:
+    assert "variant" not in RECIPE.stated()
+    assert RECIPE.fingerprint == "286726bf87fb4594d609e087"
 
 
 def test_same_in_another_process() -> None:

@@ -12,9 +12,7 @@ from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.components.llm_chain.step import Step
 from llm_assets.components.llm_chain.trial import op_name
 from llm_assets.components.llm_chain.watching import freshness
-from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Link, Section
-from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.traffic import TrafficConfig
 from llm_assets.store.fingerprint import digest
 
@@ -24,7 +22,7 @@ OUTWARD = ("release", "endpoint", "feedback_batch", "alerts")
 
 def chain_assets(spec: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """One asset a link, the request log that the gateway writes, and one asset for each act that reads it."""
-    return [*(link_asset(spec, link) for link in (*CHAIN, *OPERATION)), request_log(spec)]
+    return [*(link_asset(spec, link) for link in (*spec.CHAIN, *spec.OPERATION)), request_log(spec)]
 
 
 def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dagster as dg
 
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.links.chain import CHAIN
 
 
 def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
     """The job that materializes the whole chain."""
     return dg.define_asset_job(
         spec.name,
-        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in CHAIN)),
+        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in spec.CHAIN)),
         description=f"Materializes the chain {spec.name}; what stands already is reused.",
         executor_def=executor(spec),
     )

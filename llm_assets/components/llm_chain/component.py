@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import yaml
@@ -54,13 +54,15 @@ class LlmChain(dg.Component):
     Each link of the chain has a section; `presets` holds named overlays, chosen by `preset` or LLM_ASSETS_PRESET.
     """
 
+    SPEC: ClassVar[type[Settings]] = ChainSpec  # its task: which links the chain has, and so what its YAML may say
+
     def __init__(self, spec: Settings) -> None:
         self.spec = spec
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The schema of `attributes`."""
-        return ChainSpec
+        return cls.SPEC
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> LlmChain:
@@ -69,7 +71,7 @@ class LlmChain(dg.Component):
         values = {**attributes.model_dump(exclude_unset=True, mode="json")}
         values["name"] = values.get("name") or context.path.name
         try:
-            return cls(with_preset(values))
+            return cls(with_preset(values, cls.SPEC))
         except PresetError as error:
             raise ChainSpecError(f"{_place(context.path / 'defs.yaml', error.keys)}: {error}") from None
 

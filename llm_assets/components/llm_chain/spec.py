@@ -1,16 +1,16 @@
-"""What a chain's YAML may say. The section of each link, and of each act of the chain in service, is defined beside it; this adds the rest."""
+"""What a chain's YAML may say, task by task: the settings that concern all links; the section of each link or act is defined beside it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from llm_assets.links.chain import CHAIN
-from llm_assets.links.link import Section
+from llm_assets.links.link import Link, Section
 from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.annotation import Annotation
@@ -24,6 +24,9 @@ PRESET_TAG = "llm_assets/preset"  # of a run
 
 class Settings(Strict):
     """The keys of a chain's YAML that concern all its links."""
+
+    CHAIN: ClassVar[tuple[Link, ...]] = ()  # the links of its task, in the order in which they are made
+    OPERATION: ClassVar[tuple[Link, ...]] = ()  # the acts of the chain in service
 
     name: str = Field(
         "", pattern=r"^[a-z][a-z0-9_]*$|^$", description="Name of the chain and first part of its asset keys; default: the folder's name"
@@ -58,7 +61,7 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _feedback_is_learned_from(self) -> Self:
         examples = getattr(self, "labelled_examples", None)
-        if self.retraining.feedback and examples is not None and not examples.feedback.folder:
+        if self.retraining.feedback and examples is not None and not (hasattr(examples, "feedback") and examples.feedback.folder):
             raise ValueError(
                 "retraining.feedback waits for labelled texts that nothing learns from: "
                 "set labelled_examples.feedback.folder to feedback/<chain>, or retraining.feedback to 0"
@@ -67,7 +70,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _says_nothing_of_a_run(self) -> Self:
-        for link in CHAIN:
+        for link in self.CHAIN:
             section = getattr(self, link.name, None)
             if section is not None and (said := sorted(section.SAID_OF_A_RUN & section.model_fields_set)):
                 raise ValueError(f"{link.name}.{said[0]} tells of one run; in the YAML it would hold for every run: give it in that run's config")
@@ -84,12 +87,19 @@ def _section(config: type[Section]) -> Any:
     return (config, ...) if required else (config, Field(default_factory=config))
 
 
-ChainSpec: type[Settings] = create_model(
-    "ChainSpec",
-    __base__=Settings,
-    __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
-    **{link.name: _section(link.config) for link in (*CHAIN, *OPERATION)},
-)
+def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = OPERATION) -> type[Settings]:
+    """The model ``name`` of a whole YAML: the settings and one section a link, those in service included."""
+    model = create_model(
+        name,
+        __base__=Settings,
+        __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
+        **{link.name: _section(link.config) for link in (*chain, *operation)},
+    )
+    model.CHAIN, model.OPERATION = tuple(chain), tuple(operation)
+    return model
+
+
+ChainSpec = spec_of_task("ChainSpec", CHAIN)
 
 
 class PresetError(ValueError):
@@ -100,7 +110,7 @@ class PresetError(ValueError):
         self.keys = keys
 
 
-def with_preset(values: Mapping[str, Any]) -> Settings:
+def with_preset(values: Mapping[str, Any], model: type[Settings] = ChainSpec) -> Settings:
     """The spec with its preset laid over the sections.
 
     Mappings merge key by key, anything else (lists too) is replaced. Raises ``PresetError`` naming the preset's
@@ -111,9 +121,9 @@ def with_preset(values: Mapping[str, Any]) -> Settings:
     if name and name not in presets:
         raise PresetError(f"unknown preset {name!r}; this chain has {', '.join(presets) or 'none'}", ("preset",))
     for preset, overlay in presets.items():
-        _validate_overlay(values, preset, overlay)
+        _validate_overlay(values, preset, overlay, model)
     merged = merge(values, presets[name]) if name else dict(values)
-    return ChainSpec.model_validate({**merged, "preset": name})
+    return model.model_validate({**merged, "preset": name})
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,11 +135,11 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _validate_overlay(values: Mapping[str, Any], preset: str, overlay: Mapping[str, Any]) -> None:
+def _validate_overlay(values: Mapping[str, Any], preset: str, overlay: Mapping[str, Any], model: type[Settings]) -> None:
     from pydantic import ValidationError
 
     try:
-        ChainSpec.model_validate(merge(values, overlay))
+        model.model_validate(merge(values, overlay))
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(str(part) for part in first["loc"])

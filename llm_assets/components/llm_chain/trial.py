@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.links.chain import CHAIN
 from llm_assets.links.link import Section
-from llm_assets.operation.acts import OPERATION
 from llm_assets.store.files import write_json
 from llm_assets.store.fingerprint import flatten
 
@@ -29,7 +27,7 @@ def overrides(spec: Settings, runs: Iterable[Mapping[str, Any]]) -> dict[str, An
     changed: dict[str, Any] = {}
     for run_config in runs:
         ops = run_config.get("ops") or {}
-        for link in (*CHAIN, *OPERATION):
+        for link in (*spec.CHAIN, *spec.OPERATION):
             given = (ops.get(op_name(spec.name, link.name)) or {}).get("config") or {}
             changed |= _changes(getattr(spec, link.name), link.name, given)
     return changed

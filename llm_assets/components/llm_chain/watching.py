@@ -10,7 +10,6 @@ import dagster as dg
 
 from llm_assets.components.llm_chain.automation import executor
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.alerts import AlertsConfig, Outcome, look
 from llm_assets.store.home import data_root
 
@@ -21,7 +20,7 @@ def watching_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
     """The job that reads what the gateway wrote; its partition is the UTC day of the traffic."""
     return dg.define_asset_job(
         f"{spec.name}_watching",
-        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in OPERATION)),
+        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in spec.OPERATION)),
         description=f"Reads the traffic of {spec.name}, looks for drift, sends alerts and collects feedback.",
         executor_def=executor(spec),
     )
