@@ -15,7 +15,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.verdict import Verdict
 
-SERVED = ("model.onnx", "tokenizer.json", "serving.json")
+SERVED = ("serving.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # beside the model, where a model has them
 
 
 class ReleaseConfig(Section):
@@ -69,11 +69,17 @@ def _new(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_mode
         "number": number,
         "quantized_model": quantized_model.fingerprint,
         "directory": relative_to_home(office.home, quantized_model.directory),
-        "files": {file: quantized_model.manifest.files[file].sha256 for file in SERVED},
+        "files": {file: quantized_model.manifest.files[file].sha256 for file in _served(quantized_model)},
         "metrics": _metrics(scorecard),
         "gate": {name: compared.get(name) for name in ("release", "outcome", "found", "disagreement")},
         "note": config.note,
     }
+
+
+def _served(quantized_model: Artifact) -> list[str]:
+    """The files that a gateway loads: the model that serving.json names, and what is read with it."""
+    model: str = quantized_model.json("serving.json").get("model", "model.onnx")
+    return [model, *(file for file in SERVED if file in quantized_model.manifest.files)]
 
 
 def _known(known: Standing, fingerprint: str) -> Record | None:
