@@ -1,7 +1,8 @@
-"""Tokenizers trained on a corpus: byte-pair encoding, unigram, or the words that a segmenter finds.
+"""Tokenizers trained on a corpus: byte-pair encoding of characters or of bytes, unigram, or the words that a segmenter finds.
 
-All three are one file that the ``tokenizers`` library alone reads, so training and serving cut a text alike. Frequent characters
-have an entry each, rare ones are spelt in bytes: nothing is ever unknown, and decoding gives the text back.
+All are one file that the ``tokenizers`` library alone reads, so training and serving cut a text alike. Frequent characters
+have an entry each, rare ones are spelt in bytes (where all merges are of bytes, every character begins as its own): nothing is
+ever unknown, and decoding gives the text back.
 """
 
 from __future__ import annotations
@@ -22,21 +23,29 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+TURNS = ("<|im_start|>", "<|im_end|>")  # special tokens of a decoder, around each turn of a conversation
 BYTES = [f"<0x{value:02X}>" for value in range(256)]  # what a character outside the alphabet is spelt with
 # Runs of Han, of other letters, of signs; digits one by one. A leading space belongs to the run, so that no text is lost.
 PIECES = r" ?\p{Han}+| ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
+# Qwen2's pieces (Hugging Face: Qwen/Qwen2-0.5B, tokenizer.json), so that llama.cpp's pre-tokenizer "qwen2" cuts alike.
+QWEN2_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WIDEST = 4  # bytes of UTF-8 in a character
 RARE = 0.5  # occurrences that a character counts for which never stands as a word by itself
 
 
 class Vocabulary(Strict):
     """What the entries of a vocabulary are."""
 
-    kind: Literal["bpe", "unigram", "words"] = Field(
-        "bpe", description="byte-pair encoding; unigram language model; words found by the segmenter jieba (needs the extra `words`)"
+    kind: Literal["bpe", "byte_bpe", "unigram", "words"] = Field(
+        "bpe",
+        description="byte-pair encoding of characters; of bytes, as decoders and llama.cpp have it; unigram language model; "
+        "words found by the segmenter jieba (needs the extra `words`)",
     )
     vocabulary: int = Field(8192, ge=600, description="entries, the 256 bytes and the special tokens included")
-    alphabet: int = Field(3000, ge=50, description="most frequent characters that get an entry of their own; others are spelt in bytes")
-    longest: int = Field(8, ge=1, description="characters a token may hold")
+    alphabet: int = Field(
+        3000, ge=50, description="most frequent characters that get an entry of their own; others are spelt in bytes; none in byte_bpe"
+    )
+    longest: int = Field(8, ge=1, description="characters a token may hold; in byte_bpe four bytes count as one")
     training_characters: int = Field(1_000_000, ge=1000, description="of the corpus, picked by doc_id")
     minimum_frequency: int = Field(2, ge=1, description="of a merge, or of a word, in the training text")
     lowercase: bool = Field(False, description="whether case is forgotten: Great and great are one entry, and decoding gives small letters back")
@@ -54,7 +63,10 @@ def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
     small = normalizers.Lowercase()
     if settings.lowercase:
         pieces = [small.normalize_str(piece) for piece in pieces]
-    finished = _finished({"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces))
+    if settings.kind == "byte_bpe":
+        finished = _pairs_of_bytes(settings, pieces)
+    else:
+        finished = _finished({"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces))
     if settings.lowercase:
         finished.normalizer = small
     return finished
@@ -78,6 +90,30 @@ def _byte_pairs(settings: Vocabulary, texts: Sequence[str]) -> dict[str, Any]:
     vocabulary = described["model"]["vocab"]
     vocabulary |= {token: len(vocabulary) + place for place, token in enumerate(BYTES)}
     return described
+
+
+def _pairs_of_bytes(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
+    """The same over bytes, as GPT-2 writes them (Radford et al. 2019, section 2.2): a Llama's, Qwen's or Gemma's kind of file.
+
+    Ties between pairs are broken by their entries' numbers and the alphabet is fixed, so the same texts give the same tokenizer.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    finished = Tokenizer(models.BPE())
+    pieces = pre_tokenizers.Split(Regex(QWEN2_PIECES), "isolated")
+    finished.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    finished.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary - len(MASKS),
+        special_tokens=[*SPECIAL.values(), *TURNS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=WIDEST * settings.longest,
+        min_frequency=settings.minimum_frequency,
+        show_progress=False,
+    )
+    finished.train_from_iterator(texts, trainer)
+    finished.add_tokens([AddedToken(token, normalized=False) for token in MASKS.values()])
+    return _framed(finished)
 
 
 def _unigram(settings: Vocabulary, texts: Sequence[str]) -> dict[str, Any]:
@@ -160,13 +196,40 @@ def _described(model: Any, trainer: Any, texts: Sequence[str]) -> dict[str, Any]
 
 def _finished(described: dict[str, Any]) -> Tokenizer:
     """The trained model with byte fallback, the masks of personal data as tokens that are never split, and the frame of a document."""
-    from tokenizers import AddedToken, Tokenizer, decoders, processors
+    from tokenizers import AddedToken, Tokenizer, decoders
 
     described["model"]["byte_fallback"] = True
     described["added_tokens"] = [token for token in described["added_tokens"] if token["special"]]
     finished = Tokenizer.from_str(json.dumps(described))
     finished.add_tokens([AddedToken(token, normalized=False) for token in MASKS.values()])
     finished.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _framed(finished)
+
+
+def _framed(finished: Tokenizer) -> Tokenizer:
+    """With [CLS] before a document and [SEP] after it."""
+    from tokenizers import processors
+
     framing = [(token, finished.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     finished.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=framing)
     return finished
+
+
+def spells_bytes(encoder: Tokenizer) -> bool:
+    """Whether a tokenizer's entries are written in GPT-2's alphabet of bytes."""
+    return bool((json.loads(encoder.to_str())["decoder"] or {}).get("type") == "ByteLevel")
+
+
+def bytes_of_tokens(encoder: Tokenizer) -> list[int]:
+    """How many bytes of UTF-8 each entry writes, by its number.
+
+    Nothing for a special token, which stands for no text; a mask of personal data counts as what it is written with. The bytes of
+    a text's tokens add up to the text's, as the tokenizer's normaliser leaves it.
+    """
+    special = {number for number, token in encoder.get_added_tokens_decoder().items() if token.special}
+    added, in_bytes, spelt = set(MASKS.values()), spells_bytes(encoder), set(BYTES)
+    lengths = [0] * (max(encoder.get_vocab().values()) + 1)
+    for token, number in encoder.get_vocab().items():
+        if number not in special:
+            lengths[number] = 1 if token in spelt else len(token) if in_bytes and token not in added else len(token.encode())
+    return lengths

@@ -16,7 +16,7 @@ from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES
 from llm_assets.corpus.pii import TOKEN, excerpt
 from llm_assets.corpus.places import local
-from llm_assets.corpus.vocabulary import BYTES, SPECIAL, Vocabulary, train
+from llm_assets.corpus.vocabulary import BYTES, SPECIAL, TURNS, Vocabulary, spells_bytes, train
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 500  # documents that the figures and the checks are taken from
 FILES = ("tokenizer.json", "tokenizer_config.json")
+DECODER = {"bos_token": SPECIAL["cls_token"], "eos_token": SPECIAL["sep_token"], "extra_special_tokens": list(TURNS)}  # also said of byte_bpe
 
 
 class TokenizerConfig(Section, Vocabulary):
@@ -61,17 +62,17 @@ def tokenizer(bench: Bench, config: TokenizerConfig, clean_corpus: Artifact) -> 
     else:
         train(config, _training_texts(clean_corpus, config.training_characters)).save(str(bench.directory / "tokenizer.json"))
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.maximum_length, "clean_up_tokenization_spaces": False}
-        write_json(bench.directory / "tokenizer_config.json", {**settings, **SPECIAL})
+        write_json(bench.directory / "tokenizer_config.json", {**settings, **SPECIAL, **(DECODER if config.kind == "byte_bpe" else {})})
     encoder = load(bench.directory)
     sample = _sample(clean_corpus)
     encodings = encoder.encode_batch(sample, add_special_tokens=False)
     tokens = [token for encoding in encodings for token in encoding.tokens]
-    spelt = set(BYTES)
-    lengths = Counter(len(token) for token in encoder.get_vocab() if token not in spelt)
+    spelt = _single_bytes(encoder)
+    lengths = Counter(len(token) for token in encoder.get_vocab() if token not in spelt)  # in bytes where entries are of bytes
     bars(bench.directory, "vocabulary", {str(length): lengths[length] for length in sorted(lengths)}, "Vocabulary by length of the token", "entries")
     histogram(bench.directory, "lengths", [len(encoding.ids) for encoding in encodings], "Length of the documents", "tokens")
     columns = ("text", "tokens")
-    rows = [(text, " | ".join(encoder.encode(text, add_special_tokens=False).tokens)) for text in map(excerpt, sample[:SAMPLES])]
+    rows = [(text, " | ".join(_pieces(encoder, text))) for text in map(excerpt, sample[:SAMPLES])]
     pages.table(bench.directory, "tokens", "How texts are cut", columns, rows, f"{SAMPLES} documents, cut to {EVIDENCE_LENGTH} characters")
     return Made(
         metrics={
@@ -129,6 +130,21 @@ def _sample(clean_corpus: Artifact) -> list[str]:
         chosen += [(hashlib.sha256(text.encode()).digest(), text) for text in batch["text"].to_pylist()]
         chosen = sorted(chosen)[:SAMPLE]
     return [text for _, text in chosen]
+
+
+def _single_bytes(encoder: Tokenizer) -> set[str]:
+    """The entries that write one byte of a longer character: what a character without an entry is spelt with."""
+    if not spells_bytes(encoder):
+        return set(BYTES)
+    from tokenizers import pre_tokenizers
+
+    return {token for token in pre_tokenizers.ByteLevel.alphabet() if not token.isascii()}
+
+
+def _pieces(encoder: Tokenizer, text: str) -> list[str]:
+    """A text's tokens as a person reads them: of entries in bytes the characters that each has a part of."""
+    encoding = encoder.encode(text, add_special_tokens=False)
+    return [text[start:end] for start, end in encoding.offsets] if spells_bytes(encoder) else encoding.tokens
 
 
 def _lossy(encoder: Tokenizer, texts: list[str]) -> int:

@@ -47,16 +47,16 @@ class TrainingSection(Section, Optimization):
         return {name: value for name, value in super().recipe().items() if name not in PLACEMENT} | {"batch": self.batch}
 
 
-def train(bench: Bench, job: TrainingJob, processes: int, compute: Mapping[str, Any]) -> dict[str, Any]:
+def train(bench: Bench, job: TrainingJob, processes: int, compute: Mapping[str, Any], derived: Mapping[str, tuple[Any, str]] = {}) -> dict[str, Any]:
     """Launch the job in ``processes`` processes; returns the worker's figures, with the memory foreseen beside the memory measured.
 
-    Writes ``training.json`` and the page ``training`` into the artifact. Raises what ``preflight`` raises before any process
-    starts, and ``WorkerFailedError`` after.
+    Writes ``training.json`` and the page ``training`` into the artifact, ``derived`` values of the link's own with their reasons
+    among them. Raises what ``preflight`` raises before any process starts, and ``WorkerFailedError`` after.
     """
     flight = preflight(job, processes, compute["devices"])
     bench.launch(flight.job.write(bench.scratch / "job.json"), processes, bench.progress)
     figures: dict[str, Any] = json.loads((bench.scratch / SUMMARY).read_text(encoding="utf-8"))
-    _record(bench, flight, figures.pop("deepspeed", {}))
+    _record(bench, flight, {**derived, **flight.derived()}, figures.pop("deepspeed", {}))
     return {**figures, "process_memory_bytes": flight.memory, **_estimated(flight), **_choices(flight)}
 
 
@@ -69,8 +69,7 @@ def _choices(flight: Preflight) -> dict[str, Any]:
     return {"hardware": {name: choice.value for name, choice in flight.job.hardware}}
 
 
-def _record(bench: Bench, flight: Preflight, deepspeed: Mapping[str, Any]) -> None:
-    derived = flight.derived()
+def _record(bench: Bench, flight: Preflight, derived: Mapping[str, tuple[Any, str]], deepspeed: Mapping[str, Any]) -> None:
     values = {name: {"value": value, "reason": reason} for name, (value, reason) in derived.items()}
     write_json(bench.directory / RECORD, {"settings": flight.job.optimization(), "derived": values, "deepspeed": deepspeed})
     rows = [(name, value, reason) for name, (value, reason) in derived.items()]

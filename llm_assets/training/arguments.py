@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from llm_assets.training.devices import DeviceError
-from llm_assets.training.job import Masked, TrainingJob
+from llm_assets.training.job import Causal, Classification, TrainingJob
 from llm_assets.training.memory import EVALUATION
 from llm_assets.training.zero import deepspeed_config
 
@@ -48,8 +48,9 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         logging_first_step=True,
         save_strategy="no",  # AgreedCheckpoints decides
         save_total_limit=2,  # one being written, one whole
-        prediction_loss_only=isinstance(job.objective, Masked),
+        prediction_loss_only=not isinstance(job.objective, Classification),
         label_names=["labels"],
+        use_cache=isinstance(job.objective, Causal),  # only stated in the model's configuration: a decoder that is served keeps keys and values
         remove_unused_columns=False,
         dataloader_pin_memory=job.hardware.pin_memory.value,
         report_to=[],

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_assets.store.files import write_atomic
 from llm_assets.store.strict import Strict
+from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import CPU, DeviceSettings
 from llm_assets.training.heads import Problem
 
@@ -36,6 +37,16 @@ class Masked(Part):
     tokens: Path = Field(description="folder of tokens.bin and layout.json")
     mask_probability: float = Field(0.3, gt=0, lt=1, description="share of tokens to predict")
     next_sentence: bool = Field(False, description="also tell whether a document's second half is its own (training/next_sentence.py)")
+
+
+CHUNK = 256  # positions whose scores a causal model's loss holds at once: 8 MiB at 8,192 tokens, of which most stays in a core's cache
+
+
+class Causal(Part):
+    """Predicting the next token of each document in packed blocks (training/causal.py)."""
+
+    kind: Literal["causal"] = "causal"
+    tokens: Path = Field(description="folder of tokens.bin and layout.json")
 
 
 class Classification(Part):
@@ -102,11 +113,11 @@ class Optimization(Strict):
 class TrainingJob(Optimization):
     """One training: what to learn from what, how, and where the result goes."""
 
-    objective: Annotated[Masked | Classification, Field(discriminator="kind")]
+    objective: Annotated[Masked | Causal | Classification, Field(discriminator="kind")]
     tokenizer: Path
     output: Path = Field(description="folder for config.json and model.safetensors")
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")
-    shape: ModelShape | None = Field(None, description="build a model of this shape with random weights")
+    shape: ModelShape | DecoderShape | None = Field(None, description="build a model of this shape with random weights")
     embeddings: Path | None = Field(None, description="token embeddings that model starts with, a .npy of float32 [vocabulary, hidden]; none: random")
     start_from: Path | None = Field(None, description="or continue from this folder of weights")
     steps: int = Field(ge=1, description="optimizer updates in all")

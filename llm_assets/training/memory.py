@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_assets.training.job import Masked, ModelShape, TrainingJob
+from llm_assets.training.decoders import DecoderShape
+from llm_assets.training.job import CHUNK, Causal, Masked, ModelShape, TrainingJob
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
@@ -22,6 +23,8 @@ MAPPED = 32 * 2**20  # bytes from which on glibc takes a tensor from the system 
 LIVE = 1_000_000_000  # parameters that ZeRO-3 keeps gathered: DeepSpeed's stage3_max_live_parameters
 ROOM = 0.9  # share of the memory that an estimate may take: what it leaves out, and fragmentation, need the rest
 EVALUATION = 4  # sequences in a batch of an evaluation, as a multiple of micro_batch
+DECODER = 13  # vectors that a decoder's layer keeps: 4 of them (queries, keys, values, output) for documents filled up to half as many places more
+NORMED = 4  # and where queries and keys have norms of their own
 STATES = {"adamw": 2, "nadamw": 2, "sgd": 1}  # numbers an optimizer keeps a parameter
 
 
@@ -42,6 +45,7 @@ class Dimensions:
     gated: bool  # the feed-forward layer multiplies two halves
     scores: bool  # attention keeps its [length, length] scores: it has dropout, or no fused kernel
     sparse: bool  # logits at masked positions alone
+    vectors: int = 11  # of the residual stream's width that a layer keeps of each token
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,21 @@ def new_model(shape: ModelShape, vocabulary: int) -> Dimensions:
     return Dimensions(count, vocabulary, hidden, shape.layers, shape.heads, wide, gated=True, scores=False, sparse=True)
 
 
+def new_decoder(shape: DecoderShape, vocabulary: int) -> Dimensions:
+    """A decoder of ``shape``; attention keeps no scores."""
+    count, vectors = shape.parameters(vocabulary), DECODER + (NORMED if shape.architecture == "qwen3" else 0)
+    return Dimensions(count, vocabulary, shape.hidden, shape.layers, shape.heads, shape.intermediate, True, False, False, vectors)
+
+
 def saved_model(folder: Path) -> Dimensions:
     """The model of a folder, from its configuration and its safetensors headers. Raises ``WeightsError`` for weights that are not whole.
 
-    Encoders other than ModernBERT have dropout in their attention, and so keep its scores.
+    Encoders other than ModernBERT have dropout in their attention, and so keep its scores. Decoders are those that state how many
+    heads keys and values have.
     """
     config = read_config(folder)
-    modern = config.get("model_type") == "modernbert"
+    decoder = "num_key_value_heads" in config
+    modern = decoder or config.get("model_type") == "modernbert"
     hidden = _named(config, "hidden_size", "dim")
     return Dimensions(
         parameters=parameters(folder),
@@ -90,6 +102,7 @@ def saved_model(folder: Path) -> Dimensions:
         gated=modern,
         scores=not modern,
         sparse=bool(config.get("sparse_prediction")),
+        vectors=DECODER + (NORMED if config.get("model_type") == "qwen3" else 0) if decoder else 11,
     )
 
 
@@ -131,19 +144,24 @@ def estimate(job: TrainingJob, processes: int, model: Dimensions, length: int) -
 def activations(job: TrainingJob, model: Dimensions, tokens: int, length: int, width: int) -> int:
     """Bytes kept for the backward pass.
 
-    A layer keeps, for each token, 11 vectors of the residual stream's width h (both norms' input and output, the joined
-    queries, keys and values, the rotated queries and keys, attention's output and its copy) and the feed-forward layer's inner
+    A layer keeps, for each token, ``vectors`` of the residual stream's width h (an encoder 11: both norms' input and output, the joined
+    queries, keys and values, the rotated queries and keys, attention's output and its copy; a decoder ``DECODER``) and the feed-forward layer's inner
     vectors: 4 of its width where it is gated, else 2. Attention that keeps its scores adds 3 * heads * length. Checkpointed, a
     layer keeps its input alone, and one layer at a time is computed again (Chen et al. 2016).
     """
-    layer = 11 * model.hidden + (4 if model.gated else 2) * model.intermediate + (3 * model.heads * length if model.scores else 0)
+    layer = model.vectors * model.hidden + (4 if model.gated else 2) * model.intermediate + (3 * model.heads * length if model.scores else 0)
     kept = model.layers * model.hidden + layer if job.activation_checkpointing else model.layers * layer
     masks = 2 * tokens * length * (1 + width) if isinstance(job.objective, Masked) else 0  # per document, for global and local layers
     return tokens * width * (kept + 2 * model.hidden) + masks
 
 
 def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
-    """Scores, their logarithms and the gradient, float32; an evaluation holds two of these, for more sequences and no gradient."""
+    """Scores, their logarithms and the gradient, float32; an evaluation holds two of these, for more sequences and no gradient.
+
+    A causal model's are there for a chunk of tokens alone, in two copies, beside the gradient of the head's weights.
+    """
+    if isinstance(job.objective, Causal):
+        return 4 * model.vocabulary * (2 * CHUNK + model.hidden)
     if not isinstance(job.objective, Masked):
         return 0
     places = tokens * (job.objective.mask_probability if model.sparse else 1)

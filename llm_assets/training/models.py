@@ -48,7 +48,7 @@ def masked_model(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabular
                 "name that checkpoint's own tokenizer under tokenizer.existing"
             )
         return model
-    assert job.shape is not None
+    assert isinstance(job.shape, ModelShape)
     fresh = (MaskedAndNext if second_head else ModernBertForMaskedLM)(modernbert_config(job.shape, tokenizer, vocabulary, context))
     if job.embeddings is not None:
         weight: Any = fresh.get_input_embeddings().weight

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llm_assets.training import memory
+from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import DeviceError, Software, decide
-from llm_assets.training.job import Masked, TrainingJob
+from llm_assets.training.job import Causal, Masked, TrainingJob
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -46,9 +47,9 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
     Raises ``DeviceError`` where the devices asked for, or a compiler, are not there, ``WeightsError`` where a shard of the weights is missing or
     cut, ``MemoryRefusedError`` where the training cannot fit, naming the smallest change with which it would.
     """
-    masked = isinstance(job.objective, Masked)
+    packed = isinstance(job.objective, Masked | Causal)
     offload = job.offload_optimizer == "cpu"
-    hardware = decide(job.device, processes, devices, software or Software.installed(), packed=masked, offload_optimizer=offload)
+    hardware = decide(job.device, processes, devices, software or Software.installed(), packed=packed, offload_optimizer=offload)
     job = job.model_copy(update={"hardware": hardware})
     if hardware.device.value == "cpu" and "cpu" in (job.offload_optimizer, job.offload_parameters):
         raise ValueError(
@@ -66,11 +67,11 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
 
 def _model(job: TrainingJob) -> tuple[memory.Dimensions | None, int]:
     """The model's dimensions and the length of its sequences in tokens."""
-    if isinstance(job.objective, Masked):
+    if isinstance(job.objective, Masked | Causal):
         layout = json.loads((job.objective.tokens / "layout.json").read_text(encoding="utf-8"))
         length, vocabulary = int(layout["context"]), int(layout["vocabulary_size"])
         if job.start_from is None and job.shape is not None:
-            return memory.new_model(job.shape, vocabulary), length
+            return (memory.new_decoder if isinstance(job.shape, DecoderShape) else memory.new_model)(job.shape, vocabulary), length  # type: ignore[operator]
     else:
         length = job.objective.max_length
     return (None if job.start_from is None else memory.saved_model(job.start_from)), length

@@ -30,6 +30,7 @@ from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
 from llm_assets.training.arguments import training_arguments  # noqa: E402
 from llm_assets.training.callbacks import AgreedCheckpoints, Reports  # noqa: E402
+from llm_assets.training.causal import causal_worker  # noqa: E402
 from llm_assets.training.classification import classification_worker  # noqa: E402
 from llm_assets.training.heads import METRICS  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
@@ -39,6 +40,7 @@ from llm_assets.training.trainer import Worker  # noqa: E402
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+WORKERS = {"masked": masked_worker, "causal": causal_worker, "classification": classification_worker}  # by the kind of a job's objective
 CURVE = {  # log key -> column
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -47,6 +49,7 @@ CURVE = {  # log key -> column
     "eval_loss": "validation_loss",
     **{f"eval_{metric}": f"validation_{metric}" for metric in METRICS.values()},
 }
+CAUSAL = {"eval_bits_per_byte": "validation_bits_per_byte"}  # where it was measured
 
 
 def main(path: Path) -> int:
@@ -57,9 +60,8 @@ def main(path: Path) -> int:
     started = time.monotonic()
     arguments = training_arguments(job)
     set_seed(job.seed)
-    build = masked_worker if isinstance(job.objective, Masked) else classification_worker
     tokenizer = load_tokenizer(job.tokenizer)
-    worker, figures = build(job, arguments, tokenizer)
+    worker, figures = WORKERS[job.objective.kind](job, arguments, tokenizer)
     worker.use_attention(job.hardware.attention.value)
     agreed = AgreedCheckpoints(job)
     worker.add_callback(agreed)
@@ -93,7 +95,8 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
         shutil.copytree(worker.best.folder, job.output, dirs_exist_ok=True)
     history = worker.state.log_history
     rows = [row for row in history if "loss" in row or "eval_loss" in row]
-    table = {"step": [row["step"] for row in rows]} | {column: [row.get(key) for row in rows] for key, column in CURVE.items()}
+    columns = CURVE | {key: column for key, column in CAUSAL.items() if any(key in row for row in rows)}
+    table = {"step": [row["step"] for row in rows]} | {column: [row.get(key) for row in rows] for key, column in columns.items()}
     pyarrow.parquet.write_table(pyarrow.table(table), job.output / "curve.parquet")
     model = worker.accelerator.unwrap_model(worker.model)
     write_json(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -32,6 +33,9 @@ from llm_assets_tests.training.room import launch_in_room
 
 def verdict(artifact, name):
     return next(check for check in LINK.checks if check.name == name).judge(artifact, {})
+
+
+OBJECTIVES = ["masked", pytest.param("causal", marks=pytest.mark.slow)]
 
 
 def test_it_learns_and_passes_its_checks() -> None:
@@ -72,21 +76,64 @@ def test_weights_finite_fails_on_a_single_nan(tmp_path: Path) -> None:
     assert not found.passed and "model.final_norm.weight" in found.description
 
 
-def interrupted_job(folder: Path, **settings: object) -> Path:
+def test_a_decoder_learns_and_states_bits_per_byte_and_every_number_of_its_dial(tmp_path: Path) -> None:
+    inputs = trained.corpus()
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    out.mkdir(), scratch.mkdir()
+    config = trained.PRETRAINING.model_copy(update={"objective": "causal", "processes": 1, "accumulation": None, "intermediate": None})
+    made = LINK.make(Bench(out, scratch, 1, tmp_path, launch_in_room), config, inputs["tokens"], inputs["tokenizer"], trained.COMPUTE)
+    found = made.metrics
+    assert found["last_loss"] < found["first_loss"] - 0.1 and found["perplexity"] == pytest.approx(math.exp(found["validation_loss"]))
+    # Each character is a token of three bytes, and of 14 tokens of a document, its opening one apart, the closing one writes nothing.
+    assert found["bits_per_byte"] == pytest.approx(found["validation_loss"] / math.log(2) / (3 * 12 / 13), rel=0.05)
+    derived = json.loads((out / "training.json").read_text())["derived"]
+    assert derived["intermediate"] == {"value": 96, "reason": derived["intermediate"]["reason"]} and "Shazeer" in derived["intermediate"]["reason"]
+    assert derived["hidden"]["reason"] == "stated; size micro alone would give 128"
+    assert found["settings"]["intermediate"] == f"96: {derived['intermediate']['reason']}"
+    assert 0.7 < found["memory_estimate_bytes"] / found["memory_measured_bytes"] < 1.4
+    assert json.loads((out / "config.json").read_text())["use_cache"] is True
+
+
+def test_the_recipe_of_an_encoder_knows_nothing_of_decoders_and_the_dial_is_no_part_of_a_decoders() -> None:
+    masked = PretrainedCheckpointConfig(zero_stage=3).recipe()
+    assert masked["hidden"] == 192 and masked["tokens_budget"] == 1_200_000 and masked["batch"] == 32 and masked["learning_rate"] == 2e-3
+    assert not {"objective", "size", "architecture", "tied", "key_value_heads"} & masked.keys()
+    small = PretrainedCheckpointConfig(objective="causal", size="small").recipe()
+    stated = {name: small[name] for name in ("layers", "hidden", "heads", "key_value_heads", "intermediate", "tokens_budget", "learning_rate")}
+    by_hand = PretrainedCheckpointConfig(objective="causal", size="nano", micro_batch=8, accumulation=2, **stated)
+    assert by_hand.recipe() == small and "mask_probability" not in small
+    again = PretrainedCheckpointConfig.model_validate(PretrainedCheckpointConfig(objective="causal", size="small").model_dump(mode="json"))
+    assert again.recipe() == small  # Dagster's run config states every key
+
+
+def test_keys_of_the_other_objective_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"size, architecture: has no meaning with objective masked"):
+        PretrainedCheckpointConfig(size="small", architecture="glm")
+    with pytest.raises(ValidationError, match=r"next_sentence: has no meaning with objective causal"):
+        PretrainedCheckpointConfig(objective="causal", next_sentence=True)
+
+
+def interrupted_job(folder: Path, kind: str = "masked", **settings: object) -> Path:
     """The same training as the fixture's, saving a checkpoint after every step."""
-    made, inputs = trained.pretrained().artifact, trained.corpus()
+    made, inputs = trained.pretrained(kind).artifact, trained.corpus()
+    objective = {"kind": kind, "tokens": inputs["tokens"].directory}
+    shape = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 48}
+    if kind == "masked":
+        objective["mask_probability"] = trained.PRETRAINING.mask_probability
+    else:
+        shape |= {"architecture": "llama", "key_value_heads": 2}
     job = TrainingJob(
-        objective={"tokens": inputs["tokens"].directory, "kind": "masked", "mask_probability": trained.PRETRAINING.mask_probability},
+        objective=objective,
         tokenizer=inputs["tokenizer"].directory, output=folder / "out", scratch=folder, steps=made.metrics["steps"], evaluate_every=10, seed=1,
-        **{"shape": {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 48}, "micro_batch": 4, "learning_rate": 1e-2, "zero_stage": 2,
+        **{"shape": shape, "micro_batch": 4, "learning_rate": 1e-2, "zero_stage": 2,
            "checkpoint_seconds": 0, **settings},
     )  # fmt: skip
     return job.write(folder / "job.json")
 
 
-def preempted(folder: Path, **settings: object) -> Path:
+def preempted(folder: Path, kind: str = "masked", **settings: object) -> Path:
     """The job of two processes, asked from outside to stop after five steps; its newest checkpoint stands in ``folder``."""
-    job = interrupted_job(folder, **settings)
+    job = interrupted_job(folder, kind, **settings)
     agent = []
 
     def preempt(done: float, total: float, unit: str, **values: float) -> None:
@@ -103,7 +150,7 @@ def difference(one: Path, other: Path) -> float:
     """The largest between two files of weights that both hold; a tied weight may be written once or twice."""
     first, second = load_file(one), load_file(other)
     shared = first.keys() & second.keys()
-    assert first.keys() ^ second.keys() <= {"decoder.weight"} and len(shared) > 10
+    assert first.keys() ^ second.keys() <= {"decoder.weight", "lm_head.weight"} and len(shared) > 10
     return max(float((first[name] - second[name]).abs().max()) for name in shared)
 
 
@@ -111,10 +158,11 @@ def validation_loss(folder: Path) -> float:
     return [value for value in pyarrow.parquet.read_table(folder / "curve.parquet")["validation_loss"].to_pylist() if value is not None][-1]
 
 
-def test_a_preempted_run_resumes_past_a_damaged_checkpoint_with_two_processes_and_with_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_preempted_run_resumes_past_a_damaged_checkpoint_with_two_processes_and_with_one(tmp_path: Path, kind: str) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
-    job = preempted(two)
+    job = preempted(two, kind)
     newest = checkpoints.newest(two)
     assert newest is not None and 5 <= checkpoints.step(newest) < 40
     assert difference(consolidate(newest, tmp_path / "whole"), newest / "model.safetensors") == 0
@@ -127,9 +175,9 @@ def test_a_preempted_run_resumes_past_a_damaged_checkpoint_with_two_processes_an
     shutil.copytree(two, one)
 
     trained.launch_quietly(job, 2, lambda *_, **__: None)
-    trained.launch_quietly(interrupted_job(one, accumulation=2), 1, lambda *_, **__: None)
+    trained.launch_quietly(interrupted_job(one, kind, accumulation=2), 1, lambda *_, **__: None)
 
-    reference = trained.pretrained().artifact
+    reference = trained.pretrained(kind).artifact
     assert difference(two / "out" / "model.safetensors", reference.path("model.safetensors")) == 0
     assert difference(one / "out" / "model.safetensors", reference.path("model.safetensors")) < 1e-3
     for folder in (two, one):
@@ -140,20 +188,21 @@ def test_a_preempted_run_resumes_past_a_damaged_checkpoint_with_two_processes_an
 
 
 @pytest.mark.slow
-def test_every_zero_stage_ends_with_the_same_loss_and_goes_on_in_another_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_every_zero_stage_ends_with_the_same_loss_and_goes_on_in_another_layout(tmp_path: Path, kind: str) -> None:
     """Two processes with each stage; what was stopped at stage 3 goes on in one process at stage 0."""
     losses = {}
     for stage in (0, 1, 2, 3):
         folder = tmp_path / str(stage)
         folder.mkdir()
-        job = interrupted_job(folder, zero_stage=stage) if stage < 3 else preempted(folder, zero_stage=3)
+        job = interrupted_job(folder, kind, zero_stage=stage) if stage < 3 else preempted(folder, kind, zero_stage=3)
         if stage == 3:
             newest = checkpoints.newest(folder)
             assert newest is not None and difference(consolidate(newest, tmp_path / "whole"), newest / "model.safetensors") == 0
             shutil.copytree(folder, tmp_path / "elsewhere")
         trained.launch_quietly(job, 2, lambda *_, **__: None)
         losses[stage] = validation_loss(folder / "out")
-    trained.launch_quietly(interrupted_job(tmp_path / "elsewhere", zero_stage=0, accumulation=2), 1, lambda *_, **__: None)
+    trained.launch_quietly(interrupted_job(tmp_path / "elsewhere", kind, zero_stage=0, accumulation=2), 1, lambda *_, **__: None)
     losses["elsewhere"] = validation_loss(tmp_path / "elsewhere" / "out")
     assert max(losses.values()) - min(losses.values()) < 1e-4, losses
 

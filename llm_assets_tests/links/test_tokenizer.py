@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.pii import MASKS
-from llm_assets.corpus.vocabulary import SPECIAL, train
+from llm_assets.corpus.vocabulary import SPECIAL, TURNS, bytes_of_tokens, train
 from llm_assets.links.making import Outcome
 from llm_assets.links.tokenizer import TokenizerConfig, _lossy, observe_existing
 from llm_assets.store.store import Store
@@ -19,6 +20,7 @@ from llm_assets_tests.corpus.material import SECTIONS, altered, judge, run
 TEXTS = ["这家酒店的早餐很好", "酒店的位置不错,早餐一般", "the hotel was fine, 3 stars", "酒店酒店酒店"] * 5
 CONFIG = TokenizerConfig(vocabulary=600, alphabet=60)
 TRAINED = train(CONFIG, TEXTS)
+IN_BYTES = train(CONFIG.model_copy(update={"kind": "byte_bpe"}), TEXTS)
 
 
 def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dict[str, Outcome]) -> None:
@@ -35,8 +37,9 @@ def test_the_slice_gives_a_tokenizer_that_transformers_loads_offline(corpus: dic
     assert outcome.artifact.metrics["unknown_share"] == 0
 
 
-def test_the_same_texts_give_the_same_tokenizer() -> None:
-    assert train(CONFIG, TEXTS).to_str() == TRAINED.to_str()
+@pytest.mark.parametrize("kind, first", [("bpe", TRAINED), ("byte_bpe", IN_BYTES)])
+def test_the_same_texts_give_the_same_tokenizer(kind: str, first: Tokenizer) -> None:
+    assert train(CONFIG.model_copy(update={"kind": kind}), TEXTS).to_str() == first.to_str()
 
 
 @pytest.mark.parametrize("kind", ["bpe", "words"])
@@ -58,13 +61,42 @@ def test_masks_of_personal_data_are_never_split_and_their_letters_are_no_words()
     assert not {"NAME", "[NAM", "ADDRESS"} & set(masked.get_vocab())
 
 
-@given(st.text(max_size=40))
-def test_decoding_gives_any_text_back_without_unknowns(text: str) -> None:
-    if any(token in text for token in SPECIAL.values()):
+@pytest.mark.parametrize("encoder", [TRAINED, IN_BYTES], ids=["bpe", "byte_bpe"])
+@given(text=st.text(max_size=40))
+def test_decoding_gives_any_text_back_without_unknowns_and_its_tokens_write_its_bytes(encoder: Tokenizer, text: str) -> None:
+    if any(token in text for token in (*SPECIAL.values(), *TURNS)):
         return
-    encoding = TRAINED.encode(text, add_special_tokens=False)
-    assert TRAINED.decode(encoding.ids, skip_special_tokens=False) == text
+    encoding = encoder.encode(text, add_special_tokens=False)
+    assert encoder.decode(encoding.ids, skip_special_tokens=False) == text
     assert "[UNK]" not in encoding.tokens
+    lengths = bytes_of_tokens(encoder)
+    assert sum(lengths[number] for number in encoding.ids) == len(text.encode())
+
+
+def test_a_decoders_vocabulary_is_of_bytes_in_qwen2s_pieces_with_the_turns_of_a_conversation() -> None:
+    assert IN_BYTES.encode("酒店").tokens == ["[CLS]", "éħĴåºĹ", "[SEP]"]  # GPT-2's letters for the six bytes
+    assert IN_BYTES.encode("It's 12\n\nok", add_special_tokens=False).offsets[1:6] == [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    pieces = IN_BYTES.pre_tokenizer.pre_tokenize_str("It's 12\n\nok 了")
+    assert [place for _, place in pieces] == [(0, 2), (2, 4), (4, 5), (5, 6), (6, 7), (7, 9), (9, 11), (11, 13)]  # digits one by one
+    assert IN_BYTES.normalizer is None
+    lengths = bytes_of_tokens(IN_BYTES)
+    for token in (*SPECIAL.values(), *TURNS):
+        assert lengths[IN_BYTES.token_to_id(token)] == 0  # stands for no text
+    for mask in MASKS.values():
+        assert IN_BYTES.encode(f"打{mask}找", add_special_tokens=False).tokens.count(mask) == 1
+        assert lengths[IN_BYTES.token_to_id(mask)] == len(mask)
+
+
+def test_a_decoders_tokenizer_opens_loads_and_passes_its_checks(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
+    from transformers import AutoTokenizer
+
+    outcome = run(Store(tmp_path), "tokenizer", {"kind": "byte_bpe", "vocabulary": 700}, {"clean_corpus": corpus["clean_corpus"].artifact})
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    assert outcome.artifact.metrics["vocabulary"] == 700 and 0 < outcome.artifact.metrics["byte_share"] < 1
+    loaded = AutoTokenizer.from_pretrained(outcome.artifact.directory)
+    assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == ("[CLS]", "[SEP]", "[PAD]")
+    assert loaded.extra_special_tokens == list(TURNS) and len(loaded) == 700
+    assert loaded.decode(loaded("好的[PHONE]<|im_end|>").input_ids, skip_special_tokens=True) == "好的[PHONE]"
 
 
 def test_an_existing_tokenizer_is_taken_over_and_hashed_in(tmp_path: Path, corpus: dict[str, Outcome]) -> None:

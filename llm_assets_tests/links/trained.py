@@ -39,6 +39,7 @@ PRETRAINING = pretrained_checkpoint.PretrainedCheckpointConfig(
     intermediate=48,
     steps=40,
     micro_batch=4,
+    accumulation=1,
     learning_rate=1e-2,
     processes=2,
     zero_stage=2,
@@ -100,9 +101,9 @@ def corpus() -> dict[str, Artifact]:
 
 
 @functools.cache
-def pretrained() -> Outcome:
-    """The pretrained checkpoint: one launch."""
-    return _make(pretrained_checkpoint.LINK, PRETRAINING)
+def pretrained(objective: str = "masked") -> Outcome:
+    """The pretrained checkpoint, an encoder or a decoder: one launch."""
+    return _make(pretrained_checkpoint.LINK, PRETRAINING.model_copy(update={"objective": objective}))
 
 
 @functools.cache

@@ -1,0 +1,114 @@
+"""Attention inside each document of packed blocks, computed document by document: the rest of a block's square is never made.
+
+A mask per document would compute all [context, context] scores and throw most away. Here documents of like length are laid side by
+side, filled up at their end, where a causal model's earlier tokens do not look; so no mask is needed at all. The filling is at most
+half of a short document (16 tokens and less) and a third of others.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+BY_DOCUMENT = "llm_assets_by_document"  # by which transformers' models find ``by_document``
+SMALLEST = 16  # tokens to which the shortest documents are filled up
+ROOM = 1.5  # between two sizes, at most: the powers of 2 and those times 1.5
+
+
+class Packing:
+    """Where the documents of a batch of blocks stand, and how they are laid side by side.
+
+    ``document`` numbers each token's document within its block, int64 [blocks, context]; a block's first document may be the
+    rest of one that the block before began.
+    """
+
+    def __init__(self, document: numpy.ndarray) -> None:
+        blocks, context = document.shape
+        first = numpy.ones((blocks, context), bool)
+        first[:, 1:] = document[:, 1:] != document[:, :-1]
+        starts = numpy.flatnonzero(first.reshape(-1))
+        lengths = numpy.diff(starts, append=blocks * context)
+        self.positions = (numpy.arange(blocks * context) - numpy.repeat(starts, lengths)).reshape(blocks, context)
+        sizes = _sizes(int(lengths.max()))
+        size = numpy.asarray(sizes)[[bisect.bisect_left(sizes, length) for length in lengths.tolist()]]
+        order = numpy.argsort(size, kind="stable")
+        starts, lengths, size = starts[order], lengths[order], size[order]
+        beginnings = numpy.cumsum(size) - size  # of each document among the rows laid side by side
+        within = numpy.arange(int(size.sum())) - numpy.repeat(beginnings, size)
+        filling = within >= numpy.repeat(lengths, size)
+        there = numpy.repeat(starts, size) + numpy.where(filling, 0, within)
+        back = numpy.empty(blocks * context, numpy.int64)
+        back[there[~filling]] = numpy.flatnonzero(~filling)
+        self.there, self.back, self.filling = there, back, numpy.flatnonzero(filling)
+        self.shapes = [[int((size == one).sum()), one] for one in sizes if (size == one).any()]  # documents, and tokens to which each is filled up
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What ``by_document`` takes as ``documents``."""
+        arrays = {"there": self.there, "back": self.back, "filling": self.filling, "shapes": numpy.asarray(self.shapes)}
+        return {name: torch.from_numpy(array.astype(numpy.int64)) for name, array in arrays.items()}
+
+
+def _sizes(longest: int) -> list[int]:
+    """Lengths to which documents are filled up, the largest the longest document's own."""
+    sizes = [SMALLEST]
+    while sizes[-1] < longest:
+        power = 1 << (sizes[-1].bit_length() - 1)
+        sizes.append(power * 3 // 2 if sizes[-1] == power else 2 * power)
+    return [*sizes[:-1], longest] if longest > SMALLEST else sizes
+
+
+class _Rearranged(torch.autograd.Function):
+    """Rows taken in another order, each real row once: both directions are plain look-ups, where autograd would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, take: torch.Tensor, give: torch.Tensor, empty: torch.Tensor | None, filled: torch.Tensor | None) -> Any:
+        """``rows[take]``; its gradient is looked up with ``give``. ``empty`` rows of the gradient come from nowhere, ``filled`` go nowhere."""
+        ctx.save_for_backward(give, filled)
+        found = rows.index_select(0, take)
+        return found if empty is None else found.index_fill_(0, empty, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of ``rows``."""
+        give, filled = ctx.saved_tensors
+        found = gradients[0].index_select(0, give)
+        return (found if filled is None else found.index_fill_(0, filled, 0.0)), None, None, None, None
+
+
+def by_document(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    documents: dict[str, torch.Tensor],
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each of ``documents`` (``Packing.tensors``), in transformers' form for an attention function.
+
+    ``query`` is [blocks, heads, context, size], ``key`` and ``value`` have as many heads or a divisor of them; the result is
+    [blocks, context, heads, size]. No mask is looked at.
+    """
+    blocks, heads, context, _size = query.shape
+    there, back, filling = documents["there"], documents["back"], documents["filling"]
+    rows = [_Rearranged.apply(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back, None, None) for tensor in (query, key, value)]
+    shapes: Sequence[Sequence[int]] = documents["shapes"].tolist()
+    parts = [row.split([count * length for count, length in shapes]) for row in rows]
+    found = []
+    for (count, length), *alike in zip(shapes, *parts, strict=True):
+        split = [part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike]
+        attended = scaled_dot_product_attention(*split, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads)
+        found.append(attended.transpose(1, 2).reshape(count * length, -1))
+    joined = _Rearranged.apply(torch.cat(found), back, there, None, filling)
+    return joined.view(blocks, context, heads, -1), None
+
+
+AttentionInterface.register(BY_DOCUMENT, by_document)
