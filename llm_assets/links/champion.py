@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llm_assets.evaluation import predictions
@@ -14,12 +15,40 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.heads import Problem
 
+OTHER_DOCUMENTS = "the champion was scored on other test documents, so nothing could be compared"
 WORDS = {
     "better": "better than {release}",
     "not worse": "not worse than {release}, within the {allowed:.2f} {unit} allowed",
     "undecided": "undecided against {release}: the interval reaches below the {allowed:.2f} {unit} allowed, and holds no loss alone",
     "worse": "worse than {release}",
 }
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The chain's champion as something to compare with: ``model`` is None where nothing can be, for the reason in ``found``."""
+
+    release: str | None
+    model: Artifact | None
+    metrics: Mapping[str, Any]
+    found: str
+
+    def nothing(self, found: str = "") -> dict[str, Any]:
+        """What a record says where nothing was compared."""
+        return {"release": self.release, "outcome": None, "found": found or self.found}
+
+
+def incumbent(office: Office, candidate: Artifact) -> Incumbent:
+    """The champion that a candidate has to face."""
+    newest = champion(release_journal(office.home, office.chain))
+    if newest is None:
+        return Incumbent(None, None, {}, "there is no champion yet")
+    release, directory = newest["release"], office.home / newest["directory"]
+    if newest["quantized_model"] == candidate.fingerprint:
+        return Incumbent(release, None, {}, "the candidate is the champion")
+    if not (directory / "predictions.parquet").is_file():
+        return Incumbent(release, None, {}, "the champion's predictions are gone from the store, so nothing could be compared")
+    return Incumbent(release, Artifact(directory, candidate.manifest), newest.get("metrics") or {}, "")
 
 
 def against_champion(office: Office, candidate: Artifact, problem: Problem, allowed_loss: float) -> dict[str, Any]:
@@ -29,29 +58,23 @@ def against_champion(office: Office, candidate: Artifact, problem: Problem, allo
     ``found`` then says. ``disagreement`` is the share of those documents that the two answer differently, which is what traffic
     like them will show; None for a regression, whose numbers always differ in some digit.
     """
-    newest = champion(release_journal(office.home, office.chain))
-    if newest is None:
-        return _nothing(None, "there is no champion yet")
-    release = newest["release"]
-    if newest["quantized_model"] == candidate.fingerprint:
-        return _nothing(release, "the candidate is the champion")
-    directory = office.home / newest["directory"]
-    if not (directory / "predictions.parquet").is_file():
-        return _nothing(release, "the champion's predictions are gone from the store, so nothing could be compared")
-    before = predictions.read(Artifact(directory, candidate.manifest), QUANTIZED, "test")
-    if (released := newest.get("metrics")) and f"test_{SCORES[problem]}" not in released:
-        return _nothing(release, f"the champion answers another problem than {problem}, so nothing could be compared")
+    known = incumbent(office, candidate)
+    if known.release is None or known.model is None:
+        return known.nothing()
+    if known.metrics and f"test_{SCORES[problem]}" not in known.metrics:
+        return known.nothing(f"the champion answers another problem than {problem}, so nothing could be compared")
+    before = predictions.read(known.model, QUANTIZED, "test")
     now = predictions.read(candidate, QUANTIZED, "test")
     theirs = predictions.merit(before, problem)
     difference = paired_bootstrap(predictions.merit(now, problem), theirs)
     if difference is None:
-        return _nothing(release, "the champion was scored on other test documents, so nothing could be compared")
+        return known.nothing(OTHER_DOCUMENTS)
     allowed = allowed_loss * _unit(theirs, problem)
     outcome = difference.outcome(allowed)
     return {
-        "release": release,
+        "release": known.release,
         "outcome": outcome,
-        "found": _sentence(release, outcome, difference, allowed, problem),
+        "found": _sentence(known.release, outcome, difference, allowed, problem),
         **stated(difference),
         "allowed": allowed,
         "disagreement": None if problem == "regression" else 1 - agreement(predictions.predicted(now), predictions.predicted(before)),
@@ -61,10 +84,6 @@ def against_champion(office: Office, candidate: Artifact, problem: Problem, allo
 def stated(difference: Difference) -> dict[str, Any]:
     """A difference as a record has it."""
     return {"documents": difference.documents, "difference": difference.mean, "interval": [difference.low, difference.high]}
-
-
-def _nothing(release: str | None, found: str) -> dict[str, Any]:
-    return {"release": release, "outcome": None, "found": found}
 
 
 def _unit(theirs: Mapping[str, float], problem: Problem) -> float:
