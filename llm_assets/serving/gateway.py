@@ -36,8 +36,9 @@ from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError, log_folder
 from llm_assets.serving.router import Router
+from llm_assets.serving.shortcut import PATH, Shortcut
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
-from llm_assets.serving.wire import Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
+from llm_assets.serving.wire import SESSION_LENGTH, Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
@@ -49,7 +50,9 @@ BODIES_LIMIT = 64 << 20  # bytes of all bodies that are being read
 SWITCH = 0.0005  # seconds for which the event loop may keep the interpreter's lock from an engine that has an answer (Python's default: 0.005)
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
 
-Session = Annotated[str | None, Header(max_length=256, description="whose requests one release answers while two serve; default: each on its own")]
+Session = Annotated[
+    str | None, Header(max_length=SESSION_LENGTH, description="whose requests one release answers while two serve; default: each on its own")
+]
 
 
 class Gateway:
@@ -253,17 +256,22 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway
+
+    async def classified(request: ClassifyRequest, http: Request, session: str | None) -> dict[str, Any]:
+        return await gateway.classify(request, client_of(http.scope), http.is_disconnected, session)
+
+    app.add_middleware(Shortcut, answer=classified)
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
 
-    @app.post("/v1/classify", response_model=ClassifyAnswer, responses=documented(400, 404, 504))
+    @app.post(PATH, response_model=ClassifyAnswer, responses=documented(400, 404, 504))
     async def classify(request: ClassifyRequest, http: Request, x_session_id: Session = None) -> JSONResponse:
         """The label of each input and its probabilities, in the order of the model's labels.
 
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
-        return JSONResponse(await gateway.classify(request, client_of(http.scope), http.is_disconnected, x_session_id))
+        return JSONResponse(await classified(request, http, x_session_id))
 
     @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=documented(400, 404))
     async def feedback(request: FeedbackRequest, http: Request) -> JSONResponse:
