@@ -12,7 +12,9 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.distributed import resume, zero
+from benchmarks.endurance import endurance
 from benchmarks.films import imdb
+from benchmarks.kills import kills
 from benchmarks.latency import latency
 from benchmarks.lineage import lineage
 from benchmarks.loading import definitions
@@ -56,6 +58,8 @@ FUNCTIONS = (
     resume,
     rollback,
     canary,
+    endurance,
+    kills,
     drift,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
@@ -70,13 +74,17 @@ def main() -> None:
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--preset", default="tiny", help="preset of the chain reviews for benchmarks that run it (default: tiny)")
     parser.add_argument("--home", type=Path, help="data root to run in, kept for the next benchmark (default: a temporary one)")
+    parser.add_argument("--amount", type=int, help="how much of it: seconds of endurance (default: 600), kills of kills (default: 1000)")
     arguments = parser.parse_args()
     function = BENCHMARKS[arguments.name]
+    if arguments.amount and function not in (endurance, kills):
+        parser.error("--amount is for endurance and kills")
     print((function.__doc__ or "").strip())
     print(f"machine: {os.cpu_count()} x {_processor()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.home or Path(temporary)
-        print(json.dumps(asdict(function(arguments.preset, home)), ensure_ascii=False))
+        amount = [arguments.amount] if arguments.amount else []
+        print(json.dumps(asdict(function(arguments.preset, home, *amount)), ensure_ascii=False))
 
 
 def _processor() -> str:

@@ -6,20 +6,19 @@ import http.client
 import json
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
+from benchmarks.gateways import CHAIN, chain_of, gateway, release, until
 from benchmarks.result import Result
 
 CLIENTS = 8
@@ -51,26 +50,26 @@ def rollback(preset: str, home: Path) -> Result:
     from llm_assets.serving.rollout import Plan
     from llm_assets.serving.state import proven, write_desired
 
-    model, texts = llm_assets.open("reviews", "quantized_model"), Examples.read(llm_assets.open("reviews", "evaluation_sets")).of("test").texts
+    model, texts = llm_assets.open(CHAIN, "quantized_model"), Examples.read(llm_assets.open(CHAIN, "evaluation_sets")).of("test").texts
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for number in (1, 2):
-            write_desired(root, "reviews", _release(root, number, model.directory))
-        with _gateway(root) as port, _load(port, texts) as heard:
+            write_desired(root, CHAIN, release(root, number, model.directory))
+        with gateway(root) as (url, _), _load(url, texts) as heard:
             by_hand = []
             for number in range(RETURNS):
-                to, began = f"reviews-{1 + number % 2}", time.time()
-                roll_back_by_hand(root, "reviews", to, "benchmark", "")
+                to, began = f"{CHAIN}-{1 + number % 2}", time.time()
+                roll_back_by_hand(root, CHAIN, to, "benchmark", "")
                 count = len(heard)
-                _until(lambda: len(heard) > count + 10 * CLIENTS)  # noqa: B023
+                until(lambda: len(heard) > count + 10 * CLIENTS)  # noqa: B023
                 by_hand.append(max((answer.began for answer in heard if answer.release != to and answer.began > began), default=began) - began)
-            bad = _release(root, 3, model.directory, turned=True)
+            bad = release(root, 3, model.directory, turned=True)
             plan = Plan(steps=(25.0, 100.0), expected_disagreement=0.02)
-            write_desired(root, "reviews", bad, proven(root, "reviews"), plan)
-            _until(lambda: _chain(port)["state"] == "rolled_back")
+            write_desired(root, CHAIN, bad, proven(root, CHAIN), plan)
+            until(lambda: chain_of(url)["state"] == "rolled_back")
             count = len(heard)
-            _until(lambda: len(heard) > count + 10 * CLIENTS)
-        wrong = [answer for answer in heard if answer.release == "reviews-3"]
+            until(lambda: len(heard) > count + 10 * CLIENTS)
+        wrong = [answer for answer in heard if answer.release == f"{CHAIN}-3"]
         by_itself = max(answer.began for answer in wrong) - min(answer.ended for answer in wrong)
         failed = sum(answer.status != 200 for answer in heard)
     listed = ", ".join(f"{seconds:.2f}" for seconds in by_hand)
@@ -114,65 +113,18 @@ def canary(preset: str, home: Path) -> Result:
     )
 
 
-def _release(root: Path, number: int, source: Path, turned: bool = False) -> dict[str, Any]:
-    """A copy of a model as a release in the journal; ``turned`` around it answers the opposite, and loads and probes as well."""
-    import onnx
-
-    from llm_assets.serving.engine import FILES
-    from llm_assets.serving.releases import release_journal
-    from llm_assets.store.files import sha256_file
-
-    folder = root / "artifacts" / "quantized_model" / f"model{number}"
-    folder.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(source / name, folder / name)
-    if turned:
-        settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-        settings["labels"].reverse()
-        (folder / "serving.json").write_text(json.dumps(settings), encoding="utf-8")
-        graph = onnx.load(folder / "model.onnx")
-        for note in graph.metadata_props:
-            note.value = json.dumps(settings["labels"]) if note.key == "labels" else note.value
-        onnx.save(graph, folder / "model.onnx")
-    record = {
-        "release": f"reviews-{number}",
-        "number": number,
-        "quantized_model": f"model{number}",
-        "directory": str(folder.relative_to(root)),
-        "files": {name: sha256_file(folder / name) for name in FILES},
-    }
-    release_journal(root, "reviews").append({"trial": False, "verdicts": [], "record": record})
-    return record
-
-
 @contextmanager
-def _gateway(root: Path) -> Iterator[int]:
-    """The port of a gateway that serves."""
-    from llm_assets.serving.state import gateway_state
-
-    process = subprocess.Popen([sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(root)], stdout=subprocess.DEVNULL)
-    try:
-        _until(lambda: (state := gateway_state(root)) and state["chains"].get("reviews", {}).get("live"))
-        state = gateway_state(root)
-        assert state
-        yield int(state["port"])
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def _load(port: int, texts: list[str]) -> Iterator[list[Heard]]:
+def _load(url: str, texts: list[str]) -> Iterator[list[Heard]]:
     """What clients hear that ask without a pause."""
     heard: list[Heard] = []
     done = threading.Event()
 
     def ask(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
         for index in range(number, sys.maxsize, CLIENTS):
             if done.is_set():
                 break
-            body, began = json.dumps({"model": "reviews", "input": texts[index % len(texts)]}), time.time()
+            body, began = json.dumps({"model": CHAIN, "input": texts[index % len(texts)]}), time.time()
             connection.request("POST", "/v1/classify", body.encode(), {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer = json.load(response)
@@ -183,25 +135,9 @@ def _load(port: int, texts: list[str]) -> Iterator[list[Heard]]:
     for thread in threads:
         thread.start()
     try:
-        _until(lambda: len(heard) > 20 * CLIENTS)
+        until(lambda: len(heard) > 20 * CLIENTS)
         yield heard
     finally:
         done.set()
         for thread in threads:
             thread.join()
-
-
-def _chain(port: int) -> Mapping[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/readyz")
-    chain: Mapping[str, Any] = json.load(connection.getresponse())["chains"]["reviews"]
-    connection.close()
-    return chain
-
-
-def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not true after {seconds:g} s")
-        time.sleep(0.02)

@@ -1,10 +1,11 @@
-"""Batching without waiting: what arrives while the engine works makes up its next batch, as large as the latency goal allows."""
+"""Batching without waiting: what arrives while every core works makes up the next batch, as large as the latency goal allows."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -72,24 +73,30 @@ class Waiting:
 
 
 class Batcher:
-    """Joins concurrent requests into batches, one batch at a time, off the event loop.
+    """Joins concurrent requests into batches, ``turns`` batches at a time, off the event loop.
 
-    An idle engine starts at once, so a lone request pays no delay. A batch holds windows of like length, at most ``budget``
+    An engine with a turn to spare starts at once, so a lone request pays no delay. A batch holds windows of like length, at most ``budget``
     padded tokens; the budget follows the measured speed, so that a batch takes ``goal`` seconds at most. Who goes first is
     start-time fair queueing (Goyal, Vin and Cheng, 1996): a short request passes the tail of a long one, and the oldest
     window is in every batch, so that none starves.
     """
 
     def __init__(
-        self, engine: Engine, executor: Executor, goal: float = GOAL, watch: Callable[[int, float], None] = lambda windows, seconds: None
+        self,
+        engine: Engine,
+        executor: Executor,
+        goal: float = GOAL,
+        watch: Callable[[int, float], None] = lambda windows, seconds: None,
+        turns: int = 1,
     ) -> None:
-        """``watch`` is told of each batch how many windows it held and how long it took, in the executor's thread."""
-        self._engine, self._executor, self._goal, self._watch = engine, executor, goal, watch
-        self._arrived: deque[Request] = deque()  # the event loop appends, the executor's thread takes
-        self._heap: list[Waiting] = []  # the executor's thread alone
+        """``watch`` is told of each batch how many windows it held and how long it took, in a thread of the executor's, one at a time."""
+        self._engine, self._executor, self._goal, self._watch, self._turns = engine, executor, goal, watch, turns
+        self._arrived: deque[Request] = deque()  # the event loop appends, the executor's threads take
+        self._lock = threading.Lock()  # between those threads: of all that follows but for the tasks and the characters
+        self._heap: list[Waiting] = []
         self._numbers = itertools.count()
         self._clock = 0
-        self._worker: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
         self._speed = 20_000.0  # tokens a second, a moving average; a text has about as many characters, or more
         self.budget = FIRST  # padded tokens
         self.waiting = 0  # characters
@@ -107,8 +114,9 @@ class Batcher:
         self.waiting += size
         request.future.add_done_callback(lambda _: self._leave(size))
         self._arrived.append(request)
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
+        if len(self._workers) < self._turns:
+            worker = loop.create_task(self._work())
+            self._workers.add(worker)
         return request.future
 
     def _leave(self, size: int) -> None:
@@ -124,21 +132,25 @@ class Batcher:
                     request.future.set_exception(result)
                 else:
                     request.future.set_result(result)
-        self._worker = None
+        worker = asyncio.current_task()
+        assert worker
+        self._workers.remove(worker)
 
     def _turn(self) -> list[tuple[Request, list[Classified] | Exception]]:
         """Encode what has arrived and answer one batch: the requests that are ended by it."""
         began = time.perf_counter()
-        failed = self._take_in()
-        batch = self._choose()
+        with self._lock:
+            failed = self._take_in()
+            batch = self._choose()
         if not batch:
             return failed
         try:
             rows = self._engine.probabilities([[window.tokens] for window in batch])
         except Exception as error:
             return failed + [(request, error) for request in {window.request for window in batch}]
-        self._adapt(batch, time.perf_counter() - began)
-        return failed + [(request, request.answers()) for request in _fill(batch, rows)]
+        with self._lock:
+            self._adapt(batch, time.perf_counter() - began)
+            return failed + [(request, request.answers()) for request in _fill(batch, rows)]
 
     def _take_in(self) -> list[tuple[Request, list[Classified] | Exception]]:
         """Put the windows of what has arrived among those that wait; the requests whose texts the engine cannot encode."""

@@ -82,10 +82,6 @@ def install(app: FastAPI) -> None:
 
     app.openapi = openapi  # type: ignore[method-assign]
 
-    async def api_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
-        return error_response(error.status, error.message, error.param, error.headers)
-
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         return error_response(error.status_code, f"{request.method} {request.url.path}: {error.detail}; see /openapi.json")
@@ -104,6 +100,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unexpected)
+
+
+async def api_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an ``ApiError``."""
+    assert isinstance(error, ApiError)
+    return error_response(error.status, error.message, error.param, error.headers)
 
 
 def _first_problem(problems: Sequence[Any]) -> tuple[str | None, str]:
@@ -153,7 +155,7 @@ class BodyLimit:
         if len(body) > self._limit:
             await self._too_long(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, replay(body, receive), send)
 
     def _size(self, scope: Scope) -> int:
         """The bytes that a body is going to have: those declared, else as many as are allowed where there may be one."""
@@ -179,11 +181,11 @@ class BodyLimit:
         await error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)(scope, receive, send)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
     """A ``receive`` that hands out a body already read, then what follows it."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replay() -> Message:
+    async def again() -> Message:
         return pending.pop() if pending else await receive()
 
-    return replay
+    return again

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,9 @@ from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError, log_folder
 from llm_assets.serving.router import Router
+from llm_assets.serving.shortcut import PATH, Shortcut
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
-from llm_assets.serving.wire import Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
+from llm_assets.serving.wire import SESSION_LENGTH, Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
@@ -45,9 +47,12 @@ logger = logging.getLogger(__name__)
 POLL = 0.1  # seconds between two looks at the desired folder: a rollback by hand takes effect within a second
 BODY_LIMIT = 1 << 20  # bytes
 BODIES_LIMIT = 64 << 20  # bytes of all bodies that are being read
+SWITCH = 0.0005  # seconds for which the event loop may keep the interpreter's lock from an engine that has an answer (Python's default: 0.005)
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
 
-Session = Annotated[str | None, Header(max_length=256, description="whose requests one release answers while two serve; default: each on its own")]
+Session = Annotated[
+    str | None, Header(max_length=SESSION_LENGTH, description="whose requests one release answers while two serve; default: each on its own")
+]
 
 
 class Gateway:
@@ -63,7 +68,9 @@ class Gateway:
         self._answers = Answers(home)
         self._feedback = Feedback(home)
         self._patience = Patience()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")  # one batch at a time leaves the other cores their work
+        # As many batches at a time as there are cores: while one waits for the interpreter's lock another one computes, without it.
+        self._turns = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._executor = ThreadPoolExecutor(self._turns, thread_name_prefix="engine")
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
         self._written: dict[str, Any] | None = None
@@ -93,7 +100,7 @@ class Gateway:
             texts = request.texts()
             stable = self._deployment(request.model)
             chain, release = request.model, stable.desired.release
-            deployment, answers = await self._router.answer(stable, session or new_id(), texts, lambda chosen: self._answered(chosen, texts, is_gone))
+            deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
             release = deployment.desired.release
             response = _response(request.model, deployment, answers)
             await self._record(response, client, texts, began)
@@ -154,7 +161,7 @@ class Gateway:
 
     def _batcher(self, deployment: Deployment) -> Batcher:
         if deployment not in self._batchers:
-            self._batchers[deployment] = Batcher(deployment.engine, self._executor, watch=self.metrics.batched)
+            self._batchers[deployment] = Batcher(deployment.engine, self._executor, watch=self.metrics.batched, turns=self._turns)
         return self._batchers[deployment]
 
     async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float) -> None:
@@ -249,17 +256,22 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway
+
+    async def classified(request: ClassifyRequest, http: Request, session: str | None) -> dict[str, Any]:
+        return await gateway.classify(request, client_of(http.scope), http.is_disconnected, session)
+
+    app.add_middleware(Shortcut, answer=classified)
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
 
-    @app.post("/v1/classify", response_model=ClassifyAnswer, responses=documented(400, 404, 504))
+    @app.post(PATH, response_model=ClassifyAnswer, responses=documented(400, 404, 504))
     async def classify(request: ClassifyRequest, http: Request, x_session_id: Session = None) -> JSONResponse:
         """The label of each input and its probabilities, in the order of the model's labels.
 
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
-        return JSONResponse(await gateway.classify(request, client_of(http.scope), http.is_disconnected, x_session_id))
+        return JSONResponse(await classified(request, http, x_session_id))
 
     @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=documented(400, 404))
     async def feedback(request: FeedbackRequest, http: Request) -> JSONResponse:
@@ -316,6 +328,8 @@ def serve(host: str, port: int, home: Path) -> None:
         address = {"pid": os.getpid(), "node": platform.node(), "host": host, "port": port, "url": url, "started": now()}
         write_json(gateway_state_path(home), {**address, "chains": {}})  # over what a gateway that was killed left
         app = create_app(home, address)
+        sys.setswitchinterval(SWITCH)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a text takes 20 microseconds: waking other threads for it takes longer
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN)
         print(f"gateway: {url}", flush=True)
         uvicorn.Server(config).run(sockets=[listener])

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from llm_assets.serving.answers import new_id
 from llm_assets.serving.disagreements import note_disagreements
 from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.errors import ApiError
@@ -75,12 +76,17 @@ class Router:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
         self._comparison: asyncio.Task[None] | None = None
 
-    async def answer(self, stable: Deployment, session: str, texts: Sequence[str], submit: Submit) -> tuple[Deployment, list[Classified]]:
-        """The deployment that answered, and its answers. Raises what ``submit`` raises of the stable release, and any ``ApiError``."""
+    async def answer(
+        self, stable: Deployment, session: str | None, texts: Sequence[str], submit: Submit
+    ) -> tuple[Deployment, list[Classified]]:
+        """The deployment that answered, and its answers; a request without a session is one of its own.
+
+        Raises what ``submit`` raises of the stable release, and any ``ApiError``.
+        """
         pair = self._pair(stable)
         if pair is None:
             return stable, await submit(stable)
-        if takes(pair.rollout, session) and (answers := await self._attempt(pair, submit)) is not None:
+        if takes(pair.rollout, session or new_id()) and (answers := await self._attempt(pair, submit)) is not None:
             if pair.plan.expected_disagreement is not None:
                 self._beside_it(pair, pair.stable, texts, answers)
             return pair.candidate, answers

@@ -9,6 +9,7 @@ from llm_assets.serving.supervisor import Service
 from llm_assets.store.home import project_root
 
 HOST = "127.0.0.1"
+YIELDING = (sys.executable, "-m", "llm_assets.store.priority")  # before a command: at a lower priority
 
 
 def gateway_service(home: Path, port: int = 8000, host: str = HOST) -> Service:
@@ -27,7 +28,8 @@ def gateway_service(home: Path, port: int = 8000, host: str = HOST) -> Service:
 def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 5000, gateway_port: int = 8000) -> list[Service]:
     """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root.
 
-    Dagster's services run in the data root: in a folder with a ``.env`` they would let that file overrule the environment.
+    Dagster's services run in the data root: in a folder with a ``.env`` they would let that file overrule the environment. They,
+    and so the runs that they start, yield to the gateway.
     """
     workspace = str(project_root() / "workspace.yaml")
     mlflow = home / "mlflow"
@@ -35,14 +37,14 @@ def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 50
     return [
         Service(
             name="dagster",
-            command=[_tool("dagster-webserver"), "-h", HOST, "-p", str(dagster_port), "-w", workspace],
+            command=[*YIELDING, _tool("dagster-webserver"), "-h", HOST, "-p", str(dagster_port), "-w", workspace],
             port=dagster_port,
             port_option="--dagster-port",
             ready_url=f"http://{HOST}:{dagster_port}/server_info",
             url=f"http://{HOST}:{dagster_port}",
             directory=home,
         ),
-        Service(name="daemon", command=[_tool("dagster-daemon"), "run", "-w", workspace], directory=home),
+        Service(name="daemon", command=[*YIELDING, _tool("dagster-daemon"), "run", "-w", workspace], directory=home),
         Service(
             name="mlflow",
             command=[

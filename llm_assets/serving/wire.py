@@ -11,6 +11,7 @@ from llm_assets.serving.errors import ApiError
 
 INPUT_LIMIT = 256  # texts a request
 COMMENT_LIMIT = 2000  # characters
+SESSION_LENGTH = 256  # characters of a session's name
 
 
 def _is_unicode(text: str) -> str:

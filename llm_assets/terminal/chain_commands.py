@@ -128,9 +128,11 @@ def materialize(spec: Settings, changes: dict[str, dict[str, Any]], links: list[
     from rich.console import Console
 
     from llm_assets.components.llm_chain.runs import open_instance, run_chain
+    from llm_assets.store.priority import yield_to_others
     from llm_assets.store.progress import ProgressFile
     from llm_assets.terminal.bars import progress_bars
 
+    yield_to_others()
     run_id, console = str(uuid.uuid4()), Console(stderr=True)
     progress = ProgressFile(data_root() / "work" / "progress" / f"{run_id}.jsonl")
     with open_instance(data_root()) as instance, progress_bars(progress, console):

@@ -12,13 +12,15 @@ from typing import NoReturn
 
 import psutil
 
+from llm_assets.store.priority import yield_to_others
+
 FIFO = "LLM_ASSETS_LAUNCHER_FIFO"  # the launcher holds the write end of this named pipe
 WORKERS = "LLM_ASSETS_WORKERS"  # folder in which each process leaves a file named by its process id
 ORPHANED_EXIT = 74  # EX_IOERR of sysexits.h
 
 
 def attach() -> None:
-    """Register this process with its launcher and start the thread that ends it with the launcher.
+    """Register this process with its launcher, start the thread that ends it with the launcher, and yield to what answers clients.
 
     Does nothing in a process that no launcher started. A named pipe, since torchrun passes no descriptors on; and a
     pipe rather than the parent's death signal, since a worker's parent is torchrun and not the launcher.
@@ -28,6 +30,7 @@ def attach() -> None:
         return
     Path(folder, str(os.getpid())).write_text(str(psutil.Process().create_time()))
     threading.Thread(target=_watch, args=(fifo,), name="launcher-watch", daemon=True).start()
+    yield_to_others()
 
 
 def leave(code: int) -> NoReturn:

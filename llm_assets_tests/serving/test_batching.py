@@ -157,3 +157,24 @@ def test_an_engine_that_fails_fails_its_batch_and_works_on() -> None:
         assert [answer.probabilities for answer in await batcher.submit(["2"])] == [[2.0]]
 
     run(scenario)
+
+
+def test_as_many_batches_run_at_a_time_as_there_are_turns_and_share_one_request() -> None:
+    together = threading.Barrier(2)
+
+    class Together(Numbers):
+        def probabilities(self, encoded: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+            together.wait(10)  # raises unless another batch is at work too
+            return super().probabilities(encoded)
+
+    async def whole() -> list[Classified]:
+        with ThreadPoolExecutor(2) as executor:
+            batcher = Batcher(engine, executor, 0.0, turns=2)  # a goal never met: the budget stays
+            batcher.budget = LEAST
+            first, second = batcher.submit([f"2*{LEAST}"]), batcher.submit([f"2*{LEAST}"])  # a batch holds one window
+            return [*await first, *await second]
+
+    engine = Together()
+    engine.may_go_on.set()
+    assert [answer.probabilities for answer in asyncio.run(whole())] == [[float(LEAST)]] * 2
+    assert engine.batches == [[LEAST]] * 4

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,22 @@ def test_what_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path) 
             await log.write(request(1))
 
     run(tmp_path / "log", scenario)
+
+
+def test_a_full_disk_fails_what_is_written_and_space_heals_it(tmp_path: Path) -> None:
+    today = tmp_path / "tiny" / f"{datetime.now(UTC).date().isoformat()}.jsonl"
+    today.parent.mkdir()
+    today.symlink_to("/dev/full")
+
+    async def scenario(log: RequestLog) -> None:
+        for number in (1, 2):
+            with pytest.raises(RequestLogError, match=r"No space left on device.*free space"):
+                await log.write(request(number))
+        today.unlink()
+        await log.write(request(3))
+
+    run(tmp_path, scenario)
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-3"]
 
 
 def test_a_long_request_passes_through_whole(tmp_path: Path) -> None:

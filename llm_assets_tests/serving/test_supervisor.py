@@ -155,5 +155,10 @@ def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
         ("dagster", 1, "--dagster-port"), ("daemon", None, "--port"), ("mlflow", 2, "--mlflow-port"), ("gateway", 3, "--gateway-port"),
     ]  # fmt: skip
     for service in services:
-        assert Path(service.command[0]).is_file(), f"{service.name}: {service.command[0]} is not installed"
+        tools = [part for part in service.command if part.startswith(str(Path(sys.executable).parent))]
+        assert tools and all(Path(tool).is_file() for tool in tools), f"{service.name}: one of {tools} is not installed"
         assert service.port is None or str(service.port) in service.command
+
+
+def test_what_stands_beside_the_gateway_yields_to_it(tmp_path: Path) -> None:
+    assert {service.name for service in default_services(tmp_path) if "llm_assets.store.priority" in service.command} == {"dagster", "daemon"}

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llm_assets.store.priority import NICE
 from llm_assets.store.progress import silent
 from llm_assets.training import launch as module
 from llm_assets.training.launch import PreemptedError, WorkerFailedError, launch
@@ -72,6 +73,14 @@ def test_progress_is_reported_and_a_good_end_returns(tmp_path: Path) -> None:
     seen: list[tuple[object, ...]] = []
     launch(job(tmp_path, seconds=0.1), 2, lambda *a, **v: seen.append((*a, v)), ENVIRONMENT, SLEEPER)
     assert seen == [(1, 2, "steps", {"loss": 0.5})]
+
+
+def test_training_yields_to_the_gateway(tmp_path: Path) -> None:
+    seen: list[int] = []
+    waiting = in_thread(tmp_path, lambda pids: seen.extend(psutil.Process(pid).nice() for pid in pids))
+    launch(job(tmp_path, seconds=1), 2, silent, ENVIRONMENT | {NICE: "7"}, SLEEPER)
+    waiting.join(10)
+    assert seen == [7, 7]
 
 
 def test_the_error_holds_the_cause_and_the_log(tmp_path: Path) -> None:

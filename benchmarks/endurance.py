@@ -1,0 +1,188 @@
+"""Ten minutes of the gateway near its peak while everything happens that an operator does: releases, canaries, rollbacks, a retraining."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gateways import CHAIN, chain_of, gateway, release, until
+from benchmarks.result import Result
+
+LENGTH = 45  # characters of a review
+CONNECTIONS = 32
+PEAK_ROUNDS, PEAK_SECONDS = 3, 5.0
+SHARE, TIMES = 0.8, 2.0  # of the peak; targets: the p99 beside the quiet one
+QUIET, BUSY = 60.0, 600.0  # seconds
+STEP = 5.0  # seconds of a canary's step
+PAUSE = 10.0  # seconds between two things that an operator does
+
+Figures = dict[str, Any]
+
+
+def endurance(preset: str, home: Path, seconds: float = BUSY) -> Result:
+    """The p99 of 10 minutes (--amount, in seconds) at 80% of the peak, beside releases, rollbacks and a retraining, over the quiet one.
+
+    Requests fall due evenly, from a process of their own, and their time counts from then. The peak is that of 32 connections that
+    never pause. The quiet p99 is that of the minute (or the tenth, where fewer seconds are asked for) before anything happens. Then, in
+    turn: a release of the model in --home goes live at once; another one through a canary of 5% and 25%; a third, with its labels
+    turned around, into a canary that goes back by itself; and a rollback by hand. Beside that `llm-assets run reviews --preset tiny`
+    makes the whole chain with its training processes, again and again, each time in a new data root. What was answered is held
+    against the request log.
+    """
+    os.environ["LLM_ASSETS_HOME"] = str(home)
+    import llm_assets
+    from llm_assets.evaluation.predictions import Examples
+
+    model, texts = llm_assets.open(CHAIN, "quantized_model"), Examples.read(llm_assets.open(CHAIN, "evaluation_sets")).of("test").texts
+    bodies = "\n".join(json.dumps({"model": CHAIN, "input": text[:LENGTH]}, ensure_ascii=False) for text in texts[:1000])
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "served"
+        operator = Operator(root, model.directory)
+        operator.release_at_once()
+        with gateway(root) as (url, _):
+            operator.url = url
+            rounds = [_asked(url, bodies, PEAK_SECONDS) for _ in range(PEAK_ROUNDS)]
+            peak = statistics.median(figures["rate"] for figures in rounds)
+            quiet = _asked(url, bodies, min(QUIET, seconds / 4), SHARE * peak)
+            load = _asking(url, bodies, seconds, SHARE * peak)
+            with _retraining(Path(temporary)) as ended:
+                operator.work(lambda: load.poll() is None)
+            busy: Figures = json.loads(load.communicate()[0])
+        logged = Counter(_logged(root))
+    print(f"peak {peak:.0f} requests/s at {CONNECTIONS} connections; {SHARE:.0%} of it is asked")
+    for name, figures in (("quiet", quiet), ("busy", busy)):
+        rate, half, most, failures = (figures[key] for key in ("rate", "p50_ms", "p99_ms", "failed"))
+        print(f"{name:<6}{rate:>8.0f} requests/s   p50 {half:>7.1f} ms   p99 {most:>7.1f} ms   {failures} failed")
+    print(f"p99 of each 10 s: {', '.join(f'{each:.0f}' for each in busy['slices_p99_ms'])} ms")
+    print(f"done by the operator: {dict(operator.done)}; retrainings ended: {len(ended)}, codes {sorted(set(ended))}")
+    loads = [*rounds, quiet, busy]
+    heard, failed = (sum(figures[name] for figures in loads) for name in ("answered", "failed"))
+    print(f"{heard} requests answered; by the request log {logged.total()}: {dict(sorted(logged.items()))}")
+    whole = heard <= logged.total() <= heard + CONNECTIONS * len(loads)  # each load ends with some on their way
+    ratio = busy["p99_ms"] / quiet["p99_ms"]
+    target = f"<= {TIMES:g}, no request failed ({failed}), each in the log ({whole}), no retraining failed ({sum(map(bool, ended))})"
+    return Result("endurance", round(ratio, 2), "times the quiet p99", target, ratio <= TIMES and not failed and whole and not any(ended))
+
+
+class Operator:
+    """Does in turn what an operator does to a chain in service, and counts it."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self._root, self._model = root, model
+        self._number = 0
+        self.url = ""
+        self.done: Counter[str] = Counter()
+
+    def work(self, goes_on: Callable[[], bool]) -> None:
+        """One thing after another, each to its end, with pauses between them, while there is load."""
+        while True:
+            for act in (self.release_at_once, self.canary, self.bad_canary, self.roll_back):
+                pause = time.monotonic() + PAUSE
+                while time.monotonic() < pause:
+                    if not goes_on():
+                        return
+                    time.sleep(0.1)
+                act()
+                self.done[act.__name__] += 1
+
+    def release_at_once(self) -> None:
+        """A release that answers everything as soon as it is loaded."""
+        from llm_assets.serving.state import write_desired
+
+        made = self._made()
+        write_desired(self._root, CHAIN, made)
+        if self.url:
+            until(lambda: chain_of(self.url)["live"] == made["release"])
+
+    def canary(self) -> None:
+        """A release that takes over step by step."""
+        made = self._rolled_out()
+        until(lambda: chain_of(self.url)["live"] == made["release"])
+
+    def bad_canary(self) -> None:
+        """A release that answers the opposite, which the gateway rolls back by itself."""
+        self._rolled_out(turned=True)
+        until(lambda: chain_of(self.url)["state"] == "rolled_back")
+
+    def roll_back(self) -> None:
+        """Back to the release before, by hand."""
+        from llm_assets.serving.rollback import roll_back_by_hand
+
+        went = roll_back_by_hand(self._root, CHAIN, "", "benchmark", "")
+        until(lambda: chain_of(self.url)["live"] == went["release"])
+
+    def _made(self, turned: bool = False) -> dict[str, Any]:
+        self._number += 1
+        return release(self._root, self._number, self._model, turned)
+
+    def _rolled_out(self, turned: bool = False) -> dict[str, Any]:
+        from llm_assets.serving.rollout import Plan
+        from llm_assets.serving.state import proven, write_desired
+
+        made = self._made(turned)
+        plan = Plan(steps=(5.0, 25.0, 100.0), step_seconds=STEP, expected_disagreement=0.02)
+        write_desired(self._root, CHAIN, made, proven(self._root, CHAIN), plan)
+        return made
+
+
+@contextmanager
+def _retraining(scratch: Path) -> Iterator[list[int]]:
+    """Runs of the chain, one after another, in a thread; the exit codes of those that ended before the block did."""
+    codes, over, running = list[int](), threading.Event(), list[subprocess.Popen[bytes]]()
+
+    def train() -> None:
+        while not over.is_set():
+            variables = {**os.environ, "LLM_ASSETS_HOME": str(scratch / f"retraining{len(codes)}")}
+            command = [sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]
+            # a session of its own, as a run has that the daemon starts: its priority is then its own too (store/priority.py)
+            process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            running[:] = [process]
+            code = process.wait()
+            if not over.is_set():
+                codes.append(code)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        yield codes
+    finally:
+        over.set()
+        running[0].send_signal(signal.SIGINT)  # cancels the run, which leaves no process
+        thread.join()
+
+
+def _asked(url: str, bodies: str, seconds: float, rate: float | None = None) -> Figures:
+    load = _asking(url, bodies, seconds, rate)
+    return dict(json.loads(load.communicate()[0]))
+
+
+def _asking(url: str, bodies: str, seconds: float, rate: float | None = None) -> subprocess.Popen[str]:
+    command: Sequence[str] = [sys.executable, "-m", "benchmarks.load", f"{url}/v1/classify", str(CONNECTIONS), str(seconds)]
+    load = subprocess.Popen([*command, *([str(rate)] if rate else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert load.stdin
+    load.stdin.write(bodies)
+    load.stdin.close()
+    load.stdin = None
+    return load
+
+
+def _logged(root: Path) -> Iterator[str]:
+    """The release of each line of the request log. Raises ``ValueError`` for one that is no JSON."""
+    from llm_assets.serving.dated_files import dated_files
+    from llm_assets.serving.request_log import log_folder
+
+    for path in dated_files(log_folder(root), CHAIN):
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line)["release"] for line in lines)
