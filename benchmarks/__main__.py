@@ -16,6 +16,7 @@ from benchmarks.films import imdb
 from benchmarks.latency import latency
 from benchmarks.lineage import lineage
 from benchmarks.loading import definitions
+from benchmarks.loop import loop
 from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
@@ -57,6 +58,7 @@ FUNCTIONS = (
     rollback,
     canary,
     drift,
+    loop,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 

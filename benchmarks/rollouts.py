@@ -55,21 +55,21 @@ def rollback(preset: str, home: Path) -> Result:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for number in (1, 2):
-            write_desired(root, "reviews", _release(root, number, model.directory))
+            write_desired(root, "reviews", planted(root, number, model.directory))
         with _gateway(root) as port, _load(port, texts) as heard:
             by_hand = []
             for number in range(RETURNS):
                 to, began = f"reviews-{1 + number % 2}", time.time()
                 roll_back_by_hand(root, "reviews", to, "benchmark", "")
                 count = len(heard)
-                _until(lambda: len(heard) > count + 10 * CLIENTS)  # noqa: B023
+                until(lambda: len(heard) > count + 10 * CLIENTS)  # noqa: B023
                 by_hand.append(max((answer.began for answer in heard if answer.release != to and answer.began > began), default=began) - began)
-            bad = _release(root, 3, model.directory, turned=True)
+            bad = planted(root, 3, model.directory, turned=True)
             plan = Plan(steps=(25.0, 100.0), expected_disagreement=0.02)
             write_desired(root, "reviews", bad, proven(root, "reviews"), plan)
-            _until(lambda: _chain(port)["state"] == "rolled_back")
+            until(lambda: _chain(port)["state"] == "rolled_back")
             count = len(heard)
-            _until(lambda: len(heard) > count + 10 * CLIENTS)
+            until(lambda: len(heard) > count + 10 * CLIENTS)
         wrong = [answer for answer in heard if answer.release == "reviews-3"]
         by_itself = max(answer.began for answer in wrong) - min(answer.ended for answer in wrong)
         failed = sum(answer.status != 200 for answer in heard)
@@ -114,7 +114,7 @@ def canary(preset: str, home: Path) -> Result:
     )
 
 
-def _release(root: Path, number: int, source: Path, turned: bool = False) -> dict[str, Any]:
+def planted(root: Path, number: int, source: Path, turned: bool = False, chain: str = "reviews") -> dict[str, Any]:
     """A copy of a model as a release in the journal; ``turned`` around it answers the opposite, and loads and probes as well."""
     import onnx
 
@@ -135,13 +135,13 @@ def _release(root: Path, number: int, source: Path, turned: bool = False) -> dic
             note.value = json.dumps(settings["labels"]) if note.key == "labels" else note.value
         onnx.save(graph, folder / "model.onnx")
     record = {
-        "release": f"reviews-{number}",
+        "release": f"{chain}-{number}",
         "number": number,
         "quantized_model": f"model{number}",
         "directory": str(folder.relative_to(root)),
         "files": {name: sha256_file(folder / name) for name in FILES},
     }
-    release_journal(root, "reviews").append({"trial": False, "verdicts": [], "record": record})
+    release_journal(root, chain).append({"trial": False, "verdicts": [], "record": record})
     return record
 
 
@@ -152,7 +152,7 @@ def _gateway(root: Path) -> Iterator[int]:
 
     process = subprocess.Popen([sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(root)], stdout=subprocess.DEVNULL)
     try:
-        _until(lambda: (state := gateway_state(root)) and state["chains"].get("reviews", {}).get("live"))
+        until(lambda: (state := gateway_state(root)) and state["chains"].get("reviews", {}).get("live"))
         state = gateway_state(root)
         assert state
         yield int(state["port"])
@@ -183,7 +183,7 @@ def _load(port: int, texts: list[str]) -> Iterator[list[Heard]]:
     for thread in threads:
         thread.start()
     try:
-        _until(lambda: len(heard) > 20 * CLIENTS)
+        until(lambda: len(heard) > 20 * CLIENTS)
         yield heard
     finally:
         done.set()
@@ -199,7 +199,8 @@ def _chain(port: int) -> Mapping[str, Any]:
     return chain
 
 
-def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Return once the condition holds. Raises ``TimeoutError`` when it does not in so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
