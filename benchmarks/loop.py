@@ -17,16 +17,18 @@ from benchmarks.loop_project import CHAIN, Place, changes, environment, services
 from benchmarks.loop_texts import Review, Sizes, Texts, texts_of
 from benchmarks.result import Result
 from benchmarks.rollouts import planted, until
+from llm_assets.serving.events import read_events
 from llm_assets.serving.state import gateway_state
 from llm_assets.store.journal import Journal
 
 SEED = 17
 SIZES = {
     "tiny": Sizes(learnt=2400, control=200, votes=300, wrong_votes=600, wrong_books=500, held_out=300),
-    "demo": Sizes(learnt=3000, control=200, votes=1200, wrong_votes=3000, wrong_books=500, held_out=2000),
+    "demo": Sizes(learnt=3000, control=200, votes=1200, wrong_votes=2000, wrong_books=500, held_out=2000),
 }
 PACE = 4  # requests a second while something is waited for
-LOOK, RUN = 240.0, 900.0  # seconds that a look of the watching schedule, which ticks each minute, and a run of the chain may take
+LOOK, RUN = 300.0, 1800.0  # seconds that a look of the watching schedule, which ticks each minute, and a run of the chain may take
+FRESH = 15.0  # seconds since a look: voting takes less than the 45 that are left to the next
 AFTER = 5.0  # seconds for which the service is asked after its canary went back
 
 
@@ -45,6 +47,7 @@ def loop(preset: str, home: Path) -> Result:
     variables = environment(place, preset)
     os.environ.update(variables)
     with services(place, variables):
+        until(lambda: gateway_state(place.home))
         client = Client(place.home, CHAIN)
         try:
             _Experiment(place, client, texts, sizes).run()
@@ -92,12 +95,12 @@ class _Experiment:
     def run(self) -> None:
         """All of it."""
         self._say("the policy sensor starts the first run")
-        until(lambda: self._succeeded(1), RUN)
-        until(lambda: self._serves(1), LOOK)
+        self._wait(lambda: self._succeeded(1), RUN)
+        self._wait(lambda: self._serves(1), LOOK)
         self._judge_newest()
         self._say("book reviews that the model has not seen")
         self._client.ask(self._texts.control)
-        until(lambda: any(look["record"]["texts"] >= len(self._texts.control) for look in self._entries("drift")), LOOK)
+        self._wait(lambda: any(look["record"]["texts"] >= len(self._texts.control) for look in self._entries("drift")), LOOK)
         self._meet_the_new_kind()
         self._be_misled()
         self._turn_a_canary()
@@ -105,7 +108,7 @@ class _Experiment:
     def _meet_the_new_kind(self) -> None:
         self._mark(story.NEW)
         coming = iter(self._texts.voted)
-        answered = self._ask(coming, lambda: any(look["record"]["drifted"] for look in self._entries("drift")), LOOK)
+        answered = self._ask(coming, lambda: any(event["kind"] == "drift" for event in read_events(self._home, CHAIN)), LOOK)
         answered += self._client.ask(list(coming))
         self._vote(answered)
         self._meanwhile(lambda: self._succeeded(2), RUN)
@@ -152,10 +155,12 @@ class _Experiment:
     def _meanwhile(self, done: Callable[[], bool], seconds: float) -> None:
         self._ask(self._passers, done, seconds)
 
+    def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+        self._ask(iter(()), done, seconds)
+
     def _vote(self, answered: Sequence[Answered]) -> None:
         """Vote just after the schedule has looked for votes, so that its next look finds all of them."""
-        looks = len(self._entries("feedback_batch"))
-        self._meanwhile(lambda: len(self._entries("feedback_batch")) > looks, LOOK)
+        self._meanwhile(lambda: time.time() - datetime.fromisoformat(self._entries("feedback_batch")[-1]["at"]).timestamp() < FRESH, LOOK)
         self._say(f"{self._client.vote(answered)} votes")
 
     def _judge_newest(self) -> None:

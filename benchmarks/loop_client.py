@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import httpx2
 
 from benchmarks.loop_texts import Review
 from llm_assets.serving.keys import add_key
@@ -16,6 +16,7 @@ from llm_assets.serving.state import gateway_state
 
 AT_ONCE = 8  # requests
 SECONDS = 60.0  # that an answer may take
+IDLE = 2.0  # seconds after which a connection is not used again: the gateway closes it after 5
 T = TypeVar("T")
 
 
@@ -30,11 +31,16 @@ class Client:
     """All users behind one API key; a request that fails is counted and goes on."""
 
     def __init__(self, home: Path, chain: str) -> None:
-        self._home, self._chain = home, chain
-        self._key = add_key(home, "users", ["ask", "feedback"], votes_per_day=1_000_000)
-        self._local = threading.local()  # a connection a thread
+        """A key is made. Raises ``ConnectionError`` where no gateway runs on the data root."""
+        state = gateway_state(home)
+        if state is None:
+            raise ConnectionError(f"no gateway runs on {home}")
+        key = add_key(home, "users", ["ask", "feedback"], votes_per_day=1_000_000)
+        limits = httpx2.Limits(max_connections=AT_ONCE, keepalive_expiry=IDLE)
+        headers = {"Authorization": f"Bearer {key}"}
+        self._http = httpx2.Client(base_url=state["url"], headers=headers, limits=limits, timeout=SECONDS, trust_env=False)
+        self._chain = chain
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="client")
-        self.requests = 0
         self.failed: list[str] = []
 
     def ask(self, reviews: Sequence[Review]) -> list[Answered]:
@@ -48,41 +54,23 @@ class Client:
 
     def vote(self, answered: Sequence[Answered]) -> int:
         """Say of each answer which label the review has; how many votes were taken."""
-
-        def one(each: Answered) -> bool | None:
-            return self._post("/v1/feedback", {"id": each.id, "index": 0, "label": each.review.label}) is not None or None
-
-        return len(self._each(one, answered))
+        return len(self._each(lambda each: self._post("/v1/feedback", {"id": each.id, "index": 0, "label": each.review.label}), answered))
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads and connections."""
         self._threads.shutdown()
+        self._http.close()
 
     def _each(self, one: Callable[[Any], T | None], items: Sequence[Any]) -> list[T]:
         return [found for found in self._threads.map(one, items) if found is not None]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        self.requests += 1
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         try:
-            connection = self._connection()
-            connection.request("POST", path, json.dumps(body).encode(), headers)
-            response = connection.getresponse()
-            content = response.read()
-        except OSError as error:
-            self._local.connection = None
-            self.failed.append(f"{path}: {error}")
+            answer = self._http.post(path, json=body)
+        except httpx2.HTTPError as error:
+            self.failed.append(f"{path}: {type(error).__name__} {error}")
             return None
-        if response.status != 200:
-            self.failed.append(f"{path}: {response.status} {content[:200].decode(errors='replace')}")
+        if answer.status_code != HTTPStatus.OK:
+            self.failed.append(f"{path}: {answer.status_code} {answer.text[:200]}")
             return None
-        return dict(json.loads(content))
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            state = gateway_state(self._home)
-            if state is None:
-                raise ConnectionError(f"no gateway runs on {self._home}")
-            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", int(state["port"]), timeout=SECONDS)
-        return connection
+        return dict(answer.json())

@@ -25,6 +25,7 @@ version = "1"
 directory_type = "project"
 [tool.dg.project]
 root_module = "loop_project"
+code_location_name = "loop"
 """
 DEFINITIONS = """
 from pathlib import Path
@@ -72,11 +73,11 @@ def changes(sizes: Sizes) -> dict[str, Any]:
         "watching": "* * * * *",
         "inbox_seconds": 10,
         # It never ran, so `every` starts the first run; each batch of feedback is a reason for another, and so is drift with one.
-        "retraining": {"every": "7d", "documents": 0, "feedback": sizes.votes, "drift": True, "minimum_interval": "30s"},
+        "retraining": {"every": "7d", "documents": 0, "feedback": sizes.batch, "drift": True, "minimum_interval": "30s"},
         "evaluation_sets": {"sources": ["books"], "test_share": 0.3, "validation_share": 0.06},
         # One key votes here for all users, so that nobody is outvoted; what a share of service examples does to the old is measured.
-        "labelled_examples": {"feedback": {"folder": f"feedback/{CHAIN}", "share": 0.7}},
-        "feedback_batch": {"minimum": sizes.votes, "client_share": 1.0, "client_rows": 1_000_000},
+        "labelled_examples": {"feedback": {"folder": f"feedback/{CHAIN}", "share": 0.6}},
+        "feedback_batch": {"minimum": sizes.batch, "client_share": 1.0, "client_rows": 1_000_000},
         "alerts": {"rules": ["drift", "rollback"], "seconds": 10},
         # A model that has learned a new kind of text answers it otherwise than the one before: more than test documents of the old kind tell.
         "endpoint": {

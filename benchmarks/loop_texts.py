@@ -41,6 +41,11 @@ class Sizes:
     wrong_books: int  # book reviews that they do
     held_out: int  # hotel and computer reviews that every release is judged on
 
+    @property
+    def batch(self) -> int:
+        """Labelled texts from which there is a batch of feedback, and a retraining: fewer than the votes, for one may be lost."""
+        return self.votes * 3 // 4
+
 
 @dataclass(frozen=True)
 class Texts:
