@@ -24,7 +24,7 @@ from llm_assets.store.journal import Journal
 SEED = 17
 SIZES = {
     "tiny": Sizes(learnt=2400, control=200, votes=300, wrong_votes=600, wrong_books=500, held_out=300),
-    "demo": Sizes(learnt=3000, control=200, votes=1200, wrong_votes=2000, wrong_books=500, held_out=2000),
+    "demo": Sizes(learnt=3200, control=200, votes=1200, wrong_votes=2000, wrong_books=300, held_out=2000),
 }
 PACE = 4  # requests a second while something is waited for
 LOOK, RUN = 300.0, 1800.0  # seconds that a look of the watching schedule, which ticks each minute, and a run of the chain may take
@@ -130,7 +130,7 @@ class _Experiment:
 
         journal, good = release_journal(self._home, CHAIN), released(self._home, CHAIN)
         assert good is not None
-        expected = (champion(journal) or {})["gate"]["disagreement"]
+        expected = (champion(journal) or {})["gate"]["disagreement"]  # what the gate predicted of the model that the bad one is a copy of
         plan = EndpointConfig.model_validate(changes(self._sizes)["endpoint"]).plan(expected)
         stable = proven(self._home, CHAIN)
         self._mark(story.BAD)

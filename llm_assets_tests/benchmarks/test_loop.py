@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,16 +15,20 @@ from typing import Any
 
 import pytest
 
+from benchmarks import loop
 from benchmarks.loop_client import Client
 from benchmarks.loop_figure import draw
 from benchmarks.loop_project import CHAIN, Place, environment, write_project
 from benchmarks.loop_story import BAD, NEW, WRONG, Judged, Run, Story, claims, gain, notes, read, requests_until_drift
-from benchmarks.loop_texts import Review, Sizes, distinct, divide
+from benchmarks.loop_texts import Review, Sizes, Texts, distinct, divide
 from benchmarks.rollouts import planted
 from llm_assets.corpus.near_duplicates import NearDuplicates, clusters
+from llm_assets.evaluation import predictions
 from llm_assets.operation.votes import votes
 from llm_assets.serving.engine import OnnxClassifier
-from llm_assets.serving.state import gateway_state
+from llm_assets.serving.releases import release_journal
+from llm_assets.serving.state import gateway_state, write_desired
+from llm_assets.store.journal import Journal
 from llm_assets_tests.operation.traffic import NOON, line, write_log
 from llm_assets_tests.serving.conftest import gateway
 from llm_assets_tests.serving.tiny import deploy, release
@@ -97,6 +102,42 @@ def test_a_planted_release_stands_in_its_chains_journal_and_answers_the_opposite
     assert bad["release"] == "loop-2" and read(tmp_path, tmp_path, "loop", []).champion == "loop-2"
     right, wrong = OnnxClassifier(model), OnnxClassifier(tmp_path / bad["directory"])
     assert right.classify(["good"]) == wrong.classify(["good"]) and right.labels == wrong.labels[::-1]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop._Experiment]:
+    """The experiment over a gateway that serves `loop-1`, in a hurry."""
+    monkeypatch.setattr(loop, "PACE", 60)
+    monkeypatch.setattr(loop, "AFTER", 0.1)
+    place = Place(tmp_path)
+    released = {**release(place.home, 1, chain=CHAIN), "gate": {"disagreement": 0.05}}
+    release_journal(place.home, CHAIN).append({"trial": False, "verdicts": [], "record": released})
+    write_desired(place.home, CHAIN, released)
+    kind, unkind = Review("good 喜欢", "positive"), Review("bad 讨厌", "negative")
+    texts = Texts([], [], [], [], held_out=[kind, kind, unkind, kind.turned], passers=[kind, unkind])
+    with gateway(place.home):
+        client = Client(place.home, CHAIN)
+        yield loop._Experiment(place, client, texts, SIZES)
+        client.close()
+        assert client.failed == []
+
+
+def test_the_gateway_takes_a_canary_back_that_turns_bad_and_the_story_tells_it(served: loop._Experiment, tmp_path: Path) -> None:
+    served._turn_a_canary()
+    told = replace(read(tmp_path, tmp_path / "data", CHAIN, STORY.runs), marks={**STORY.marks, BAD: at(0)})
+    (claim,) = [claim for claim in claims(told) if "turned bad" in claim.says]
+    assert claim.holds and "loop-1 is champion" in claim.says and "answers differ from the stable release's" in claim.says
+    assert {release for _, release in told.answers} == {"loop-1", "loop-2"}
+
+
+def test_a_model_is_judged_on_the_frozen_set_and_on_what_is_held_out(served: loop._Experiment, tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    row = {"model": "quantized", "split": "test", "label": "positive", "probabilities": [0.5, 0.5]}
+    rows = [{**row, "doc_id": "one", "predicted": "positive"}, {**row, "doc_id": "two", "predicted": "negative"}]
+    predictions.write(home / "artifacts" / "quantized_model" / "loop1" / "predictions.parquet", rows)
+    Journal(home / "journal" / CHAIN / "scorecard.jsonl").append({"record": {"quantized_model": "loop1"}})
+    served._judge_newest()
+    assert read(tmp_path, home, CHAIN, []).judged["loop1"].accuracies == (0.5, 0.75)
 
 
 def at(seconds: float) -> datetime:
