@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from llm_assets.store.journal import Journal
 SEED = 17
 SIZES = {
     "tiny": Sizes(learnt=2400, control=200, votes=300, wrong_votes=600, wrong_books=500, held_out=300),
-    "demo": Sizes(learnt=3200, control=200, votes=1200, wrong_votes=2000, wrong_books=300, held_out=2000),
+    "demo": Sizes(learnt=3200, control=200, votes=500, wrong_votes=2000, wrong_books=300, held_out=2000),
 }
 PACE = 4  # requests a second while something is waited for
 LOOK, RUN = 300.0, 1800.0  # seconds that a look of the watching schedule, which ticks each minute, and a run of the chain may take
@@ -41,13 +41,15 @@ def loop(preset: str, home: Path) -> Result:
     a canary. All that is told is read from journals, request log and Dagster's runs. Figure and logs stand in --home, which must hold no
     experiment yet. `--preset demo` is the experiment, about ten minutes; `tiny` only goes through its motions, too small to hold.
     """
+    if preset not in SIZES:
+        raise ValueError(f"loop has sizes for the presets {' and '.join(SIZES)}, none for {preset}: choose one of these")
     place, sizes = Place(home.resolve() / "loop"), SIZES[preset]
     texts = texts_of(sizes, SEED)
     write_project(place, preset, sizes, texts.learnt)
     variables = environment(place, preset)
     os.environ.update(variables)
     with services(place, variables):
-        until(lambda: gateway_state(place.home))
+        until(lambda: gateway_state(place.home), LOOK)
         client = Client(place.home, CHAIN)
         try:
             _Experiment(place, client, texts, sizes).run()
@@ -108,7 +110,7 @@ class _Experiment:
     def _meet_the_new_kind(self) -> None:
         self._mark(story.NEW)
         coming = iter(self._texts.voted)
-        answered = self._ask(coming, lambda: any(event["kind"] == "drift" for event in read_events(self._home, CHAIN)), LOOK)
+        answered = self._ask(chain(coming, self._passers), lambda: any(event["kind"] == "drift" for event in read_events(self._home, CHAIN)), LOOK)
         answered += self._client.ask(list(coming))
         self._vote(answered)
         self._meanwhile(lambda: self._succeeded(2), RUN)
@@ -190,8 +192,8 @@ class _Experiment:
         return True
 
     def _serves(self, number: int) -> bool:
-        chain = (gateway_state(self._home) or {}).get("chains", {}).get(CHAIN, {})
-        return (chain.get("live"), chain.get("state")) == (f"{CHAIN}-{number}", "full")
+        served = (gateway_state(self._home) or {}).get("chains", {}).get(CHAIN, {})
+        return (served.get("live"), served.get("state")) == (f"{CHAIN}-{number}", "full")
 
     def _entries(self, act: str) -> list[dict[str, Any]]:
         """What an act in service, or of the chain, has written so far; of looks for drift those that judged."""
