@@ -12,6 +12,7 @@ from benchmarks.loop_story import BAD, NEW, WRONG, Story
 
 BIN = 5.0  # seconds of traffic in one bar
 SIZE = (11.0, 9.0)  # inches
+TIMES = (0.1, 0.3, 1, 3, 10, 30)  # a threshold, marked at the axis
 OUTCOMES = {"SUCCESS": "tab:green", "FAILURE": "tab:red"}
 TOLD = {NEW: "hotels and computers come in", WRONG: "wrong votes come in", BAD: "a canary turns bad"}
 
@@ -90,10 +91,12 @@ def _drift(story: Story, axes: Any, clock: _Clock) -> None:
     axes.axhline(1.0, color="black", linewidth=1)
     for event in story.events:
         if event["kind"] == "alert" and event.get("rule") == "drift":
-            axes.axvline(clock.of(event), color="tab:orange", linewidth=1.5)
+            axes.axvline(clock.of(event), color="tab:red", linewidth=1.5, label="alert")
     axes.set_yscale("log")
-    axes.set_ylabel("drift, of its threshold")
-    axes.legend(fontsize=7, loc="upper left", ncols=3)
+    axes.set_yticks(TIMES, [f"{times:g}" for times in TIMES])
+    axes.minorticks_off()
+    axes.set_ylabel("drift / threshold")
+    axes.legend(fontsize=7, loc="upper left", ncols=4)
 
 
 def _accuracy(story: Story, axes: Any, clock: _Clock) -> None:
@@ -108,6 +111,7 @@ def _accuracy(story: Story, axes: Any, clock: _Clock) -> None:
             axes.plot([at], [judged.accuracies[which]], marker="o" if is_released else "x", color=colour, markersize=7)
             axes.annotate(f"{judged.accuracies[which]:.3f}", (at, judged.accuracies[which]), (4, 4), textcoords="offset points", fontsize=7)
     axes.plot([], [], "kx", label="a candidate that the gate blocked")
+    axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy of what is released")
     axes.legend(fontsize=7, loc="lower left")
 
