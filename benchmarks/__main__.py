@@ -18,6 +18,7 @@ from benchmarks.kills import kills
 from benchmarks.latency import latency
 from benchmarks.lineage import lineage
 from benchmarks.loading import definitions
+from benchmarks.loop import loop
 from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
@@ -61,6 +62,7 @@ FUNCTIONS = (
     endurance,
     kills,
     drift,
+    loop,
 )
 BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 

@@ -19,7 +19,7 @@ CHAIN = "reviews"
 SECONDS = 60.0  # that anything may take to come about
 
 
-def release(root: Path, number: int, source: Path, turned: bool = False) -> dict[str, Any]:
+def release(root: Path, number: int, source: Path, turned: bool = False, chain: str = CHAIN) -> dict[str, Any]:
     """A copy of a model as a release in the journal; ``turned`` around it answers the opposite, and loads and probes as well."""
     import onnx
 
@@ -40,13 +40,13 @@ def release(root: Path, number: int, source: Path, turned: bool = False) -> dict
             note.value = json.dumps(settings["labels"]) if note.key == "labels" else note.value
         onnx.save(graph, folder / "model.onnx")
     record = {
-        "release": f"{CHAIN}-{number}",
+        "release": f"{chain}-{number}",
         "number": number,
         "quantized_model": f"model{number}",
         "directory": str(folder.relative_to(root)),
         "files": {name: sha256_file(folder / name) for name in FILES},
     }
-    release_journal(root, CHAIN).append({"trial": False, "verdicts": [], "record": record})
+    release_journal(root, chain).append({"trial": False, "verdicts": [], "record": record})
     return record
 
 

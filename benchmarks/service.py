@@ -234,9 +234,7 @@ def _flask(model: Path) -> Iterator[str]:
 
 @contextmanager
 def _running(command: Sequence[str], directory: Path | None = None, **environment: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, env={**os.environ, **environment}
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, env={**os.environ, **environment})
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from llm_assets.corpus.batches import write_batch
 from llm_assets.store.journal import Journal
 from llm_assets_tests.components.test_spec import VALUES
 from llm_assets_tests.corpus.test_batches import row
+from llm_assets_tests.serving.tiny import release
 
 LEARNING = {"labels": ["negative", "positive"], "feedback": {"folder": "feedback/reviews"}}
 
@@ -50,8 +51,8 @@ def ran(instance: dg.DagsterInstance, chain: Settings, status: dg.DagsterRunStat
     return instance.create_run_for_job(job, status=status, **fields)
 
 
-def looked(home: Path, drifted: list[str]) -> None:
-    record = {"judged": True, "drifted": drifted, "reason": "length differ from the training distribution"}
+def looked(home: Path, drifted: list[str], at: str = "reviews-1") -> None:
+    record = {"judged": True, "release": at, "drifted": drifted, "reason": "length differ from the training distribution"}
     Journal(home / "journal" / "reviews" / "drift.jsonl").append({"trial": False, "record": record})
 
 
@@ -71,6 +72,7 @@ def test_feedback_asks_for_a_run_with_its_reason_and_is_then_old(home: Path, ins
 
 def test_drift_seen_since_the_last_run_asks_for_one_with_something_to_learn(home: Path, instance: dg.DagsterInstance) -> None:
     chain = spec(drift=True, documents=0, minimum_interval="1s")
+    release(home, 1, chain="reviews")
     looked(home, ["length"])
     assert "something to learn from" in tick(instance, chain).skip_message
     write_batch(home / "feedback" / "reviews", [row(1)])
@@ -80,6 +82,18 @@ def test_drift_seen_since_the_last_run_asks_for_one_with_something_to_learn(home
     assert "drift, which is not seen" in tick(instance, chain).skip_message  # that look was before the run
     looked(home, [])
     assert "drift, which is not seen" in tick(instance, chain).skip_message
+
+
+def test_drift_of_a_release_that_has_been_replaced_asks_for_nothing(home: Path, instance: dg.DagsterInstance) -> None:
+    chain = spec(drift=True, documents=0, minimum_interval="1s")
+    release(home, 1, chain="reviews")
+    write_batch(home / "feedback" / "reviews", [row(1)])
+    looked(home, ["length"])  # while the run that answers the drift is under way
+    assert tick(instance, chain).run_requests
+    release(home, 2, chain="reviews")
+    assert "drift, which is not seen" in tick(instance, chain).skip_message
+    looked(home, ["length"], at="reviews-2")
+    assert tick(instance, chain).run_requests
 
 
 def test_a_run_under_way_and_a_recent_one_are_waited_for_and_the_news_is_kept(home: Path, instance: dg.DagsterInstance) -> None:

@@ -12,6 +12,7 @@ from llm_assets.components.llm_chain.component import chain_definitions
 from llm_assets.components.llm_chain.spec import Settings, with_preset
 from llm_assets.components.llm_chain.watching import alerting, watching, watching_job
 from llm_assets.operation.acts import OPERATION
+from llm_assets.store.journal import Journal
 from llm_assets_tests.components.test_spec import VALUES, YAML, line_of, load, project
 from llm_assets_tests.operation.traffic import line, write_log
 
@@ -60,18 +61,36 @@ def test_a_trial_calls_nobody_and_teaches_nothing(home: Path) -> None:
     assert run.success and made == {"traffic", "drift"}
 
 
-def test_each_tick_reads_today_and_once_the_day_that_ended() -> None:
-    schedule = watching(spec(), watching_job(spec()))
-    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert watching(spec(automation=True), watching_job(spec())).default_status == dg.DefaultScheduleStatus.RUNNING
+def tick(instance: dg.DagsterInstance, hour: int) -> dg.ScheduleExecutionData:
+    moment = datetime(2026, 11, 21, hour, 17, tzinfo=UTC)
     repository = chain_definitions(spec()).get_repository_def()
-    keys = []
-    for hour in (0, 1):
-        context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, hour, 17, tzinfo=UTC), repository_def=repository)
-        asked = schedule.evaluate_tick(context).run_requests or []
-        assert [request.partition_key for request in asked] == ["2026-11-20", "2026-11-21"]
-        keys += [request.run_key for request in asked]
-    assert keys[0] == keys[2] == "ended-2026-11-20" and keys[1] != keys[3]
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment, repository_def=repository)
+    return watching(spec(), watching_job(spec())).evaluate_tick(context)
+
+
+def test_each_tick_reads_today_and_once_the_day_that_ended(home: Path) -> None:
+    assert watching(spec(), watching_job(spec())).default_status == dg.DefaultScheduleStatus.STOPPED
+    assert watching(spec(automation=True), watching_job(spec())).default_status == dg.DefaultScheduleStatus.RUNNING
+    read = Journal(home / "journal" / "reviews" / "traffic.jsonl")
+    read.append({"at": "2026-11-20T23:17:09+00:00", "trial": False, "record": {"day": "2026-11-20"}})
+    (home / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+        first = tick(instance, 0).run_requests or []
+        read.append({"at": "2026-11-21T00:17:09+00:00", "trial": False, "record": {"day": "2026-11-20"}})
+        second = tick(instance, 1).run_requests or []
+    assert [request.partition_key for request in first] == ["2026-11-20", "2026-11-21"]
+    assert [request.partition_key for request in second] == ["2026-11-21"]
+    assert len({request.run_key for request in (*first, *second)}) == 3
+
+
+def test_a_tick_waits_for_the_run_of_the_one_before_to_leave_the_queue(home: Path) -> None:
+    job = chain_definitions(spec()).resolve_job_def("reviews_watching")
+    (home / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)  # under way, or killed long ago
+        assert tick(instance, 0).run_requests
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
+        assert tick(instance, 1).skip_message == f"run {run.run_id} of an earlier tick still waits in the queue"
 
 
 def test_the_alert_sensor_says_what_fires_and_shows_it_at_the_asset(home: Path) -> None:

@@ -15,6 +15,7 @@ from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.corpus.batches import batch_files, batch_folder
 from llm_assets.corpus.formats import is_readable
 from llm_assets.operation.policy import State, Wait, decide
+from llm_assets.serving.releases import champion, release_journal
 from llm_assets.store.home import data_root
 from llm_assets.store.journal import Journal
 
@@ -73,8 +74,15 @@ def _last_run(instance: dg.DagsterInstance, job: str) -> datetime | None:
 
 
 def _drifted(home: Path, chain: str, last: datetime | None) -> str | None:
+    """Why the newest look for drift saw some since the last run; None where it was at another release than the champion.
+
+    While the run that answers a drift is under way the release before still serves, and still drifts: that is no reason for another.
+    """
     entry = Journal(home / "journal" / chain / "drift.jsonl").newest(lambda entry: not entry["trial"] and entry["record"]["judged"])
     if entry is None or not entry["record"]["drifted"] or (last and datetime.fromisoformat(entry["at"]) <= last):
+        return None
+    served = champion(release_journal(home, chain))
+    if served is None or served["release"] != entry["record"]["release"]:
         return None
     return str(entry["record"]["reason"])
 

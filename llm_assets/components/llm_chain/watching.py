@@ -12,7 +12,9 @@ from llm_assets.components.llm_chain.automation import executor
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.operation.alerts import AlertsConfig, Outcome, look
 from llm_assets.store.home import data_root
+from llm_assets.store.journal import Journal
 
+QUEUED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]  # one that was started and died stands among neither, and stops no tick
 AGING = ("finetuned_model", "endpoint")  # what a rule on the model's age is shown at in the UI
 
 
@@ -37,13 +39,21 @@ def watching(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Schedul
         default_status=dg.DefaultScheduleStatus.RUNNING if spec.automation else dg.DefaultScheduleStatus.STOPPED,
         description="Reads today's traffic, looks for drift, sends alerts and collects feedback; a day that has ended is read once more.",
     )
-    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        if waiting := context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=QUEUED), limit=1):
+            return dg.SkipReason(f"run {waiting[0].run_id} of an earlier tick still waits in the queue")
         moment = context.scheduled_execution_time
         yesterday, today = ((moment - timedelta(days=days)).date().isoformat() for days in (1, 0))
-        ended = dg.RunRequest(run_key=f"ended-{yesterday}", partition_key=yesterday)  # Dagster starts a run key once
-        return [ended, dg.RunRequest(run_key=moment.isoformat(), partition_key=today)]
+        days = [today] if _was_read_after_its_end(spec.name, yesterday) else [yesterday, today]
+        return [dg.RunRequest(run_key=f"{moment.isoformat()} {day}", partition_key=day) for day in days]
 
     return tick
+
+
+def _was_read_after_its_end(chain: str, day: str) -> bool:
+    """Whether traffic of a UTC day was read on a later one. A schedule's run key holds for one tick only, so it cannot tell."""
+    entries = Journal(data_root() / "journal" / chain / "traffic.jsonl").entries()
+    return any(entry["record"]["day"] == day < entry["at"][:10] for entry in entries if not entry["trial"])
 
 
 def alerting(spec: Settings) -> dg.SensorDefinition:
