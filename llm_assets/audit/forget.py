@@ -1,181 +1,183 @@
-"""The right to erasure: a tombstone, what holds the text purged, what learned from it listed, and a certificate of what a search found."""
+"""The right to erasure: tombstones, what holds the texts purged or cleaned, what learned from them listed, and a certificate of a search."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
+from filelock import FileLock
+
+from llm_assets.audit.certificate import Certificate, Done, before, certify
 from llm_assets.audit.index import Index, Row
+from llm_assets.audit.needles import Needles, spelled
 from llm_assets.audit.places import TABLES, Places
 from llm_assets.audit.provenance import sources_of
-from llm_assets.audit.search import probes, search, search_artifact
-from llm_assets.audit.trace import Served, Trace, trace
+from llm_assets.audit.records import clean_records
+from llm_assets.audit.search import hashes, probes, search_artifact, versions
+from llm_assets.audit.trace import Served, Trace, served, trace
 from llm_assets.corpus import pii
 from llm_assets.corpus.documents import doc_id as doc_id_of
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.chain import LINKS
-from llm_assets.store.files import write_json
-from llm_assets.store.journal import now
 from llm_assets.store.store import Store
 
 
 class ForgetError(RuntimeError):
-    """A document cannot be forgotten as asked."""
+    """A text cannot be forgotten as asked."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What forgetting a document does, before anything is done."""
+    """What forgetting texts does to one store and the data root around it, before anything is done."""
 
-    doc_id: str
-    probes: list[str]  # what the text is looked for by; never printed
-    purge: list[Row]  # artifacts that hold the text
-    learners: list[Row]  # models that learned from it; they stay until their releases are retired
+    store: Store
+    documents: list[str]  # doc_ids
+    texts: int  # with those that no document has, but the service recorded
+    stones: list[str]  # doc_ids of every version of every text
+    probes: list[str]  # what the texts are looked for by; never printed
+    purge: list[Row]  # artifacts that hold one of them
+    learners: list[Row]  # models that learned from them, or show a piece of one; they stay until their releases are retired
     releases: list[Served]
     seconds: float  # that purged artifacts and the models of the releases in service took to make
     out_of_reach: list[str]
-    repeats: list[str]  # documents that nearly repeat it, and stay
+    repeats: list[str]  # documents that nearly repeat one of them, and stay
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """What was done, and what a search of every file found afterwards."""
+def plan_erasure(index: Index, places: Places, documents: Collection[str], records: Sequence[str] = ()) -> Plan:
+    """What holds documents, by doc_id, and ``records``, texts that the service keeps or that were erased before; and what learned from them.
 
-    at: str
-    tombstone: str  # the salted hash
-    reason: str
-    purged: list[str]
-    searched_files: int
-    searched_bytes: int
-    searched_tokens: int
-    found: list[str]  # files that still hold a piece of the text
-    unread: list[str]  # what could not be looked into
-    listed: list[str]  # of the files found, the ones of models that are still to be retired
-    learners: list[str]  # models that learned from it
-    to_retire: list[str]  # their releases
-    out_of_reach: list[str]
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing holds the text but what is listed as to be retired."""
-        return set(self.found) <= set(self.listed) and not self.unread
-
-    def as_json(self) -> dict[str, Any]:
-        """The whole of it for programs."""
-        return {**asdict(self), "clean": self.is_clean}
-
-
-def plan_erasure(index: Index, places: Places, doc_id: str) -> Plan:
-    """What holds a document and what learned from it.
-
-    Raises ``UnknownDocumentError`` where no raw corpus holds it, and ``ForgetError`` where each piece of its text stands in
-    other documents, too: no search could then tell whether it is gone.
+    Raises ``UnknownDocumentError`` for a document that no raw corpus holds, and ``ForgetError`` where each piece of a text stands
+    in other documents, too: no search could then tell whether it is gone.
     """
-    found = trace(index, places, doc_id)
-    raws = [row for row in index.artifacts("raw_corpus") if row.state == "present" and places.holds(row, "documents", doc_id)]
-    if not raws:
-        raise ForgetError(f"document {doc_id} was rejected when it was read, and its text stands in no artifact")
-    text = places.rows(raws[0], "documents", doc_id, ["text"])[0]["text"]
-    below = [row for row in index.descendants([row.name for row in raws]).values() if row.state == "present"]
-    wanted, others = _distinctive(index.store, [*raws, *below], doc_id, probes(text))
-    if not wanted:
-        raise ForgetError(f"each piece of its text stands in other documents, too ({', '.join(others[:5])}): forget them first")
-    learners = [row for row in below if row.fingerprint in {learner.fingerprint for learner in found.learners}]
-    held_in = {("tokens", block.tokens) for block in found.blocks} | {("labelled_examples", one.labelled_examples) for one in found.examples}
-    data = [row for row in below if row.link not in LINKS or not LINKS[row.link].trained]
-    purge = [*raws, *(row for row in data if row.name in held_in or search_artifact(index.store, row.name, wanted))]
-    serving = {("quantized_model", one.model) for one in found.releases if one.standing == "champion"}
+    store = index.store
+    traces = [trace(index, places, document) for document in documents]
+    raws = [row for row in index.artifacts("raw_corpus") if row.state == "present" and any(places.holds(row, "documents", one) for one in documents)]
+    texts = {text: None for document in documents for text in [_text(places, raws, document)]} | dict.fromkeys(records)
+    wanted = _distinctive(index, set(documents), {text: probes(text) for text in texts})
+    wanted += [one for text in texts for one in hashes(text)]
+    present = [row for row in index.artifacts() if row.state == "present" and row not in raws]
+    holding = [row for row in present if search_artifact(store, row.name, wanted)]
+    encoded = {("tokens", block.tokens) for found in traces for block in found.blocks}
+    learned = {("labelled_examples", one.labelled_examples) for found in traces for one in found.examples}
+    purge = [*raws, *(row for row in present if not _is_trained(row) and (row in holding or row.name in encoded | learned))]
+    taught = {(one.link, one.fingerprint) for found in traces for one in found.learners}
+    learners = [row for row in present if row.name in taught or (_is_trained(row) and row in holding)]
+    below = index.descendants([row.name for row in learners]).keys() | {row.name for row in learners}
+    releases = served(index, [fingerprint for link, fingerprint in below if link == "quantized_model"])
+    releases = list(dict.fromkeys([*(one for found in traces for one in found.releases), *releases]))
+    serving = {("quantized_model", one.model) for one in releases if one.standing == "champion"}
     again = [*purge, *(row for row in learners if row.name in serving or serving & index.descendants([row.name]).keys())]
-    seconds = sum(manifest.seconds for row in again if (manifest := index.store.read_manifest(*row.name)))
-    repeats = list(dict.fromkeys(one["doc_id"] for cleaning in found.cleanings for one in cleaning.repeats))
-    return Plan(doc_id, wanted, purge, learners, found.releases, seconds, list(_out_of_reach(index.store, raws, found)), repeats)
-
-
-def erase(store: Store, plan: Plan, reason: str) -> Certificate:
-    """Set the tombstone, purge what holds the text, and search every file for it; the certificate stands in ``<home>/audit/certificates/``."""
-    masked = pii.mask(reason)[0]
-    stones = Tombstones.of(store.home).add(plan.doc_id, masked)
-    places = Places(store)
-    for row in plan.purge:
-        if row.link in TABLES:  # of the other documents it held one can still be told what learned from them
-            places.make(store.open(*row.name))
-            places.blot_out(row, plan.doc_id)
-        with store.lock(row.fingerprint):
-            store.remove(*row.name, f"erased: {masked}")
-    done = _Done(
-        [" ".join(row.name) for row in plan.purge],
-        ["/".join(row.name) for row in plan.learners],
-        [one.release for one in plan.releases],
-        plan.out_of_reach,
+    return Plan(
+        store,
+        list(documents),
+        len(texts),
+        list(dict.fromkeys(doc_id_of(version) for text in texts for version in versions(text))),
+        wanted,
+        purge,
+        learners,
+        releases,
+        sum(manifest.seconds for row in again if (manifest := store.read_manifest(*row.name))),
+        list(dict.fromkeys(place for found in traces for place in _out_of_reach(store, raws, found))),
+        list(dict.fromkeys(one["doc_id"] for found in traces for part in found.cleanings for one in part.repeats if one["doc_id"] not in documents)),
     )
-    return _certify(store, plan.probes, stones.hash(plan.doc_id), masked, done)
 
 
-def certify_again(store: Store, text: str) -> Certificate:
-    """A new certificate of a document that was erased before. Raises ``ForgetError`` where it was not."""
-    stones = Tombstones.of(store.home)
-    hashed = stones.hash(doc_id_of(text))
-    if hashed not in stones.erased:
-        raise ForgetError("no raw corpus holds this text, and no tombstone stands for it")
-    path = certificate_path(store.home, hashed)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    done = _Done(*(before.get(field.name, []) for field in fields(_Done)))
-    return _certify(store, probes(text), hashed, stones.erased[hashed]["reason"], done)
+def erase(plans: Sequence[Plan], reason: str, elsewhere: Sequence[str] = ()) -> tuple[Certificate, Path]:
+    """Set the tombstones, purge and clean what holds the texts, and search every file for them.
+
+    ``elsewhere`` names what is not below the data root, such as somebody's MLflow, and so is out of reach. What fails, such as a
+    file that cannot be written, stops nothing else and stands in the certificate. Raises ``ForgetError`` for a reason that
+    quotes a text.
+    """
+    store, masked = plans[0].store, pii.mask(reason)[0]
+    wanted = list(dict.fromkeys(probe for plan in plans for probe in plan.probes))
+    needles = spelled(wanted)
+    if needles.stand_in(reason.encode()):
+        raise ForgetError("the reason quotes the text, and would keep it in the records: say it otherwise")
+    with FileLock(store.home / "audit" / "forget.lock"):
+        stones = Tombstones.of(store.home).add(masked, *dict.fromkeys(stone for plan in plans for stone in plan.stones))
+        hashed = {stones.hash(stone) for plan in plans for stone in plan.stones}
+        purged, failed = _purge(plans, masked)
+        cleaning = clean_records(store, needles, stones)
+        past = before(store.home, hashed)
+        done = Done(
+            purged=[*past.purged, *purged],
+            cleaned=[*past.cleaned, *cleaning.cleaned],
+            failed=[*failed, *cleaning.failed],
+            learners=list(dict.fromkeys([*past.learners, *("/".join(row.name) for plan in plans for row in plan.learners)])),
+            to_retire=[*dict.fromkeys([*filter(partial(_stands, plans), past.to_retire), *(one.release for plan in plans for one in plan.releases)])],
+            out_of_reach=list(dict.fromkeys([*past.out_of_reach, *(one for plan in plans for one in plan.out_of_reach), *elsewhere])),
+        )
+        return certify([plan.store for plan in plans], wanted, hashed, masked, done)
 
 
-@dataclass(frozen=True)
-class _Done:
-    """What a certificate repeats of what was done once."""
-
-    purged: list[str]
-    learners: list[str]
-    to_retire: list[str]
-    out_of_reach: list[str]
+def was_erased(home: Path, text: str) -> bool:
+    """Whether a tombstone stands for a text."""
+    stones = Tombstones.of(home)
+    return stones.hash(doc_id_of(text)) in stones.erased
 
 
-def _certify(store: Store, wanted: Sequence[str], tombstone: str, reason: str, done: _Done) -> Certificate:
-    """Search every file for the probes and write the certificate."""
-    outcome = search(store, wanted)
-    certificate = Certificate(
-        at=now(),
-        tombstone=tombstone,
-        reason=reason,
-        searched_files=outcome.files,
-        searched_bytes=outcome.bytes,
-        searched_tokens=outcome.tokens,
-        found=outcome.found,
-        unread=outcome.unread,
-        listed=[path for path in outcome.found if any(f"/{learner}/" in f"/{path}" for learner in done.learners)],
-        **asdict(done),
-    )
-    write_json(certificate_path(store.home, tombstone), certificate.as_json())
-    return certificate
+def _purge(plans: Iterable[Plan], reason: str) -> tuple[list[str], list[str]]:
+    """Remove what holds the texts; which artifacts are gone, and which could not be removed."""
+    purged, failed = [], []
+    for plan in plans:
+        places = Places(plan.store)
+        for row in plan.purge:
+            name = " ".join(row.name)
+            try:
+                if row.link in TABLES:  # of the other documents it held one can still be told what learned from them
+                    places.make(plan.store.open(*row.name))
+                    for document in plan.documents:
+                        places.blot_out(row, document)
+                with plan.store.lock(row.fingerprint):
+                    plan.store.remove(*row.name, f"erased: {reason}")
+                purged.append(name)
+            except OSError as error:
+                failed.append(f"{name}: {error}")
+    return purged, failed
 
 
-def certificate_path(home: Path, tombstone: str) -> Path:
-    """Where the certificate of a tombstone stands."""
-    return home / "audit" / "certificates" / f"{tombstone[:24]}.json"
+def _stands(plans: Iterable[Plan], release: str) -> bool:
+    """Whether the model of a release is still there."""
+    for plan in plans:
+        entry = plan.store.journal(release.rpartition("-")[0], "release").newest(lambda entry: entry["record"]["release"] == release)
+        if entry and plan.store.read_manifest("quantized_model", entry["record"]["quantized_model"]):
+            return True
+    return False
 
 
-def _distinctive(store: Store, rows: Iterable[Row], doc_id: str, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The probes that no other document holds, and the documents that hold the others."""
-    import pyarrow.compute as pc
+def _is_trained(row: Row) -> bool:
+    return row.link in LINKS and LINKS[row.link].trained
 
-    shared: set[str] = set()
-    others: dict[str, None] = {}
-    for row in rows:
-        if row.link not in ("raw_corpus", "screened_corpus"):
+
+def _text(places: Places, raws: Iterable[Row], document: str) -> str:
+    for raw in raws:
+        if found := places.rows(raw, "documents", document, ["text"]):
+            return str(found[0]["text"])
+    raise ForgetError(f"document {document} was rejected when it was read, and its text stands in no artifact")
+
+
+def _distinctive(index: Index, documents: Collection[str], wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """The probes that no other document holds, of ``wanted``: text to probes. Raises ``ForgetError`` for a text that has none."""
+    needles = Needles(probe.encode() for one in wanted.values() for probe in one)
+    shared: dict[str, str] = {}  # probe -> one of the documents that hold it
+    for row in index.artifacts():
+        if row.state != "present" or row.link not in ("raw_corpus", "screened_corpus"):
             continue
-        for batch in store.open(*row.name).batches("documents.parquet", ["doc_id", "text"]):
-            foreign = batch.filter(pc.not_equal(batch["doc_id"], doc_id))
-            for probe in wanted:
-                holding = foreign.filter(pc.match_substring(foreign["text"], probe))["doc_id"].to_pylist()
-                others |= dict.fromkeys(holding)
-                shared |= {probe} if holding else set()
-    return [probe for probe in wanted if probe not in shared], list(others)
+        for batch in index.store.open(*row.name).batches("documents.parquet", ["doc_id", "text"]):
+            foreign = [(one["doc_id"], one["text"].encode()) for one in batch.to_pylist() if one["doc_id"] not in documents]
+            ends = list(accumulate(len(text) + 1 for _, text in foreign))
+            for place, probe in needles.matches(b"\0".join(text for _, text in foreign)):
+                shared.setdefault(probe.decode(), foreign[bisect_right(ends, place)][0])
+    for one in wanted.values():
+        if set(one) <= shared.keys():
+            others = list(dict.fromkeys(shared[probe] for probe in one))
+            raise ForgetError(f"each piece of a text stands in other documents, too ({', '.join(others[:5])}): forget them first")
+    return list(dict.fromkeys(probe for one in wanted.values() for probe in one if probe not in shared))
 
 
 def _out_of_reach(store: Store, raws: Iterable[Row], found: Trace) -> Iterator[str]:

@@ -126,7 +126,7 @@ def trace(index: Index, places: Places, doc_id: str) -> Trace:
         "labelled example": [("labelled_examples", example.labelled_examples) for example in examples] + lost,
     }
     learners = _learners(index, taught)
-    releases = _served(index, [learner.fingerprint for learner in learners if learner.link == "quantized_model"])
+    releases = served(index, [learner.fingerprint for learner in learners if learner.link == "quantized_model"])
     sentences = [_unsearched(index, row) for row in unsearched.values()]
     return Trace(doc_id, cleanings, blocks, examples, learners, releases, sentences)
 
@@ -242,7 +242,8 @@ def _learners(index: Index, taught: dict[str, list[Name]]) -> list[Learner]:
     return [Learner(*row.name, row.state, through[row.name]) for row in ordered]
 
 
-def _served(index: Index, models: list[str]) -> list[Served]:
+def served(index: Index, models: list[str]) -> list[Served]:
+    """The releases of quantized models, by fingerprint, and what each is to its chain now."""
     titles: dict[str, str] = {}
     found = index.releases_of(models)
     for chain in {release.chain for release in found}:

@@ -47,8 +47,8 @@ class Tombstones:
         """Of each document whether it may be read."""
         return [doc_id is None or self.hash(doc_id) not in self.erased for doc_id in doc_ids]
 
-    def add(self, doc_id: str, reason: str) -> Tombstones:
-        """Set one more; returns the new state, which stands on the disk."""
-        erased = {**self.erased, self.hash(doc_id): {"at": now(), "reason": reason}}
+    def add(self, reason: str, *doc_ids: str) -> Tombstones:
+        """Set more; returns the new state, which stands on the disk. One that stands already keeps its time and reason."""
+        erased = {**{self.hash(doc_id): {"at": now(), "reason": reason} for doc_id in doc_ids}, **self.erased}
         write_json(self.path, {"salt": self.salt, "erased": erased})
         return Tombstones(self.path, self.salt, erased)

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from pydantic import Field
 
 from llm_assets.corpus.batches import batch_folder, read_batches, write_batch
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import label_studio
 from llm_assets.operation.champion import Released, released
 from llm_assets.operation.drift import DriftConfig
@@ -119,7 +120,7 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
         labelled = [label_studio.read(task, problem) for task in exported]
     except (KeyError, TypeError, AttributeError) as error:
         raise AnnotationError(f"this is no JSON export of Label Studio ({type(error).__name__}: {error}): export the project as JSON") from error
-    left_out = {"unlabelled": 0, "unknown_label": 0, "disagreement": 0}
+    left_out = {"unlabelled": 0, "unknown_label": 0, "disagreement": 0, "erased": 0}
     ballots: list[dict[str, str]] = []
     for each in labelled:
         given = {annotator: _canonical(label, problem, known) for annotator, label in each.labels.items()}
@@ -129,9 +130,12 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
     if poor := [one for one in found if one.kappa < settings.minimum_kappa]:
         said = "; ".join(f"{' and '.join(one.annotators)} on {one.texts} texts: {one.kappa:.2f}" for one in poor)
         raise AnnotationError(f"annotators agree too little (Cohen's kappa, at least {settings.minimum_kappa:g} is asked for): {said}")
-    rows = []
+    rows, stones = [], Tombstones.of(home)
     for each, ballot, text in zip(labelled, ballots, clean_texts([each.text for each in labelled]).texts, strict=True):
         label = majority(ballot.values())
+        if stones.standing([doc_id(text)]) == [False]:
+            left_out["erased"] += 1  # `llm-assets forget` erased it after it was exported
+            continue
         if label is None:
             left_out["disagreement" if ballot else "unlabelled"] += 1
             continue

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from llm_assets.corpus.batches import batch_files, batch_folder, read_batches, write_batch
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.link import Acted, Check, Link, Office, Section
 from llm_assets.operation.champion import Released, released
 from llm_assets.operation.votes import Voted, joined, majority, votes
@@ -20,7 +21,7 @@ from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.heads import LabelError, parts
 
-REASONS = ("no_label", "unknown_label", "tie", "outvoted", "client_cap")
+REASONS = ("no_label", "unknown_label", "tie", "outvoted", "client_cap", "erased")
 
 
 class FeedbackBatchConfig(Section):
@@ -46,10 +47,12 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
 
     One client has one vote a text. The majority decides, a tie decides nothing, and what rests on the word of one client alone
     is capped, so that nobody outvotes the rest; what the cap holds back waits for the next batch. The texts are those of the
-    request log, masked and cleaned like the corpus's. A batch is written once there are enough, and never changed: it
-    stands in `data/feedback/<chain>/`, where `labelled_examples.feedback.folder` finds it. Evaluation text is taken out there.
+    request log, masked and cleaned like the corpus's; what `llm-assets forget` erased stays out. A batch is written once there are
+    enough, and never changed: it stands in `data/feedback/<chain>/`, where `labelled_examples.feedback.folder` finds it. Evaluation
+    text is taken out there.
     """
     from llm_assets.corpus.cleaning import clean_texts
+    from llm_assets.corpus.documents import doc_id
 
     cast = votes(office.home, office.chain)
     folder = batch_folder(office.home, office.chain)
@@ -58,7 +61,9 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
     texts = clean_texts([each.masked for each in voted]).texts
     left_out: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
     labels = _labels(office.home, office.chain)
-    found = _decide(list(zip(voted, texts, strict=True)), labels, left_out)
+    may_stand = Tombstones.of(office.home).standing([doc_id(text) for text in texts])
+    left_out["erased"] = may_stand.count(False)
+    found = _decide([pair for pair, stands in zip(zip(voted, texts, strict=True), may_stand, strict=True) if stands], labels, left_out)
     kept = capped(found, config.client_share, config.client_rows)
     left_out["client_cap"] = len(found) - len(kept)
     enough = len(kept) >= config.minimum

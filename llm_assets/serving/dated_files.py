@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -41,7 +43,8 @@ class DatedFiles:
         failed: dict[str, OSError] = {}
         for chain, data in lines.items():
             try:
-                _append(self._file(chain, self.path(chain, day)), data)
+                with self._held(chain, self.path(chain, day)) as file:
+                    _append(file, data)
             except OSError as error:
                 self._close(chain)  # reopening mends a line cut off
                 failed[chain] = error
@@ -68,6 +71,19 @@ class DatedFiles:
             flush_directory(path.parent)  # a new name must survive a power cut as its lines do
         return file
 
+    @contextmanager
+    def _held(self, chain: str, path: Path) -> Iterator[BinaryIO]:
+        """The file to append to, under its lock; where ``rewrite`` replaced it while this waited, the new one."""
+        while True:
+            file = self._file(chain, path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                if os.fstat(file.fileno()).st_nlink:
+                    yield file
+                    return
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
     def _close(self, chain: str) -> None:
         if known := self._files.pop(chain, None):
             known[1].close()
@@ -88,6 +104,33 @@ def _append(file: BinaryIO, data: bytes) -> None:
             if file.seek(0, os.SEEK_END) <= size + len(data):
                 file.truncate(size)
         raise
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bool:
+    """Replace a file's content by what ``change`` makes of it, whole or not at all; returns whether it made anything else of it.
+
+    Whoever appends through ``DatedFiles`` waits meanwhile, and goes on in the new file: no line is lost. Owner and mode stay.
+    """
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        status, content = os.fstat(file.fileno()), file.read()
+        changed = change(content)
+        if changed == content:
+            return False
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as replacement:
+                os.fchmod(descriptor, status.st_mode & 0o7777)
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+                replacement.write(changed)
+                replacement.flush()
+                os.fsync(descriptor)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    flush_directory(path.parent)
+    return True
 
 
 def dated_files(folder: Path, chain: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from llm_assets.store.files import sha256_file
 from llm_assets.store.fingerprint import digest
 
 STORE_FORMAT = 1  # raised when a reader of older manifests would misread newer ones
+OLDEST_FORMAT = 1  # that is still read as it stands; where an older one is to be read, `Manifest.read` migrates it
 MANIFEST = "manifest.json"
 PLOTS = "plots/"  # pictures for people: a new plotting library must not ripple through the chain
 
@@ -68,13 +69,17 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, content: bytes | str, place: str) -> Manifest:
-        """Parse a manifest; ``place`` names it in errors. Raises ``ArtifactError`` for a damaged or newer one."""
+        """Parse a manifest; ``place`` names it in errors. Raises ``ArtifactError`` for a damaged, a newer or a too old one."""
         try:
             value = json.loads(content)
-            if value.get("store_format", 0) > STORE_FORMAT:
-                raise ArtifactError(f"{place} has store format {value['store_format']}; this release reads {STORE_FORMAT}: upgrade llm_assets")
+            if (written := value.get("store_format", 0)) > STORE_FORMAT:
+                raise ArtifactError(f"{place} has store format {written}; this release reads {STORE_FORMAT}: upgrade llm_assets")
+            if written < OLDEST_FORMAT:
+                raise ArtifactError(
+                    f"{place} has store format {written}, which this release reads no more: open it with the one that wrote it, or make it again"
+                )
             return cls.model_validate(value)
-        except (ValueError, ValidationError, AttributeError) as error:
+        except (ValueError, ValidationError, AttributeError, TypeError) as error:
             raise ArtifactError(f"{place} is damaged ({error}); restore it or discard the artifact and run again") from error
 
 

@@ -24,6 +24,8 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write t
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
+    from llm_assets.terminal.erasure_commands import forget
+
     for command in (lineage, trace, diff, verify, reproduce, bom, card, forget):
         app.command()(command)
 
@@ -222,42 +224,3 @@ def _write(content: str, out: Path | None) -> None:
     else:
         write_atomic(out, content)
         typer.echo(f"wrote {out}", err=True)
-
-
-def forget(
-    reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the records, personal data masked.")],
-    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="A document's id or its beginning.")] = "",
-    text: Annotated[str, typer.Option("--text", metavar="T", help="The document with this text; of one erased before, a new certificate.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only the plan is printed.")] = False,
-) -> None:
-    """Erase a document: purge what holds its text, keep it from ever being read again, and search every file; exits 1 where something holds it."""
-    from llm_assets.audit.forget import certificate_path, certify_again, erase, plan_erasure
-    from llm_assets.audit.places import Places
-    from llm_assets.audit.trace import UnknownDocumentError, find_documents
-    from llm_assets.terminal.forget import certificate_lines, plan_lines
-
-    if bool(document) == bool(text):
-        raise UsageError("name a document by its DOC_ID or by --text, one of the two")
-    certificate = None
-    with indexes() as known:
-        for index in known:
-            places, home = Places(index.store), index.store.home
-            try:
-                found = find_documents(index, places, document, text)
-            except UnknownDocumentError as error:
-                if not (text and yes):
-                    raise UsageError(str(error)) from error
-                certificate = certify_again(index.store, text)
-                continue
-            if len(found) > 1:
-                raise UsageError(f"{len(found)} documents hold this text: {', '.join(found)}; name one")
-            plan = plan_erasure(index, places, found[0])
-            typer.echo("\n".join(plan_lines(plan)))
-            certificate = erase(index.store, plan, reason) if yes else None
-    if certificate is None:
-        typer.echo("nothing was done; --yes does it")
-        return
-    typer.echo("\n".join(certificate_lines(certificate)))
-    typer.echo(f"certificate: {certificate_path(home, certificate.tombstone)}")
-    if not certificate.is_clean:
-        raise typer.Exit(1)

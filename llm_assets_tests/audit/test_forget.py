@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
+import pyarrow as pa
 import pytest
 
-from llm_assets.audit.forget import Certificate, ForgetError, Plan, certificate_path, certify_again, erase, plan_erasure
+from llm_assets.audit.forget import ForgetError, Plan, erase, plan_erasure, was_erased
 from llm_assets.audit.index import Index
 from llm_assets.audit.places import Places
 from llm_assets.audit.trace import UnknownDocumentError, trace
@@ -14,7 +17,7 @@ from llm_assets.store.store import Store
 from llm_assets.terminal.forget import certificate_lines, plan_lines
 
 from .conftest import release
-from .material import KEPT, OTHER, REPEATED, copied_chain
+from .material import KEPT, OTHER, REPEATED, TESTED, commit, copied_chain
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def made(store: Store) -> dict[str, Artifact]:
 
 def plan_of(index: Index, text: str) -> Plan:
     index.refresh()
-    return plan_erasure(index, Places(index.store), doc_id(text))
+    return plan_erasure(index, Places(index.store), [doc_id(text)])
 
 
 def test_the_plan_names_what_holds_it_and_what_learned_from_it(made: dict[str, Artifact], index: Index) -> None:
@@ -40,9 +43,9 @@ def test_the_plan_names_what_holds_it_and_what_learned_from_it(made: dict[str, A
 
 
 def test_erasing_purges_leaves_markers_and_certifies(made: dict[str, Artifact], store: Store, index: Index) -> None:
-    certificate = erase(store, plan_of(index, OTHER), "asked by 13800138000")
+    certificate, path = erase([plan_of(index, OTHER)], "asked by 13800138000")
     assert certificate.is_clean and not certificate.found and certificate.to_retire == ["reviews-1"] and certificate.searched_files > 10
-    assert "13800138000" not in certificate.reason and certificate_path(store.home, certificate.tombstone).is_file()
+    assert "13800138000" not in certificate.reason and path.is_file()
     assert Tombstones.of(store.home).standing([doc_id(OTHER), doc_id(KEPT)]) == [False, True]
     index.refresh()
     row = index.artifact(("raw_corpus", made["raw_corpus"].fingerprint))
@@ -53,7 +56,7 @@ def test_erasing_purges_leaves_markers_and_certifies(made: dict[str, Artifact], 
 
 
 def test_the_other_documents_of_what_was_purged_are_still_traced(made: dict[str, Artifact], store: Store, index: Index) -> None:
-    erase(store, plan_of(index, OTHER), "asked to")
+    erase([plan_of(index, OTHER)], "asked to")
     index.refresh()
     places = Places(store)
     assert [one.release for one in trace(index, places, doc_id(KEPT)).releases] == ["reviews-1"]  # its tokens are gone: what it was kept in tells
@@ -63,30 +66,75 @@ def test_the_other_documents_of_what_was_purged_are_still_traced(made: dict[str,
         assert bytes.fromhex(doc_id(OTHER)) not in path.read_bytes()
 
 
-def test_a_forgotten_copy_in_a_log_is_found(made: dict[str, Artifact], store: Store, index: Index) -> None:
-    (store.home / "serving" / "log").mkdir(parents=True)
-    (store.home / "serving" / "log" / "a.jsonl").write_text(f'{{"masked": "{OTHER}"}}')
-    certificate = erase(store, plan_of(index, OTHER), "asked to")
-    assert not certificate.is_clean and certificate.found == ["serving/log/a.jsonl"]
+def test_a_copy_that_nobody_may_change_fails_the_certificate_until_it_is_gone(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    inbox = store.home / "inbox" / "reviews" / "new.jsonl"
+    inbox.parent.mkdir(parents=True)
+    inbox.write_text(f'{{"text": "{OTHER}"}}')
+    certificate, path = erase([plan_of(index, OTHER)], "asked to")
+    assert not certificate.is_clean and certificate.found == ["inbox/reviews/new.jsonl"] and was_erased(store.home, OTHER)
     assert "the text is NOT gone" in "\n".join(certificate_lines(certificate))
-    (store.home / "serving" / "log" / "a.jsonl").unlink()
-    again: Certificate = certify_again(store, OTHER)
-    assert again.is_clean and again.reason == "asked to" and again.tombstone == certificate.tombstone
+    inbox.unlink()
+    index.refresh()
+    again, same = erase([plan_erasure(index, Places(store), [], [OTHER])], "asked to")
+    assert again.is_clean and same == path and again.tombstones == certificate.tombstones
     assert (again.purged, again.to_retire, again.out_of_reach) == (certificate.purged, ["reviews-1"], certificate.out_of_reach)
+    assert json.loads(path.read_text())["clean"]
+
+
+def test_a_release_whose_model_was_removed_is_not_to_be_retired_any_more(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    erase([plan_of(index, OTHER)], "asked to")
+    store.remove("quantized_model", made["quantized_model"].fingerprint, "gc")
+    index.refresh()
+    assert erase([plan_erasure(index, Places(store), [], [OTHER])], "asked to")[0].to_retire == []
+
+
+def test_many_documents_are_one_rewriting_and_one_certificate(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    index.refresh()
+    plan = plan_erasure(index, Places(store), [doc_id(KEPT), doc_id(REPEATED), doc_id(OTHER)])
+    certificate, _ = erase([plan], "asked to")
+    assert certificate.is_clean and len(certificate.purged) == len(set(certificate.purged)) == len(plan.purge)
+    assert Tombstones.of(store.home).standing([doc_id(KEPT), doc_id(REPEATED), doc_id(OTHER), doc_id(TESTED)]) == [False, False, False, True]
+    assert len(list((store.home / "audit" / "certificates").iterdir())) == 1
+
+
+def test_an_artifact_that_does_not_stand_on_a_corpus_is_purged_for_what_it_holds(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    train = pa.table({"doc_id": [doc_id(OTHER)], "text": [OTHER], "label": ["bad"], "provenance": ["feedback"]})
+    suspects = pa.table({"doc_id": pa.array([], pa.string())})
+    alone = commit(store, "labelled_examples", {"train.parquet": train, "suspects.parquet": suspects})
+    certificate, _ = erase([plan_of(index, OTHER)], "asked to")
+    assert certificate.is_clean and f"labelled_examples {alone.fingerprint}" in certificate.purged
+
+
+def test_what_cannot_be_removed_stands_in_the_certificate(
+    made: dict[str, Artifact], store: Store, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = Store.remove
+
+    def refused(self: Store, link: str, fingerprint: str, reason: str | None = None) -> None:
+        if link == "clean_corpus":
+            raise PermissionError("read-only file system")
+        remove(self, link, fingerprint, reason)
+
+    monkeypatch.setattr(Store, "remove", refused)
+    certificate, _ = erase([plan_of(index, OTHER)], "asked to")
+    clean = made["clean_corpus"].fingerprint
+    assert not certificate.is_clean and certificate.failed == [f"clean_corpus {clean}: read-only file system"]
+    assert certificate.found == [f"artifacts/clean_corpus/{clean}/documents.parquet"] and len(certificate.purged) == 4
+
+
+def test_a_reason_that_quotes_the_text_is_refused(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    with pytest.raises(ForgetError, match="the reason quotes the text"):
+        erase([plan_of(index, OTHER)], f"she wrote {OTHER}")
+    assert not was_erased(store.home, OTHER)
 
 
 def test_a_model_that_holds_a_piece_is_listed_with_its_release(made: dict[str, Artifact], store: Store, index: Index) -> None:
     page = made["finetuned_model"].directory / "page.html"
     page.write_text(OTHER)
-    certificate = erase(store, plan_of(index, OTHER), "asked to")
+    certificate, _ = erase([plan_of(index, OTHER)], "asked to")
     assert certificate.found == certificate.listed == [str(page.relative_to(store.home))] and certificate.is_clean
 
 
 def test_a_text_that_others_repeat_whole_is_refused_with_their_ids(made: dict[str, Artifact], index: Index) -> None:
     with pytest.raises(ForgetError, match=f"stands in other documents, too \\({doc_id(REPEATED)}\\): forget them first"):
         plan_of(index, KEPT)
-
-
-def test_no_certificate_without_a_tombstone(store: Store) -> None:
-    with pytest.raises(ForgetError, match="no tombstone stands for it"):
-        certify_again(store, "never seen")

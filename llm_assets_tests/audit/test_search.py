@@ -36,7 +36,7 @@ def test_the_text_is_found_however_it_is_written(store: Store, name: str) -> Non
     path = store.home / "acts" / name
     path.parent.mkdir()
     HOLDING[name](path)
-    found = search(store, probes(TEXT))
+    found = search([store], probes(TEXT))
     assert (found.found, found.files) == ([f"acts/{name}"], 1)
 
 
@@ -44,25 +44,25 @@ def test_it_is_found_across_the_blocks_of_a_large_file(store: Store, monkeypatch
     monkeypatch.setattr(module, "BLOCK", 64)
     for shift in range(64):
         (store.home / "a.bin").write_bytes(b"x" * shift + TEXT[:PIECE].encode() + b"y" * 100)
-        assert search(store, probes(TEXT)).found == ["a.bin"], shift
+        assert search([store], probes(TEXT)).found == ["a.bin"], shift
 
 
 def test_another_text_is_not_taken_for_it(store: Store) -> None:
     (store.home / "a.txt").write_text(TEXT[3:20])
-    assert search(store, probes(TEXT)).found == []
+    assert search([store], probes(TEXT)).found == []
 
 
 def test_tokens_are_decoded(corpus: dict[str, Outcome]) -> None:
     clean, tokens = corpus["clean_corpus"].artifact, corpus["tokens"].artifact
     store = Store(clean.directory.parents[2])
     longest = max(clean.table("documents.parquet", ["text"])["text"].to_pylist(), key=len)
-    found = search(store, probes(longest))
+    found = search([store], probes(longest))
     assert f"tokens/{tokens.fingerprint}, decoded" in found.found and found.tokens > 1000 and not found.unread
-    assert not [one for one in search(store, ["这个句子不在任何文档里面，谁也没有写过它"]).found if "tokens" in one]
+    assert not [one for one in search([store], ["这个句子不在任何文档里面，谁也没有写过它"]).found if "tokens" in one]
 
 
 def test_tokens_without_their_tokenizer_are_said_not_to_be_searched(store: Store) -> None:
     from .material import commit
 
     tokens = commit(store, "tokens", {"layout.json": {}})
-    assert search(store, ["text"]).unread == [f"tokens {tokens.fingerprint}: its tokenizer is gone, so it could not be decoded"]
+    assert search([store], ["text"]).unread == [f"tokens {tokens.fingerprint}, whose tokens could not be decoded: its tokenizer is gone"]

@@ -16,14 +16,14 @@ TEXTS = ("这家酒店的早餐很好吃", "房间很脏", "快递很快")
 def test_the_file_names_no_document_and_keeps_its_salt(tmp_path: Path) -> None:
     stones = Tombstones.of(tmp_path)
     assert stones.state is None and stones.standing(["a", None]) == [True, True]
-    first = stones.add("a", "asked to")
-    second = Tombstones.of(tmp_path).add("b", "asked to")
+    first = stones.add("asked to", "a")
+    second = Tombstones.of(tmp_path).add("asked to", "b")
     assert (second.salt, second.standing(["a", "b", "c"])) == (first.salt, [False, False, True])
     assert first.state != second.state and '"a"' not in first.path.read_text()
 
 
 def test_a_damaged_file_stops_everything(tmp_path: Path) -> None:
-    path = Tombstones.of(tmp_path).add("a", "why").path
+    path = Tombstones.of(tmp_path).add("why", "a").path
     path.write_text(path.read_text()[:30])
     with pytest.raises(ValueError, match=r"tombstones\.json is damaged .*an erased document would come back"):
         Tombstones.of(tmp_path)
@@ -37,7 +37,7 @@ def test_reading_leaves_erased_documents_out_under_a_recipe_of_its_own(tmp_path:
     store = Store(home)
     before = run(store, "raw_corpus", {"sources": [source]}, {}).artifact
     assert "erased documents" not in before.manifest.recipe["observed"]
-    Tombstones.of(home).add(doc_id(TEXTS[1]), "asked to")
+    Tombstones.of(home).add("asked to", doc_id(TEXTS[1]))
     after = run(store, "raw_corpus", {"sources": [source]}, {})
     assert not after.reused and after.artifact.fingerprint != before.fingerprint
     assert after.artifact.table("documents.parquet")["text"].to_pylist() == [TEXTS[0], TEXTS[2]]

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from llm_assets.audit.search import versions
 from llm_assets.corpus.batches import batch_folder, read_batches
+from llm_assets.corpus.documents import doc_id
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import features
 from llm_assets.operation.annotation import Annotation, AnnotationError, agreements, cohens_kappa, export, queue, take_in
 from llm_assets.operation.drift import DriftConfig
@@ -94,13 +97,21 @@ def test_two_annotators_become_a_batch_and_their_kappa_is_told(home: Path) -> No
     found = take_in(home, "tiny", labelled(tasks, ann="ppnnpp--", bob="ppnnnp-x"), SETTINGS)
     (agreement,) = found.agreements
     assert agreement.annotators == ("ann", "bob") and agreement.texts == 6 and agreement.kappa == pytest.approx(2 / 3)
-    assert found.left_out == {"unlabelled": 2, "unknown_label": 1, "disagreement": 1}
+    assert found.left_out == {"unlabelled": 2, "unknown_label": 1, "disagreement": 1, "erased": 0}
     rows = read_batches(batch_folder(home, "tiny")).to_pylist()
     assert found.rows == len(rows) == 5 and {row["provenance"] for row in rows} == {"annotation"} and {row["votes"] for row in rows} == {2}
     expected = {task["data"]["answer_id"]: label for task, label in zip(tasks, "ppnn?p", strict=False) if label != "?"}
     assert {row["id"]: row["label"][0] for row in rows} == expected
     again = take_in(home, "tiny", labelled(tasks, ann="ppnnpp--", bob="ppnnnp-x"), SETTINGS)
     assert again.batch == found.batch and len(read_batches(batch_folder(home, "tiny"))) == 5  # the same file is the same batch
+
+
+def test_a_text_erased_since_it_was_exported_is_not_taken_in(home: Path) -> None:
+    tasks, _ = export(home, "tiny", Annotation(texts=8, common=4), DRIFT)
+    Tombstones.of(home).add("asked to", *map(doc_id, versions(tasks[0]["data"]["text"])))
+    found = take_in(home, "tiny", labelled(tasks, ann="ppnnpppp"), SETTINGS)
+    assert (found.rows, found.left_out["erased"]) == (7, 1)
+    assert tasks[0]["data"]["answer_id"] not in read_batches(batch_folder(home, "tiny"))["id"].to_pylist()
 
 
 def test_annotators_who_agree_too_little_are_refused(home: Path) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from llm_assets.audit.search import versions
 from llm_assets.corpus.batches import batch_files, batch_folder, read_batches
+from llm_assets.corpus.documents import doc_id
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.making import judge
 from llm_assets.operation.feedback_batch import LINK, FeedbackBatchConfig, feedback_batch
 from llm_assets_tests.operation.released import office, release, texts
@@ -35,7 +38,7 @@ def test_corrections_and_confirmations_become_labelled_texts(tmp_path: Path) -> 
     write_log(tmp_path, cast, kind="feedback")
     record = act(tmp_path)
     assert record | {"rows": 2, "votes": 3, "labels": {"negative": 1, "positive": 1}, "clients": 2} == record
-    assert record["left_out"] == {"no_label": 1, "unknown_label": 0, "tie": 0, "outvoted": 0, "client_cap": 0}
+    assert record["left_out"] == {"no_label": 1, "unknown_label": 0, "tie": 0, "outvoted": 0, "client_cap": 0, "erased": 0}
     found = rows(tmp_path)
     assert [(row["text"], row["label"], row["id"], row["votes"], row["provenance"]) for row in found] == [
         ("请打[PHONE],房间脏", "negative", "classify-0000", 1, "feedback"),
@@ -54,6 +57,14 @@ def test_a_batch_is_written_once_and_never_changed(tmp_path: Path) -> None:
     write_log(tmp_path, [vote(0, label="negative", client="c"), vote(2, rating="up", client="c")], kind="feedback")
     second = act(tmp_path)
     assert path.read_bytes() == content and second["rows"] == 1 and [row["text"] for row in rows(tmp_path)] == ["甲好", "乙好", "丙好"]
+
+
+def test_a_text_that_was_erased_does_not_come_back_when_it_is_asked_again(tmp_path: Path) -> None:
+    asked(tmp_path, "张先生说房间脏！", "早餐不错")
+    write_log(tmp_path, [vote(number, rating="up", client=f"c{number}") for number in range(2)], kind="feedback")
+    Tombstones.of(tmp_path).add("asked to", *map(doc_id, versions("张先生说房间脏！")))
+    record = act(tmp_path)
+    assert record["left_out"]["erased"] == 1 and [row["text"] for row in rows(tmp_path)] == ["早餐不错"]
 
 
 def test_the_majority_decides_and_a_tie_does_not(tmp_path: Path) -> None:

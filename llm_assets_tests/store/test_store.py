@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from llm_assets.store.files import DiskFullError
 from llm_assets.store.fingerprint import Recipe
-from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
+from llm_assets.store.manifest import MANIFEST, OLDEST_FORMAT, STORE_FORMAT, ArtifactError, Manifest
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import RefusedError, Verdict
 
@@ -108,6 +109,31 @@ def test_a_damaged_manifest_is_an_error_that_names_it(store: Store) -> None:
     artifact, _ = store.make(RECIPE, writes(RECIPE, a__txt="x"))
     (artifact.directory / MANIFEST).write_text("{")
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+        store.find("tokens", RECIPE.fingerprint)
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, 400])
+def test_a_cut_off_manifest_is_an_error_that_names_it(store: Store, length: int) -> None:
+    path = store.make(RECIPE, writes(RECIPE, a__txt="x"))[0].directory / MANIFEST
+    path.write_text(path.read_text()[:length])
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged .*; restore it or discard the artifact and run again"):
+        store.find("tokens", RECIPE.fingerprint)
+    assert list(store.manifests()) == []  # and it stops nothing else
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (STORE_FORMAT + 1, f"has store format {STORE_FORMAT + 1}; this release reads {STORE_FORMAT}: upgrade llm_assets"),
+        (OLDEST_FORMAT - 1, "which this release reads no more: open it with the one that wrote it, or make it again"),
+        (None, "is damaged"),
+        ("1", "is damaged"),
+    ],
+)
+def test_a_store_of_another_format_is_refused_with_the_reason(store: Store, written: object, said: str) -> None:
+    path = store.make(RECIPE, writes(RECIPE, a__txt="x"))[0].directory / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "store_format": written}))
+    with pytest.raises(ArtifactError, match=f"manifest.json .*{said}"):
         store.find("tokens", RECIPE.fingerprint)
 
 

