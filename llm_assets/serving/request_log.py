@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_assets.serving.group_commit import GroupCommit
+LINE = 1 << 24  # bytes of the recorder's answer to a line at most
 
-LINE = 1 << 24  # bytes of the recorder's answer to a group at most
+Written = asyncio.Future[str | None]  # why a request is not on the disk; None: it is
 
 
 class RequestLogError(OSError):
@@ -25,22 +27,34 @@ def log_folder(home: Path) -> Path:
 
 
 class RequestLog:
-    """Hands requests to the recorder, a process of its own, those that end together as one group; starts it anew when it dies."""
+    """Hands requests to the recorder, a process of its own, and starts it anew when it dies.
+
+    Those that end in one round of the event loop go as one line. The next line does not wait for the answer to the one before: what
+    stands in the pipe while the recorder flushes is its next group.
+    """
 
     def __init__(self, folder: Path, watch: Callable[[int], None] = lambda requests: None) -> None:
-        """``watch`` is told the size of each group."""
+        """``watch`` is told how many requests each line holds."""
         self._folder = folder
-        self._group = GroupCommit(self._commit)
         self._watch = watch
+        self._waiting: list[tuple[Mapping[str, Any], Written]] = []  # until this round of the event loop is over
+        self._sent: deque[list[Written]] = deque()  # the lines that the recorder has yet to answer
         self._recorder: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
+        self._sender: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     async def write(self, request: Mapping[str, Any]) -> None:
         """Return once a request is on the disk: a line of the log but for its time, with texts as they came.
 
         Raises ``RequestLogError`` naming the file when it cannot be written.
         """
-        await self._group.submit(request)
+        written: Written = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, written))
+        if len(self._waiting) == 1:
+            self._sender = asyncio.get_running_loop().create_task(self._send())
+        if error := await written:
+            raise RequestLogError(error)
 
     async def start(self) -> asyncio.subprocess.Process:
         """The recorder, which takes half a second to start where none runs."""
@@ -50,34 +64,47 @@ class RequestLog:
                 variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads would spin over small products
                 pipe = asyncio.subprocess.PIPE
                 self._recorder = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=variables, limit=LINE)
+                self._listener = asyncio.get_running_loop().create_task(self._listen(self._recorder))
             return self._recorder
 
     async def close(self) -> None:
         """Let what is being written end, and the recorder with it."""
-        await self._group.end()
-        await self._stop()
+        if self._sender:
+            await self._sender
+        if self._recorder and self._recorder.stdin:
+            self._recorder.stdin.close()  # what stands in the pipe is still written, and answered
+        if self._listener:
+            await self._listener
 
-    async def _commit(self, requests: list[Mapping[str, Any]]) -> list[Exception | None]:
-        self._watch(len(requests))
+    async def _send(self) -> None:
         try:
-            errors = await self._exchange(requests)
-        except (OSError, ValueError) as error:
-            await self._stop()
-            errors = [f"the recorder of {self._folder} ended ({error or type(error).__name__}); another one is started"] * len(requests)
-        return [RequestLogError(error) if error else None for error in errors]
+            recorder = await self.start()
+            content = json.dumps([request for request, _ in self._waiting], ensure_ascii=False).encode() + b"\n"
+        except (OSError, ValueError, TypeError) as error:
+            self._tell(self._taken(), itertools.repeat(f"the recorder of {self._folder} cannot be told ({error})"))
+            return
+        line = self._taken()
+        self._watch(len(line))
+        self._sent.append(line)
+        assert recorder.stdin
+        recorder.stdin.write(content)
 
-    async def _exchange(self, requests: list[Mapping[str, Any]]) -> list[str | None]:
-        recorder = await self.start()
-        assert recorder.stdin and recorder.stdout
-        recorder.stdin.write(json.dumps(requests, ensure_ascii=False).encode() + b"\n")
-        await recorder.stdin.drain()
-        answer: list[str | None] = json.loads(await recorder.stdout.readline())  # nothing to read is no JSON
-        return answer
+    def _taken(self) -> list[Written]:
+        waiting, self._waiting = self._waiting, []
+        return [written for _, written in waiting]
 
-    async def _stop(self) -> None:
-        """End the recorder by ending its input."""
-        recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            assert recorder.stdin
-            recorder.stdin.close()
-            await recorder.wait()
+    async def _listen(self, recorder: asyncio.subprocess.Process) -> None:
+        """Tell those who wait what the recorder says of their requests, and when it ends."""
+        assert recorder.stdout and recorder.stdin
+        while answer := await recorder.stdout.readline():
+            self._tell(self._sent.popleft(), json.loads(answer))
+        self._recorder = None
+        while self._sent:
+            self._tell(self._sent.popleft(), itertools.repeat(f"the recorder of {self._folder} ended; another one is started"))
+        recorder.stdin.close()
+        await recorder.wait()
+
+    def _tell(self, line: Sequence[Written], errors: Iterable[str | None]) -> None:
+        for written, error in zip(line, errors, strict=False):  # an error for all may be repeated without end
+            if not written.done():  # whoever waited for it may have gone
+                written.set_result(error)

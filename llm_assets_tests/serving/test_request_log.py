@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,18 +37,53 @@ def test_requests_that_end_together_are_one_group_and_on_the_disk_when_they_retu
     assert run(tmp_path, scenario) == [9] and len(lines(tmp_path)) == 9
 
 
-def test_a_recorder_that_is_killed_fails_its_group_and_the_next_one_is_written(tmp_path: Path) -> None:
+def test_a_recorder_that_is_killed_fails_what_it_had_and_the_next_is_written(tmp_path: Path) -> None:
     async def scenario(log: RequestLog) -> None:
         await log.write(request(1))
         recorder = await log.start()
+        recorder.send_signal(signal.SIGSTOP)  # so that it has what comes now, and answers nothing
+        had = [asyncio.create_task(log.write(request(number))) for number in (2, 3)]
+        await asyncio.sleep(0.1)
         recorder.kill()
-        await recorder.wait()
-        with pytest.raises(RequestLogError, match="another one is started"):
-            await log.write(request(2))
-        await log.write(request(3))
+        for write in had:
+            with pytest.raises(RequestLogError, match="another one is started"):
+                await write
+        await log.write(request(4))
 
     run(tmp_path, scenario)
-    assert [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-3"]
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-4"]
+
+
+def test_what_no_json_spells_fails_alone_and_closing_waits_for_nobody_who_has_gone(tmp_path: Path) -> None:
+    async def scenario(log: RequestLog) -> None:
+        with pytest.raises(RequestLogError, match="cannot be told"):
+            await log.write(request(1, ["\ud800"]))
+        recorder = await log.start()
+        recorder.send_signal(signal.SIGSTOP)
+        gone = asyncio.create_task(log.write(request(2)))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        asyncio.get_running_loop().call_later(0.1, recorder.send_signal, signal.SIGCONT)
+
+    run(tmp_path, scenario)
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-2"]
+
+
+def test_what_comes_while_the_recorder_is_busy_is_one_group(tmp_path: Path) -> None:
+    async def scenario(log: RequestLog) -> None:
+        await log.write(request(0))
+        recorder = await log.start()
+        recorder.send_signal(signal.SIGSTOP)
+        writes = []
+        for number in range(1, 6):
+            writes.append(asyncio.create_task(log.write(request(number))))
+            await asyncio.sleep(0.01)  # each in a line of its own
+        recorder.send_signal(signal.SIGCONT)
+        await asyncio.gather(*writes)
+
+    assert run(tmp_path, scenario) == [1] * 6
+    found = lines(tmp_path)
+    assert len(found) == 6 and len({line["at"] for line in found[1:]}) == 1  # one write has one time
 
 
 def test_what_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path) -> None:
