@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="data root to run in, kept for the next benchmark (default: a temporary one)")
     parser.add_argument("--amount", type=int, help="how much of it: seconds of endurance (default: 600), kills of kills (default: 1000)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
     function = BENCHMARKS[arguments.name]
     if arguments.amount and function not in (endurance, kills):
         parser.error("--amount is for endurance and kills")

@@ -84,9 +84,11 @@ class Operator:
         self._number = 0
         self.url = ""
         self.done: Counter[str] = Counter()
+        self._goes_on: Callable[[], bool] = lambda: True
 
     def work(self, goes_on: Callable[[], bool]) -> None:
-        """One thing after another, each to its end, with pauses between them, while there is load."""
+        """One thing after another, with pauses between them, while there is load; what ends with the load is not counted."""
+        self._goes_on = goes_on
         while True:
             for act in (self.release_at_once, self.canary, self.bad_canary, self.roll_back):
                 pause = time.monotonic() + PAUSE
@@ -95,7 +97,7 @@ class Operator:
                         return
                     time.sleep(0.1)
                 act()
-                self.done[act.__name__] += 1
+                self.done[act.__name__] += goes_on()
 
     def release_at_once(self) -> None:
         """A release that answers everything as soon as it is loaded."""
@@ -104,24 +106,28 @@ class Operator:
         made = self._made()
         write_desired(self._root, CHAIN, made)
         if self.url:
-            until(lambda: chain_of(self.url)["live"] == made["release"])
+            self._wait(lambda: chain_of(self.url)["live"] == made["release"])
 
     def canary(self) -> None:
         """A release that takes over step by step."""
         made = self._rolled_out()
-        until(lambda: chain_of(self.url)["live"] == made["release"])
+        self._wait(lambda: chain_of(self.url)["live"] == made["release"])
 
     def bad_canary(self) -> None:
         """A release that answers the opposite, which the gateway rolls back by itself."""
         self._rolled_out(turned=True)
-        until(lambda: chain_of(self.url)["state"] == "rolled_back")
+        self._wait(lambda: chain_of(self.url)["state"] == "rolled_back")
 
     def roll_back(self) -> None:
         """Back to the release before, by hand."""
         from llm_assets.serving.rollback import roll_back_by_hand
 
         went = roll_back_by_hand(self._root, CHAIN, "", "benchmark", "")
-        until(lambda: chain_of(self.url)["live"] == went["release"])
+        self._wait(lambda: chain_of(self.url)["live"] == went["release"])
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        """Until it is true, or there is no load any more, without which no canary takes a step."""
+        until(lambda: condition() or not self._goes_on())
 
     def _made(self, turned: bool = False) -> dict[str, Any]:
         self._number += 1

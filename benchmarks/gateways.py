@@ -55,9 +55,7 @@ def gateway(root: Path, chain: str = CHAIN) -> Iterator[tuple[str, subprocess.Po
     """The URL of a gateway that serves a chain, and its process, which is ended with the block."""
     from llm_assets.serving.state import gateway_state
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(root)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "llm_assets.serving", "--port", "0", "--home", str(root)], stdout=subprocess.DEVNULL)
     try:
         state = until(lambda: (state := gateway_state(root)) and state["chains"].get(chain, {}).get("live") and state)
         yield str(state["url"]), process
