@@ -88,7 +88,7 @@ def chain_definitions(spec: Settings) -> dg.Definitions:
         jobs=[job, watch],
         schedules=[nightly(spec, job), watching(spec, watch)],
         sensors=[retraining(spec, job), alerting(spec), service_events(spec)],
-        resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
+        resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow, openlineage_url=spec.openlineage)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )
 

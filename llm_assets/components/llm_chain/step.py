@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from llm_assets.audit.ids import UnknownIdError, find
 from llm_assets.audit.index import Index
+from llm_assets.audit.openlineage import Materializing
 from llm_assets.audit.page import lineage_page
 from llm_assets.audit.provenance import CycleError, trace_back
 from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, version_tags
@@ -30,6 +32,9 @@ from llm_assets.store.verdict import Verdict, failed
 from llm_assets.tracking.record import TRACKING, record_of
 from llm_assets.tracking.tracker import Sent
 
+if TYPE_CHECKING:
+    from openlineage.client.event_v2 import RunEvent
+
 
 class Step:
     """A link within a run of its chain."""
@@ -37,7 +42,7 @@ class Step:
     def __init__(self, context: dg.AssetExecutionContext, spec: Settings, link: Link) -> None:
         self.context, self.spec, self.link = context, spec, link
         resource: ChainResource = getattr(context.resources, resource_key(spec.name))
-        self.store, self.tracker = resource.store(), resource.tracker()
+        self.store, self.tracker, self.emitter = resource.store(), resource.tracker(), resource.emitter(spec.name)
         self.progress = ProgressFile(self.store.home / "work" / "progress" / f"{context.run_id}.jsonl")
         self._refuse_another_preset()
 
@@ -58,14 +63,22 @@ class Step:
         places = resolve(self.context.instance, self.store, values)
         config = type(getattr(self.spec, self.link.name)).model_validate(with_places(values, places))
         inputs = {name: choice.value for name, choice in chosen.items()}
-        tags = version_tags({(self.spec.name, name): choice for name, choice in chosen.items()} | places)
-        self.progress.event(self.link.name, "start")
-        if self.link.act:
-            return self._act(config, inputs, tags)
+        read = {(self.spec.name, name): choice for name, choice in chosen.items()} | places
         references = {"/".join(key): place.value for key, place in places.items() if isinstance(place.value, Artifact)}
-        return self._make(config, inputs, references, tags)
+        told = self._materializing({key: choice.data_version for key, choice in read.items()})
+        self.progress.event(self.link.name, "start")
+        self._tell(told.started)
+        try:
+            if self.link.act:
+                return self._act(config, inputs, version_tags(read), told)
+            return self._make(config, inputs, references, version_tags(read), told)
+        except BaseException as error:
+            self._tell(partial(told.failed, error))
+            raise
 
-    def _make(self, config: Section, inputs: dict[str, Any], references: dict[str, Artifact], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
+    def _make(
+        self, config: Section, inputs: dict[str, Any], references: dict[str, Artifact], tags: dict[str, str], told: Materializing
+    ) -> dg.MaterializeResult[Any]:
         outcome = make(
             self.store,
             self.link,
@@ -82,6 +95,7 @@ class Step:
         if sent.warning:
             self.context.log.warning(sent.warning)
         self.context.log.info(f"{artifact.link} {artifact.fingerprint} {'reused' if outcome.reused else 'made'} at {artifact.directory}")
+        self._tell(lambda: told.made(artifact, outcome.reused, {"mlflow_run": sent.run_id or "none", **_failed(outcome.verdicts)}))
         self._record_trial(artifact.fingerprint)
         self.progress.event(self.link.name, "reused" if outcome.reused else "made", seconds=artifact.manifest.seconds)
         return dg.MaterializeResult(
@@ -91,7 +105,7 @@ class Step:
             check_results=check_results(outcome.verdicts, check_pages(artifact, self.store.home)),
         )
 
-    def _act(self, config: Section, inputs: dict[str, Any], tags: dict[str, str]) -> dg.MaterializeResult[Any]:
+    def _act(self, config: Section, inputs: dict[str, Any], tags: dict[str, str], told: Materializing) -> dg.MaterializeResult[Any]:
         entry, directory = act(
             self.store,
             self.link,
@@ -109,6 +123,7 @@ class Step:
             self.context.log.warning(warning)
         if is_released:
             self._draw_lineage(entry["record"]["release"], directory / "pages" / "lineage.html")
+        self._tell(lambda: told.done(entry, _failed(verdicts)))
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
@@ -117,6 +132,21 @@ class Step:
             tags=tags,
             check_results=check_results(verdicts),
         )
+
+    def _materializing(self, inputs: dict[tuple[str, ...], str]) -> Materializing:
+        context, partition = self.context, self.context.partition_key if self.context.has_partition_key else ""
+        part = f"{partition}/{context.retry_number}" if partition or context.retry_number else ""
+        tags = {"preset": self.spec.preset or "none", "trial": self.is_trial}
+        return Materializing(self.spec.name, self.link, self.spec.team_of(self.link.role), context.run_id, inputs, part, tags)
+
+    def _tell(self, event: Callable[[], RunEvent]) -> None:
+        """Emit an OpenLineage event; whatever goes wrong with it is a warning and stops no run."""
+        try:
+            warning = self.emitter.emit(event())
+        except Exception as error:
+            warning = f"no OpenLineage event of {self.link.name}: {error}"
+        if warning:
+            self.context.log.warning(warning)
 
     def _draw_lineage(self, release: str, page: Path) -> None:
         """A page of all that a release stands on, which the gateway shows; a store that cannot answer stops no release."""
@@ -150,3 +180,8 @@ class Step:
                 f"or set LLM_ASSETS_PRESET={asked} and reload",
                 allow_retries=False,
             )
+
+
+def _failed(verdicts: list[Verdict]) -> dict[str, str]:
+    bad = ", ".join(verdict.check for verdict in failed(verdicts))
+    return {"failed_checks": bad} if bad else {}
