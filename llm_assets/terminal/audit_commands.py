@@ -201,11 +201,15 @@ def bom(release: Release, out: Out = None) -> None:
     _write(json.dumps(bill_of_materials(_lineage(release)), ensure_ascii=False, indent=2) + "\n", out)
 
 
-def card(release: Release, out: Out = None) -> None:
+def card(
+    release: Release,
+    out: Out = None,
+    html: Annotated[bool, typer.Option("--html", help="One HTML page that stands alone; default: Markdown.")] = False,
+) -> None:
     """Write the model card of a release: Markdown in Hugging Face's format, with measured limits and a summary of the training content."""
-    from llm_assets.audit.card import model_card
+    from llm_assets.audit.card import model_card, model_card_page
 
-    _write(model_card(_lineage(release)), out)
+    _write((model_card_page if html else model_card)(_lineage(release)), out)
 
 
 def _lineage(wanted: str) -> Lineage:

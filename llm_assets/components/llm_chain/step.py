@@ -118,16 +118,17 @@ class Step:
             day=self.context.partition_key if self.context.has_partition_key else None,
         )
         verdicts = [Verdict.model_validate(verdict) for verdict in entry["verdicts"]]
+        demanded: dict[str, Any] = {}
         is_released = self.link.name == "release" and not failed(verdicts)
         if is_released and (warning := mirror_releases(self.store, self.tracker, self.spec.name)):
             self.context.log.warning(warning)
         if is_released:
-            self._draw_lineage(entry["record"]["release"], directory / "pages" / "lineage.html")
+            demanded = self._draw_lineage(entry["record"]["release"], directory / "pages" / "lineage.html")
         self._tell(lambda: told.done(entry, _failed(verdicts)))
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
-            metadata=act_metadata(entry, directory, self.store.home, self.is_trial),
+            metadata={**act_metadata(entry, directory, self.store.home, self.is_trial), **demanded},
             data_version=dg.DataVersion(entry["data_version"]),
             tags=tags,
             check_results=check_results(verdicts),
@@ -148,14 +149,20 @@ class Step:
         if warning:
             self.context.log.warning(warning)
 
-    def _draw_lineage(self, release: str, page: Path) -> None:
-        """A page of all that a release stands on, which the gateway shows; a store that cannot answer stops no release."""
+    def _draw_lineage(self, release: str, page: Path) -> dict[str, Any]:
+        """A page of all that a release stands on, which the gateway shows; a store that cannot answer stops no release.
+
+        Returns what its licences demand, as metadata.
+        """
         with closing(Index(self.store)) as index:
             index.refresh()
             try:
-                write_atomic(page, lineage_page(trace_back(find([index], release), release)))
+                lineage = trace_back(find([index], release), release)
             except (UnknownIdError, CycleError) as error:
                 self.context.log.warning(f"no page of the lineage of {release}: {error}")
+                return {}
+        write_atomic(page, lineage_page(lineage))
+        return {"licences_demand": dg.MetadataValue.md("\n".join(f"- {one}" for one in lineage.obligations))}
 
     def _track(self, artifact: Artifact) -> Sent:
         """The artifact's MLflow run: found in its sidecar, else written now."""
