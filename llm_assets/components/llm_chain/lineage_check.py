@@ -1,11 +1,13 @@
 """The check `lineage`: after a release and after its endpoint, Dagster's graph and the store must tell the same of all they stand on."""
 
+import time
 from contextlib import closing
 
 import dagster as dg
 
 from llm_assets.audit.agreement import compare
 from llm_assets.audit.index import Index
+from llm_assets.components.llm_chain.report import RECORDS
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.links.chain import AUDITED, LINKS
@@ -29,6 +31,7 @@ def _lineage_check(spec: Settings, link: str) -> dg.AssetChecksDefinition:
         "and the ledger say.",
     )
     def lineage(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        started = time.perf_counter()
         resource: ChainResource = getattr(context.resources, resource_key(spec.name))
         with closing(Index(resource.store())) as index:
             index.refresh()
@@ -37,7 +40,12 @@ def _lineage_check(spec: Settings, link: str) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not found.breaks,
             description="; ".join(found.breaks[:SHOWN]) or fine,
-            metadata={"materializations": found.materializations, "disagreements": len(found.breaks), "all": found.breaks},
+            metadata={
+                "materializations": found.materializations,
+                "disagreements": len(found.breaks),
+                "all": found.breaks,
+                RECORDS: time.perf_counter() - started,
+            },
         )
 
     return lineage

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from llm_assets.audit.card import model_card_page
 from llm_assets.audit.ids import UnknownIdError, find
 from llm_assets.audit.index import Index
 from llm_assets.audit.openlineage import Materializing
@@ -19,7 +20,7 @@ from llm_assets.components.llm_chain.inputs import ancestry, choose_inputs, vers
 from llm_assets.components.llm_chain.launcher import pipes_launch
 from llm_assets.components.llm_chain.references import resolve, with_places
 from llm_assets.components.llm_chain.registry import mirror_releases
-from llm_assets.components.llm_chain.report import act_metadata, artifact_metadata, check_pages, check_results
+from llm_assets.components.llm_chain.report import RECORDS, act_metadata, artifact_metadata, check_pages, check_results
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.spec import PRESET_TAG, Settings
 from llm_assets.components.llm_chain.trial import overrides, record_trial
@@ -28,6 +29,7 @@ from llm_assets.links.making import act, make
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_atomic
 from llm_assets.store.progress import ProgressFile
+from llm_assets.store.records import keeping_records, seconds_on_records
 from llm_assets.store.verdict import Verdict, failed
 from llm_assets.tracking.record import TRACKING, record_of
 from llm_assets.tracking.tracker import Sent
@@ -44,6 +46,7 @@ class Step:
         resource: ChainResource = getattr(context.resources, resource_key(spec.name))
         self.store, self.tracker, self.emitter = resource.store(), resource.tracker(), resource.emitter(spec.name)
         self.progress = ProgressFile(self.store.home / "work" / "progress" / f"{context.run_id}.jsonl")
+        self._kept_before = seconds_on_records()
         self._refuse_another_preset()
 
     @cached_property
@@ -99,7 +102,7 @@ class Step:
         self._record_trial(artifact.fingerprint)
         self.progress.event(self.link.name, "reused" if outcome.reused else "made", seconds=artifact.manifest.seconds)
         return dg.MaterializeResult(
-            metadata=artifact_metadata(artifact, self.store.home, outcome.reused, self.is_trial, sent),
+            metadata={**artifact_metadata(artifact, self.store.home, outcome.reused, self.is_trial, sent), **self._records()},
             data_version=dg.DataVersion(artifact.data_version),
             tags=tags,
             check_results=check_results(outcome.verdicts, check_pages(artifact, self.store.home)),
@@ -128,7 +131,7 @@ class Step:
         self._record_trial(entry["at"])
         self.progress.event(self.link.name, "done", seconds=entry["seconds"])
         return dg.MaterializeResult(
-            metadata={**act_metadata(entry, directory, self.store.home, self.is_trial), **demanded},
+            metadata={**act_metadata(entry, directory, self.store.home, self.is_trial), **demanded, **self._records()},
             data_version=dg.DataVersion(entry["data_version"]),
             tags=tags,
             check_results=check_results(verdicts),
@@ -140,6 +143,11 @@ class Step:
         tags = {"preset": self.spec.preset or "none", "trial": self.is_trial}
         return Materializing(self.spec.name, self.link, self.spec.team_of(self.link.role), context.run_id, inputs, part, tags)
 
+    def _records(self) -> dict[str, float]:
+        """What this step spent on records, for whoever asks what lineage costs."""
+        return {RECORDS: round(seconds_on_records() - self._kept_before, 4)}
+
+    @keeping_records()
     def _tell(self, event: Callable[[], RunEvent]) -> None:
         """Emit an OpenLineage event; whatever goes wrong with it is a warning and stops no run."""
         try:
@@ -149,8 +157,9 @@ class Step:
         if warning:
             self.context.log.warning(warning)
 
+    @keeping_records()
     def _draw_lineage(self, release: str, page: Path) -> dict[str, Any]:
-        """A page of all that a release stands on, which the gateway shows; a store that cannot answer stops no release.
+        """Pages of all that a release stands on and of its model card, which the gateway shows; a store that cannot answer stops no release.
 
         Returns what its licences demand, as metadata.
         """
@@ -162,8 +171,10 @@ class Step:
                 self.context.log.warning(f"no page of the lineage of {release}: {error}")
                 return {}
         write_atomic(page, lineage_page(lineage))
+        write_atomic(page.with_name("card.html"), model_card_page(lineage))
         return {"licences_demand": dg.MetadataValue.md("\n".join(f"- {one}" for one in lineage.obligations))}
 
+    @keeping_records()
     def _track(self, artifact: Artifact) -> Sent:
         """The artifact's MLflow run: found in its sidecar, else written now."""
         known = self.store.read_sidecar(artifact.link, artifact.fingerprint, TRACKING)
