@@ -25,6 +25,7 @@ from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.near_duplicates import leak, near_duplicates
+from benchmarks.overhead import completeness, overhead
 from benchmarks.packing import packing
 from benchmarks.rollouts import canary, rollback
 from benchmarks.rounding import rounding
@@ -56,6 +57,8 @@ FUNCTIONS = (
     tokenizers,
     masking,
     lineage,
+    completeness,
+    overhead,
     memory,
     zero,
     resume,

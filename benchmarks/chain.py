@@ -23,7 +23,7 @@ def orchestration(preset: str, home: Path) -> Result:
     The sum comes from the manifests and journals of the same run, which time the function alone: without checks,
     hashing, MLflow, Dagster and the start of the command.
     """
-    seconds = _first_run(home, preset)
+    seconds = first_run(home, preset)
     store = Store(home)
     links = {manifest.link: manifest.seconds for manifest in store.manifests()}
     links |= {act: next(store.journal(CHAIN, act).entries())["seconds"] for act in ACTS}
@@ -37,7 +37,7 @@ def orchestration(preset: str, home: Path) -> Result:
 
 def reuse(preset: str, home: Path) -> Result:
     """Wall clock of a second `llm-assets run` with nothing changed over that of the first, every made link reused."""
-    first = _first_run(home, preset)
+    first = first_run(home, preset)
     made = {manifest.fingerprint: manifest.started for manifest in Store(home).manifests()}
     second = _run(home, preset)
     same = made == {manifest.fingerprint: manifest.started for manifest in Store(home).manifests()}
@@ -46,7 +46,7 @@ def reuse(preset: str, home: Path) -> Result:
     return Result("reuse", round(share, 4), "share of the first run's time", "<= 0.05", same and share <= 0.05)
 
 
-def _first_run(home: Path, preset: str) -> float:
+def first_run(home: Path, preset: str) -> float:
     """Seconds of the first run in ``home``; with --home, a later benchmark reads what an earlier one measured there."""
     measured = home / f"first-run-{preset}.json"
     if not measured.exists():

@@ -88,6 +88,7 @@ def _released(lineage: Lineage, release: Release, model: Node) -> Json:
             *described["properties"],
             *_property("release", {"at": release.at, "approved_by": lineage.approved_by, "dagster_run": release.run}),
             *_property("cost", _cost(lineage)),
+            *_property("licences", {one.licence: str(one) for one in lineage.obligations}),
             *(row for manifest in trained for row in _property(f"{manifest.link}:recipe", manifest.recipe)),
         ],
     }

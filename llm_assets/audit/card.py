@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
 from llm_assets.audit.index import Release
+from llm_assets.audit.page import STYLE
 from llm_assets.audit.provenance import Lineage
+from llm_assets.audit.training_content import languages, table, training_content
 from llm_assets.store.manifest import Manifest
 
 SCORES = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "r2": "R2", "mae": "Mean absolute error"}
@@ -28,10 +31,23 @@ def model_card(lineage: Lineage) -> str:
         f"# {release.release}\n",
         *_details(lineage, release, manifests),
         *_worth(lineage, release),
-        *_training_data(lineage, manifests),
+        *_licences(lineage),
+        training_content(lineage),
         *_tracing(release),
     ]
     return "\n".join(parts)
+
+
+def model_card_page(lineage: Lineage) -> str:
+    """The same card as one HTML page that stands alone; what heads the Markdown for programs stands at its end."""
+    from markdown_it import MarkdownIt
+
+    _, head, body = model_card(lineage).split("---\n", 2)
+    shown = MarkdownIt("commonmark", {"html": False}).enable("table").render(body)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Model card of {escape(lineage.wanted)}</title><style>{STYLE}</style>\n'
+        f"{shown}<details><summary>Metadata</summary><pre>{escape(head)}</pre></details>\n</html>\n"
+    )
 
 
 def _head(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest]) -> str:
@@ -46,7 +62,7 @@ def _head(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest])
     licenses = lineage.licenses
     plain = licenses[0].lower() if len(licenses) == 1 and licenses[0] in PLAIN else "other"
     data = ModelCardData(
-        language=sorted(_languages(manifests)) or None,
+        language=languages(manifests) or None,
         license=plain,
         license_name=None if plain != "other" else "several",
         library_name="onnx",
@@ -56,11 +72,6 @@ def _head(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest])
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---\n"
-
-
-def _languages(manifests: Mapping[str, Manifest]) -> set[str]:
-    raw = manifests.get("raw_corpus")
-    return {source["language"] for source in raw.recipe["config"]["sources"] if source.get("language")} if raw else set()
 
 
 def _details(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest]) -> Iterator[str]:
@@ -77,7 +88,7 @@ def _details(lineage: Lineage, release: Release, manifests: Mapping[str, Manifes
         ("licences of what it learned from", ", ".join(lineage.licenses) or "none stated"),
     ]
     yield "## Model details\n"
-    yield _table(("", ""), rows)
+    yield table(("", ""), rows)
 
 
 def _worth(lineage: Lineage, release: Release) -> Iterator[str]:
@@ -91,46 +102,22 @@ def _worth(lineage: Lineage, release: Release) -> Iterator[str]:
     rows += [(title, f"{metrics[key]:.4f}", "none") for key, title in calibration if key in metrics]
     yield "## Evaluation\n"
     yield "On the chain's frozen test set, which no training text repeats (check `decontaminated`); intervals are 95% over documents.\n"
-    yield _table(("figure", "value", "95% interval"), rows)
+    yield table(("figure", "value", "95% interval"), rows)
     yield "## Measured limits\n"
     gates = [(one["check"], "passed" if one["passed"] else "failed", one["description"]) for one in lineage.gates]
-    yield _table(("gate", "", "what was found"), gates)
+    yield table(("gate", "", "what was found"), gates)
     classes = metrics.get("per_class") or {}
     if classes:
         figures = ("precision", "recall", "f1")
         labels = [(label, *(f"{one[key]:.3f}" for key in figures), f"{one['support']:,}") for label, one in classes.items()]
-        yield _table(("label", *figures, "documents"), labels)
+        yield table(("label", *figures, "documents"), labels)
     yield "It was measured on nothing else: other kinds of text, other languages and other labels are outside what these figures say.\n"
 
 
-def _training_data(lineage: Lineage, manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """The headings of the European Commission's template for the public summary of training content (AI Act, article 53(1)(d))."""
-    raw, screened, clean = (manifests.get(link) for link in ("raw_corpus", "screened_corpus", "clean_corpus"))
-    tokens, examples = manifests.get("tokens"), manifests.get("labelled_examples")
-    yield "## Summary of training content\n"
-    yield "### 1. General information\n"
-    rows: list[tuple[str, Any]] = [("modality", "text"), ("languages", ", ".join(sorted(_languages(manifests))) or "not stated")]
-    for title, manifest, key in (
-        ("documents read", raw, "documents"),
-        ("characters read", raw, "characters"),
-        ("documents learned from", clean, "kept"),
-        ("tokens", tokens, "tokens"),
-        ("labelled examples", examples, "examples"),
-    ):
-        if manifest and key in manifest.metrics:
-            rows.append((title, f"{manifest.metrics[key]:,}"))
-    yield _table(("", ""), rows)
-    yield "### 2. List of data sources\n"
-    sources = [(one.name, one.kind, one.license, one.place, f"`{one.hash}`" if one.hash else "none", f"{one.documents:,}") for one in lineage.sources]
-    yield _table(("source", "kind", "licence", "from", "hash", "documents"), sources)
-    yield "### 3. Data processing\n"
-    for title, manifest, key in (
-        ("Dropped by screening", screened, "dropped"),
-        ("Personal data masked", screened, "masked"),
-        ("Dropped as repeated or as evaluation text", clean, "dropped"),
-    ):
-        counts = manifest.metrics.get(key, {}) if manifest else {}
-        yield f"- {title}: {', '.join(f'{name} {count:,}' for name, count in counts.items() if count) or 'none'}."
+def _licences(lineage: Lineage) -> Iterator[str]:
+    yield "## What the licences demand\n"
+    yield "Of what it learned from; no legal advice.\n"
+    yield "\n".join(f"- {one}" for one in lineage.obligations) or "- none is stated"
     yield ""
 
 
@@ -138,10 +125,3 @@ def _tracing(release: Release) -> Iterator[str]:
     yield "## Tracing\n"
     yield f"`llm-assets lineage {release.release}` shows all it stands on, `llm-assets trace DOC_ID` whether it learned from a document,"
     yield f"`llm-assets verify {release.release}` whether these records are true, `llm-assets bom {release.release}` its bill of materials.\n"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    heads = list(head)
-    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-    lines += [f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows]
-    return "\n".join([*lines, ""])

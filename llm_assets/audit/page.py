@@ -74,6 +74,8 @@ def _facts(lineage: Lineage) -> Iterator[str]:
     yield _table((), rows)
     if lineage.gates:
         yield "<h2>Gates</h2>" + _checks(lineage.gates)
+    if lineage.obligations:
+        yield "<h2>What the licences demand</h2>" + _list(str(one) for one in lineage.obligations)
 
 
 def _details(node: Node) -> str:
@@ -104,6 +106,10 @@ def _details(node: Node) -> str:
     state = "" if node.state == "present" else f' <span class="{node.state}">{escape(node.why)}</span>'
     head = f"<summary><b>{escape(node.link)}</b> <code>{escape(node.fingerprint)}</code>{state}</summary>"
     return f'<details id="{_anchor(node.name)}">{head}{"".join(parts)}</details>'
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
 def _sources(sources: Iterable[Source]) -> str:

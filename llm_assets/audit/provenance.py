@@ -10,6 +10,7 @@ from typing import Any
 from llm_assets.audit.ids import Answer, Found
 from llm_assets.audit.index import Index, Release
 from llm_assets.audit.lineage import Name
+from llm_assets.corpus.obligations import Terms, terms
 from llm_assets.store.fingerprint import digest, flatten
 from llm_assets.store.journal import Journal
 from llm_assets.store.manifest import ArtifactError, Manifest
@@ -102,6 +103,11 @@ class Lineage:
         """The licences of everything in it."""
         return sorted({licence for node in self.nodes.values() if node.manifest for licence in node.manifest.licenses})
 
+    @property
+    def obligations(self) -> list[Terms]:
+        """What those licences permit and demand; an unknown one is among them as such."""
+        return terms(self.licenses)
+
     def as_json(self) -> dict[str, Any]:
         """The whole of it for programs."""
         answer, release = self.answer, self.release
@@ -114,6 +120,7 @@ class Lineage:
             "gates": self.gates,
             "approved_by": self.approved_by,
             "licenses": self.licenses,
+            "obligations": [asdict(one) for one in self.obligations],
             "complete": not self.breaks,
             "breaks": self.breaks,
             "nodes": [node.as_json() for node in self.nodes.values()],

@@ -97,7 +97,7 @@ def _made_at(manifest: Manifest) -> float:
 
 
 def _old_traces(store: Store, youngest: float) -> Iterator[Path]:
-    """What runs leave behind for ever unless somebody clears it: work, locks, progress, the files of acts."""
+    """What runs leave behind for ever unless somebody clears it: work, locks, progress, OpenLineage's events, the files of acts."""
     work = store.home / "work"
     for path in work.glob("*/recipe.json"):
         if _is_older(path.parent, youngest) and not store.is_being_made(path.parent.name):
@@ -107,6 +107,9 @@ def _old_traces(store: Store, youngest: float) -> Iterator[Path]:
             yield path
     for path in (work / "progress").glob("*.jsonl"):
         if _is_older(path, min(youngest, time.time() - WATCHED)):
+            yield path
+    for path in (store.home / "openlineage").glob("*/*.jsonl"):
+        if _is_older(path, youngest):
             yield path
     for act in (store.home / "acts").glob("*/*"):
         runs = sorted(act.iterdir(), key=_changed_at)

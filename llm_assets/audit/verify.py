@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +70,10 @@ def verify_all(
         for row in chosen:
             report.artifacts += row.state == "present"
             report.add(damage_of(index.store, row.name))
-            report.add(_input_damages(index, row))
+            report.add(input_damages(index, row))
         report.add(_cycles(index, chosen))
         report.add(witnesses.code_damages(index, chosen))
-        report.add(_unsealed(index.store, chosen, report))
+        report.add(unsealed(index.store, chosen, report))
     home = indexes[0].store
     report.add(_gone(indexes, only))
     report.add(Damage("ledger", "", sentence, "ledger") for sentence in [*home.ledger.breaks(), *signature_breaks(home.ledger)])
@@ -91,7 +91,8 @@ def verify_all(
     return report
 
 
-def _input_damages(index: Index, row: Row) -> Iterator[Damage]:
+def input_damages(index: Index, row: Row) -> Iterator[Damage]:
+    """Inputs of an artifact that are gone without a record, or have another data version than was used."""
     for key, (parent, version) in index.inputs(row.name).items():
         known = index.artifact(parent)
         shown = f"{row.link} {row.fingerprint}: its input {key} ({' '.join(parent)})"
@@ -108,7 +109,7 @@ def _cycles(index: Index, rows: Sequence[Row]) -> Iterator[Damage]:
         yield Damage("store", "", str(error), "cycle")
 
 
-def _unsealed(store: Store, rows: Sequence[Row], report: Report) -> Iterator[Damage]:
+def unsealed(store: Store, rows: Iterable[Row], report: Report) -> Iterator[Damage]:
     """Manifests and verdicts that are not those the ledger has; artifacts it does not have are noted, or, where it should, damage."""
     sealed, first = _sealed(store), next(store.ledger.entries(), None)
     foreign = 0

@@ -49,7 +49,7 @@ def dagster_damages(instance: dg.DagsterInstance, indexes: Sequence[Index], rows
                 if not any(index.has_act(chain, link, at) for index in indexes):
                     yield Damage(link, at, f"{link} of {chain}: Dagster's event log has run {record.run_id} at {at}, the journal has not", "journal")
             elif FINGERPRINT in metadata:
-                yield from _unlike(indexes, (link, str(metadata[FINGERPRINT].value)), record.run_id, version)
+                yield from unlike(indexes, (link, str(metadata[FINGERPRINT].value)), record.run_id, version)
     runs = {row.dagster_run: row for row in rows if row.dagster_run}
     known = {run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=list(runs)))} if runs else set()
     for run, row in runs.items():
@@ -57,7 +57,8 @@ def dagster_damages(instance: dg.DagsterInstance, indexes: Sequence[Index], rows
             yield Damage(*row.name, f"{row.link} {row.fingerprint}: Dagster has no run {run}, which its manifest names", "dagster")
 
 
-def _unlike(indexes: Sequence[Index], name: tuple[str, str], run: str, version: str | None) -> Iterator[Damage]:
+def unlike(indexes: Sequence[Index], name: tuple[str, str], run: str, version: str | None) -> Iterator[Damage]:
+    """An artifact that Dagster's event log has and no store, or has at another data version."""
     row = next((row for index in indexes if (row := index.artifact(name))), None)
     shown = " ".join(name)
     if row is None:

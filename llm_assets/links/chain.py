@@ -41,6 +41,7 @@ CHAIN: tuple[Link, ...] = (
 TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN}
 EVERY: tuple[Link, ...] = tuple(dict.fromkeys(link for chain in TASKS.values() for link in chain))
 LINKS: dict[str, Link] = {link.name: link for link in reversed(EVERY)}  # what all variants of a name share: stage, role, act, trained
+AUDITED = ("release", "endpoint")  # after which the check `lineage` holds Dagster's graph against the store, all the way up
 
 
 def link_of(name: str, variant: str = "") -> Link | None:

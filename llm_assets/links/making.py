@@ -19,6 +19,7 @@ from llm_assets.store.journal import now
 from llm_assets.store.ledger import entry_hash
 from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files, library_versions
 from llm_assets.store.progress import Progress, silent
+from llm_assets.store.records import keeping_records
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict, failed
 
@@ -76,8 +77,9 @@ def make(
     artifacts = {name: value for name, value in read.items() if isinstance(value, Artifact)} | dict(references or {})
 
     def build(directory: Path, scratch: Path) -> Manifest:
-        for artifact in artifacts.values():
-            artifact.verify()
+        with keeping_records():
+            for artifact in artifacts.values():
+                artifact.verify()
         bench = Bench(directory, scratch, seed, cache_root(), launch, progress)
         started = now()
         with Meter() as meter:
@@ -159,7 +161,8 @@ def _refuse_changed_source(link: Link, config: Section, recipe: Recipe) -> None:
 def _manifest(
     link: Link, recipe: Recipe, inputs: Mapping[str, Artifact], made: Made, directory: Path, started: str, meter: Meter, run_id: str | None
 ) -> Manifest:
-    files = describe_files(directory)
+    with keeping_records():
+        files = describe_files(directory)
     inherited = {licence for artifact in inputs.values() for licence in artifact.manifest.licenses}
     return Manifest(
         link=link.name,

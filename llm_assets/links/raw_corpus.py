@@ -45,6 +45,11 @@ class RawCorpusConfig(Section):
             raise ValueError(f"two sources are named {', '.join(twice)}; give each its own name")
         return sources
 
+    def recipe(self) -> dict[str, Any]:
+        """All of it but what the model is for, which refuses sources and changes none that it admits."""
+        values = super().recipe()
+        return {**values, "licenses": {key: value for key, value in values["licenses"].items() if key != "use"}}
+
 
 def observe_sources(config: RawCorpusConfig) -> dict[str, Any]:
     """What each source shows now, by its name.

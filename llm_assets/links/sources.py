@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,16 @@ def git_state() -> dict[str, str | bool | None]:
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", "llm_assets"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+@cache
+def git_remote() -> str:
+    """Where the repository comes from, without a password; of one that comes from nowhere its own folder as a URL."""
+    try:
+        remote = _git("config", "--get", "remote.origin.url")
+    except (OSError, subprocess.CalledProcessError):
+        return PACKAGE.parent.as_uri()
+    return re.sub(r"//[^/\s]*@", "//", remote)
 
 
 def _git(*arguments: str) -> str:

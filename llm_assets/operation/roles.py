@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_assets.links.chain import EVERY
+from llm_assets.links.chain import AUDITED, EVERY
 from llm_assets.links.link import Link
 from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION
@@ -13,6 +13,11 @@ ALL = (*EVERY, *OPERATION)
 def links_of(role: str) -> list[Link]:
     """The links that a role answers for, in the chain's order, those in service last."""
     return [link for link in ALL if link.role == role]
+
+
+def blocking_checks(link: Link) -> list[str]:
+    """The checks that must pass before anything is built on a link, in the order in which they run."""
+    return [*(check.name for check in link.checks if check.blocking), *(["lineage"] if link.name in AUDITED else [])]
 
 
 def as_markdown() -> str:
@@ -29,7 +34,7 @@ def as_markdown() -> str:
     ]
     for name, role in ROLES.items():
         links = links_of(name)
-        gates = {link.identity: [check.name for check in link.checks if check.blocking] for link in links}
+        gates = {link.identity: blocking_checks(link) for link in links}
         checks = [f"{link}: {', '.join(names)}" for link, names in gates.items() if names]
         answers = ", ".join(f"`{link.identity}`" for link in links)
         lines.append(f"| **{role.title}** (`{name}`) | {role.duties} | {answers} | {'; '.join(checks)} | {role.signs} |")

@@ -23,7 +23,7 @@ Name = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_-]+\.(html|png)$")]
 
 
 def install(app: FastAPI, home: Path) -> None:
-    """Serve the pages of the artifacts below a data root, of the copies it holds of artifacts in a remote store, and of its acts."""
+    """Serve the pages of the artifacts below a data root, of the copies it holds of artifacts in a remote store, of its acts and its audits."""
 
     @app.get("/artifacts/{link}/{fingerprint}/{folder}/{name}", response_class=FileResponse, responses=documented(400, 404))
     def page(link: Link, fingerprint: Fingerprint, folder: Folder, name: Name) -> FileResponse:
@@ -40,4 +40,12 @@ def install(app: FastAPI, home: Path) -> None:
         path = home / "acts" / chain / link / run / folder / name
         if not path.is_file():
             raise ApiError(HTTPStatus.NOT_FOUND, f"{link} of {chain} left no {folder}/{name} in run {run}: `llm-assets gc` keeps the newest")
+        return FileResponse(path, headers=SEALED)
+
+    @app.get("/audit/{name}", response_class=FileResponse, responses=documented(400, 404))
+    def audit_page(name: Name) -> FileResponse:
+        """What `llm-assets trace`, `diff`, `verify` or `reproduce` answered, where it was asked for a page."""
+        path = home / "audit" / "pages" / name
+        if not path.is_file():
+            raise ApiError(HTTPStatus.NOT_FOUND, f"no page {name}: ask the question with --page")
         return FileResponse(path, headers=SEALED)

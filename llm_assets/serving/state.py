@@ -189,5 +189,10 @@ def act_page_url(home: Path, directory: Path, page: str) -> str:
     return f"{_url(home)}/{directory.relative_to(home).as_posix()}/{page}"
 
 
+def audit_page_url(home: Path, page: str) -> str:
+    """Where it shows the page of an audit's answer, such as ``verify.html``."""
+    return f"{_url(home)}/audit/{page}"
+
+
 def _url(home: Path) -> str:
     return str((gateway_state(home) or {}).get("url", DEFAULT_URL))

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from llm_assets.store.journal import Entry, Journal
+from llm_assets.store.records import keeping_records
 
 TAIL = 1 << 14  # bytes of the end that are read for the last line; a line has 300
 
@@ -28,6 +29,7 @@ class Ledger:
         self.path = home / "audit" / "chain.jsonl"
         self._journal = Journal(self.path)
 
+    @keeping_records()
     def append(self, event: str, link: str, name: str, **hashes: str) -> None:
         """Record an event: ``made``, ``judged`` and ``removed`` name a fingerprint, ``acted`` the time of a journal's entry."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

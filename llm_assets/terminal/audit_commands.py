@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_assets.terminal.page import write_page
 from llm_assets.terminal.settings import UsageError, stores, trackers
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
+Page = Annotated[bool, typer.Option("--page", help="Keep the answer as a page, too, which the gateway shows to operators.")]
 Release = Annotated[str, typer.Argument(metavar="RELEASE", help="A release, such as reviews-1.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to a file; default: print.")]
 
@@ -78,6 +80,7 @@ def trace(
     document: Annotated[str, typer.Argument(metavar="DOC_ID", help="A document's id or its beginning.")] = "",
     text: Annotated[str, typer.Option("--text", metavar="T", help="Trace the document with this text, else up to five that hold it.")] = "",
     as_json: Json = False,
+    page: Page = False,
 ) -> None:
     """Show where a document came from, what became of it, and every model and release that learned from it. Texts are shown masked."""
     from rich.console import Console
@@ -104,12 +107,15 @@ def trace(
     else:
         for one in found:
             Console().print(trace_tree(one))
+    if page:
+        write_page("trace", found[0].doc_id, *map(trace_tree, found))
 
 
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="A release, a run or an artifact.")],
     after: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     as_json: Json = False,
+    page: Page = False,
 ) -> None:
     """Show what changed from A to B: sources, rules, rows, config, code, figures with intervals, and answers on the same test documents."""
     from rich.console import Console
@@ -124,6 +130,8 @@ def diff(
         first, second = ((side.index, trace_back(side, wanted)) for side, wanted in zip(sides, (before, after), strict=True))
         found = compare(first, second)
     typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2)) if as_json else Console().print(diff_tree(found))
+    if page:
+        write_page("diff", f"{before} {after}", diff_tree(found))
 
 
 def verify(
@@ -131,6 +139,7 @@ def verify(
     discard: Annotated[bool, typer.Option("--discard", help="Move damaged artifacts out of the store, to data/quarantine/.")] = False,
     sign: Annotated[bool, typer.Option("--sign", help="Sign the ledger with your Ed25519 key; one is made where you have none.")] = False,
     as_json: Json = False,
+    page: Page = False,
 ) -> None:
     """Hold every file, manifest, journal and the ledger against each other, Dagster, MLflow and git; exits 1 when anything is damaged."""
     from dataclasses import asdict
@@ -161,9 +170,12 @@ def verify(
         left = [damage for damage in damages if not (discard and (damage.link, damage.fingerprint) in spoiled)]
         if sign and not left:
             typer.echo(f"signed with key {sign_ledger(known[0].store.ledger)}", err=as_json)
+    whole = f"{report.artifacts} artifacts are what every record says"
+    verdict = f"{len(damages)} damage{'s' * (len(damages) > 1)} in {report.artifacts} artifacts" if damages else whole
     if not as_json:
-        whole = f"{report.artifacts} artifacts are what every record says"
-        typer.echo(f"{len(damages)} damage{'s' * (len(damages) > 1)} in {report.artifacts} artifacts" if damages else whole)
+        typer.echo(verdict)
+    if page:
+        write_page("verify", wanted, *(f"{damage.kind}: {damage.reason}" for damage in damages), *(f"note: {note}" for note in report.notes), verdict)
     if left:
         raise typer.Exit(1)
 
@@ -173,6 +185,7 @@ def reproduce(
     tolerance: Annotated[float, typer.Option(min=0, help="What figures of a trained link may differ by, as a share.")] = 0.01,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Make it in this new folder and keep it.")] = None,
     as_json: Json = False,
+    page: Page = False,
 ) -> None:
     """Make an artifact again from its recipe in a clean folder and compare: bytes of data, figures of what was trained; exits 1 where they differ."""
     import tempfile
@@ -190,6 +203,8 @@ def reproduce(
             raise UsageError(f"{artifact} is a {found.kind}: name one of its artifacts, which `llm-assets lineage {artifact}` lists")
         outcome, _ = make_again(found.index, found.roots[0], (keep or Path(scratch)).resolve(), launch, tolerance)
     typer.echo(json.dumps(outcome.as_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(summary(outcome)))
+    if page:
+        write_page("reproduce", artifact, *summary(outcome))
     if not outcome.equal:
         raise typer.Exit(1)
 
@@ -201,11 +216,15 @@ def bom(release: Release, out: Out = None) -> None:
     _write(json.dumps(bill_of_materials(_lineage(release)), ensure_ascii=False, indent=2) + "\n", out)
 
 
-def card(release: Release, out: Out = None) -> None:
+def card(
+    release: Release,
+    out: Out = None,
+    html: Annotated[bool, typer.Option("--html", help="One HTML page that stands alone; default: Markdown.")] = False,
+) -> None:
     """Write the model card of a release: Markdown in Hugging Face's format, with measured limits and a summary of the training content."""
-    from llm_assets.audit.card import model_card
+    from llm_assets.audit.card import model_card, model_card_page
 
-    _write(model_card(_lineage(release)), out)
+    _write((model_card_page if html else model_card)(_lineage(release)), out)
 
 
 def _lineage(wanted: str) -> Lineage:

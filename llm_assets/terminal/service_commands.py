@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
-from llm_assets.terminal.chain_commands import Chain, materialize
+from llm_assets.terminal.chain_commands import Chain, Preset, materialize
 from llm_assets.terminal.settings import UsageError, spec_of, specs
 
 File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
@@ -76,6 +76,7 @@ def approve(
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who approves; recorded as claimed.")],
     release: Annotated[str, typer.Argument(metavar="[RELEASE]", help="The release; default: the newest that waits.")] = "",
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with the release.")] = "",
+    preset: Preset = "",
 ) -> None:
     """Make a release that waits for approval the champion, and ask the gateway for it: materializes `release` and `endpoint`."""
     from llm_assets.serving.releases import release_journal, standing
@@ -84,7 +85,7 @@ def approve(
     if not release and waiting is None:
         raise UsageError(f"no release of {chain} waits for approval; one that was rolled back is approved by its name")
     name = release or (waiting or {})["release"]
-    materialize(spec_of(chain), {"release": {"approved_by": by, "candidate": name, "note": note}}, ["release", "endpoint"])
+    materialize(spec_of(chain, preset), {"release": {"approved_by": by, "candidate": name, "note": note}}, ["release", "endpoint"])
     typer.echo(f"{name} is the champion of {chain}")
 
 

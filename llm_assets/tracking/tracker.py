@@ -65,7 +65,7 @@ class Tracker:
             return replace(self._send(record), warning="; ".join(refused) or None)
         except Exception as error:
             write_atomic(self.pending / f"{record.chain}-{record.fingerprint}.json", record.model_dump_json())
-            return Sent(None, None, f"MLflow at {self._place} did not take the record ({_reason(error)}); it is sent with the next one")
+            return Sent(None, None, f"MLflow at {self._place} did not take the record ({reason_of(error)}); it is sent with the next one")
 
     def flush(self) -> list[str]:
         """Send what waits, oldest first; returns a warning for each record that could not be sent and goes on waiting.
@@ -90,7 +90,7 @@ class Tracker:
         try:
             self._send(RunRecord.model_validate_json(record))
         except Exception as error:
-            return f"MLflow at {self._place} did not take the waiting record {path} ({_reason(error)}); it is kept and tried again"
+            return f"MLflow at {self._place} did not take the waiting record {path} ({reason_of(error)}); it is kept and tried again"
         path.unlink(missing_ok=True)
         return None
 
@@ -115,7 +115,7 @@ class Tracker:
                 elif named := versions.get(aliases[alias]):
                     client.set_registered_model_alias(chain, alias, named.version)
         except Exception as error:
-            return f"MLflow's registry at {self._place} was not updated ({_reason(error)})"
+            return f"MLflow's registry at {self._place} was not updated ({reason_of(error)})"
         return None
 
     def missing(self, run_ids: Iterable[str]) -> list[str]:
@@ -226,7 +226,8 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error says, in short and without the password that an address in it may carry."""
     return f"{type(error).__name__}: {_without_secrets(str(error))[:160]}"
 
 

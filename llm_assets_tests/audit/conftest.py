@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from llm_assets.audit.ids import find
 from llm_assets.audit.index import Index
+from llm_assets.audit.provenance import Lineage, trace_back
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import Recipe
 from llm_assets.store.manifest import MANIFEST, InputEntry, Manifest
 from llm_assets.store.store import Store
+from llm_assets_tests.audit.material import copied_chain
 from llm_assets_tests.store.conftest import writes
 
 LONG_AGO = time.time() - 30 * 86400
@@ -91,3 +94,18 @@ def rewrite(artifact: Artifact, **changes: Any) -> None:
     """Edit a manifest by hand."""
     path = artifact.directory / MANIFEST
     path.write_text(artifact.manifest.model_copy(update=changes).model_dump_json())
+
+
+METRICS = {
+    "name": "quantized", "test_accuracy": 0.9, "test_accuracy_interval": [0.8, 0.95], "test_macro_f1": 0.89, "calibration_error": 0.02,
+    "per_class": {"good": {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 100}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def released(store: Store, index: Index) -> Lineage:
+    """All that release reviews-1 of the small chain stands on."""
+    made = copied_chain(store)
+    name = release(store, made["quantized_model"], metrics=METRICS)
+    index.refresh()
+    return trace_back(find([index], name), name)

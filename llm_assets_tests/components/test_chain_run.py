@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llm_assets.links.chain import CHAIN, LINKS
+from llm_assets.links.chain import AUDITED, CHAIN, LINKS
 from llm_assets.serving.releases import champion, releases
 from llm_assets.store.store import Store
 from llm_assets_tests.running import ROOT, environment, llm_assets, processes_of, succeed
@@ -55,6 +55,19 @@ def test_a_release_shows_a_page_of_all_that_it_stands_on(tiny_chain: Path, monke
         assert (f'id="{name}-{fingerprint}"' in page) == (name in MADE), name
 
 
+def test_every_materialization_is_told_in_openlineages_words(tiny_chain: Path) -> None:
+    told = [json.loads(line) for path in (tiny_chain / "openlineage" / "reviews").glob("*.jsonl") for line in path.read_text().splitlines()]
+    runs = {event["run"]["runId"]: event["job"]["name"] for event in told}
+    for link in CHAIN:
+        kinds = [event["eventType"] for event in told if runs[event["run"]["runId"]] == f"reviews.{link.name}"]
+        assert kinds[:2] == ["START", "COMPLETE"], link.name
+    done = {event["job"]["name"]: event for event in told if event["eventType"] == "COMPLETE"}
+    read = {name.rpartition("/")[2]: done[f"reviews.{name.rpartition('/')[2]}"] for name in [one["name"] for one in done["reviews.tokens"]["inputs"]]}
+    for one in done["reviews.tokens"]["inputs"]:
+        (made,) = read[one["name"].rpartition("/")[2]]["outputs"]
+        assert (made["name"], made["facets"]["version"]["datasetVersion"]) == (one["name"], one["facets"]["version"]["datasetVersion"])
+
+
 def test_every_check_ran_and_is_kept_beside_its_artifact(tiny_chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tiny_chain)
     with instance_of(tiny_chain, monkeypatch) as instance:
@@ -64,6 +77,9 @@ def test_every_check_ran_and_is_kept_beside_its_artifact(tiny_chain: Path, monke
                 record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
                 judged = {"SUCCEEDED"} if check.blocking else {"SUCCEEDED", "FAILED"}  # a warning may stand: half-trained labels look noisy
                 assert record.status.value in judged, key
+        for name in AUDITED:
+            key = dg.AssetCheckKey(dg.AssetKey(["reviews", name]), "lineage")
+            assert instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key].status.value == "SUCCEEDED", key
     for manifest in store.manifests():
         verdicts = store.verdicts(manifest.link, manifest.fingerprint)
         assert verdicts is not None

@@ -54,6 +54,17 @@ def test_what_an_act_shows_is_served_and_nothing_else_of_it(client: TestClient) 
         assert client.get(f"{ACT}/{path}").status_code in (400, 404)
 
 
+def test_what_an_audit_answered_is_served_and_nothing_else_of_it(client: TestClient, home: Path) -> None:
+    page = home / "audit" / "pages" / "verify-all.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>whole</p>")
+    (home / "audit" / "chain.html").write_text("not a page")
+    answer = client.get("/audit/verify-all.html")
+    assert answer.status_code == 200 and answer.text == "<p>whole</p>" and "default-src 'none'" in answer.headers["content-security-policy"]
+    for path in ("gone.html", "chain.html", "..%2Fchain.html", "index.db"):
+        assert client.get(f"/audit/{path}").status_code in (400, 404)
+
+
 def test_a_page_that_is_gone_says_so(client: TestClient) -> None:
     answer = client.get(f"{PLACE}/pages/gone.html")
     assert answer.status_code == 404 and "llm-assets gc" in answer.json()["error"]["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,25 @@ def test_trace_by_id_and_by_text(made: dict[str, Artifact]) -> None:
     assert "one of the two" in str(run("trace").exception) and "holds document" in str(run("trace", "abcdef012345").exception)
 
 
+def test_an_answer_is_kept_as_a_page(made: dict[str, Artifact], store: Store) -> None:
+    asked = (("trace", doc_id(OTHER)), ("diff", "reviews-1", "reviews-2"), ("verify",))
+    for command, *wanted in asked:
+        ended = run(command, *wanted, "--page")
+        name = f"{command}-{'-'.join(wanted) or 'all'}.html"
+        assert f"/audit/{name}" in ended.stderr, ended.output
+        page = (store.home / "audit" / "pages" / name).read_text(encoding="utf-8")
+        assert page.startswith("<!doctype html>") and page.count("</pre>") == 1
+        first = ended.stdout.splitlines()[0] if ended.stdout else ended.stderr.splitlines()[0]
+        assert escape(first[:40]) in page, (command, page)
+
+
 def test_diff_verify_bom_and_card(made: dict[str, Artifact], store: Store, tmp_path: Path) -> None:
     assert "sources: no change" in run("diff", "reviews-1", "reviews-2").output
     ended = run("verify", "reviews-1", "--sign")
     assert ended.exit_code == 0 and "artifacts are what every record says" in ended.output, ended.output
     assert (store.home / "audit" / "chain.signature.json").exists()
-    for command, begins in (("bom", "{"), ("card", "---")):
-        assert run(command, "reviews-1", "--out", str(tmp_path / command)).exit_code == 0
+    for command, options, begins in (("bom", (), "{"), ("card", (), "---"), ("card", ("--html",), "<!doctype html>")):
+        assert run(command, "reviews-1", *options, "--out", str(tmp_path / command)).exit_code == 0
         assert (tmp_path / command).read_text().startswith(begins)
     path = made["tokens"].path("layout.json")
     path.write_bytes(flip(path.read_bytes()))

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from llm_assets.components.llm_chain.assets import chain_assets
 from llm_assets.components.llm_chain.automation import chain_job, nightly
+from llm_assets.components.llm_chain.lineage_check import lineage_checks
 from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.service_events import service_events
@@ -85,10 +86,11 @@ def chain_definitions(spec: Settings) -> dg.Definitions:
     job, watch = chain_job(spec), watching_job(spec)
     return dg.Definitions(
         assets=chain_assets(spec),
+        asset_checks=lineage_checks(spec),
         jobs=[job, watch],
         schedules=[nightly(spec, job), watching(spec, watch)],
         sensors=[retraining(spec, job), alerting(spec), service_events(spec)],
-        resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)},
+        resources={resource_key(spec.name): ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow, openlineage_url=spec.openlineage)},
         metadata={f"llm_assets/{spec.name}/preset": spec.preset or "none"},
     )
 

@@ -17,6 +17,7 @@ from llm_assets.store.verdict import VERDICT_PAGES, Verdict
 from llm_assets.tracking.tracker import Sent
 
 Metadata = dict[str, Any]
+RECORDS = "cost_records_seconds"  # of a materialization's and of the check lineage's metadata: what of its time went into records
 
 
 def artifact_metadata(artifact: Artifact, home: Path, reused: bool, trial: bool, sent: Sent) -> Metadata:

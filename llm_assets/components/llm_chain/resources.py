@@ -1,9 +1,10 @@
-"""The two things every step reaches for: the artifact store and MLflow."""
+"""What every step reaches for: the artifact store, MLflow, and who is told in OpenLineage's words."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from llm_assets.audit.emitter import Emitter
 from llm_assets.store.home import prepare_environment
 from llm_assets.store.store import Store
 from llm_assets.tracking.tracker import Tracker
@@ -15,10 +16,11 @@ def resource_key(chain: str) -> str:
 
 
 class ChainResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Opens the store and the tracker that a chain's YAML names, below the data root."""
+    """Opens the store, the tracker and the emitter that a chain's YAML names, below the data root."""
 
     store_root: str = ""
     mlflow_uri: str = ""
+    openlineage_url: str = ""
 
     def store(self) -> Store:
         """The artifact store."""
@@ -27,3 +29,7 @@ class ChainResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def tracker(self) -> Tracker:
         """MLflow, or the user's tracking server."""
         return Tracker(prepare_environment(), self.mlflow_uri or None)
+
+    def emitter(self, chain: str) -> Emitter:
+        """OpenLineage's events of a chain: files in the data root, and a server where one is named."""
+        return Emitter(prepare_environment(), chain, self.openlineage_url)

@@ -43,6 +43,11 @@ class Settings(Strict):
     retraining: Retraining = Field(Retraining(), description="What makes the chain run again by itself, when automation is on")
     store: str = Field("", description="Root of the artifacts as an fsspec URL, such as s3://bucket/prefix; default: artifacts/ in the data root")
     mlflow: str = Field("", description="MLflow tracking URI; default: a database in the data root")
+    openlineage: str = Field(
+        "",
+        description="URL of a server that gets OpenLineage's events; default: OPENLINEAGE_URL or the client's own configuration, "
+        "else they stand in openlineage/ in the data root alone",
+    )
     annotation: Annotation = Field(Annotation(), description="Which answers are worth labelling by hand, and how well annotators must agree")
     roles: dict[str, str] = Field(
         default_factory=dict, description="Teams by role, where they are named otherwise or merged, such as {data_engineer: corpus-team}"

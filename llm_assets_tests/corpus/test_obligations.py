@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from llm_assets.corpus.obligations import CHANGES, CREDIT, NOTICE, SAME, TABLE, USES, terms, terms_of
+
+
+@pytest.mark.parametrize(("licence", "uses", "demands"), [
+    ("MIT", USES, (NOTICE,)), ("mit", USES, (NOTICE,)), ("Apache-2.0", USES, (NOTICE, "keep its NOTICE file", CHANGES)), ("CC0-1.0", USES, ()),
+    ("CC-BY-4.0", USES, (CREDIT, CHANGES)), ("CC-BY-SA-3.0", USES, (CREDIT, CHANGES, SAME)),
+    ("CC-BY-NC-SA-4.0", ("research", "education"), (CREDIT, CHANGES, SAME)), ("Free For Educational Use", ("education",), ()),
+])  # fmt: skip
+def test_the_table_answers(licence: str, uses: tuple[str, ...], demands: tuple[str, ...]) -> None:
+    (one,) = terms_of(licence)
+    assert (one.is_known, one.uses, one.demands) == (True, uses, demands)
+
+
+def test_a_statement_may_name_several_licences() -> None:
+    assert [(one.licence, one.uses) for one in terms_of("MIT (IMDB: research)")] == [("MIT", USES), ("IMDB: research", ("research",))]
+    assert [one.licence for one in terms_of("MIT AND CC-BY-4.0")] == ["MIT", "CC-BY-4.0"]
+
+
+def test_an_unknown_licence_is_said_to_be_unknown() -> None:
+    first, second = terms_of("MIT (corpus: PFR, People's Daily of January 1998)")
+    assert first.is_known and not second.is_known and not second.uses
+    assert str(second) == "corpus: PFR, People's Daily of January 1998: unknown, so nobody here can say what it permits or demands"
+    assert not terms_of("GPLv3 or so")[0].is_known and not terms_of("MIT OR Apache-2.0")[0].is_known
+
+
+def test_terms_are_listed_once_and_read_as_sentences() -> None:
+    assert [str(one) for one in terms(["MIT", "MIT (IMDB: research)", "CC0-1.0"])] == [
+        f"MIT: {NOTICE}",
+        "IMDB: research: for research only",
+        "CC0-1.0: nothing",
+    ]
+
+
+def test_no_pattern_hides_another() -> None:
+    """Each name of the table, its stars filled, is answered by its own line."""
+    for pattern, uses, demands in TABLE:
+        (one,) = terms_of(pattern.replace("*", "4.0"))
+        assert (one.uses, one.demands) == (uses, demands), pattern
