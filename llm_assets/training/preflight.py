@@ -56,6 +56,8 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
             "offload_optimizer or offload_parameters: cpu moves a GPU's states to host memory, and this training runs on a CPU "
             f"({hardware.device.reason}): set both to none"
         )
+    if job.optimizer == "muon" and hardware.precision.value == "bfloat16":
+        raise ValueError("optimizer: muon looks at whole matrices, which DeepSpeed lays end to end in bfloat16: set device: cpu or another optimizer")
     if job.torch_compile and not any(map(shutil.which, COMPILERS)):
         raise DeviceError(f"torch_compile: true wants a C++ compiler; there is no {' or '.join(COMPILERS)}. Remedy: install one, or set false")
     kind = hardware.device.value
