@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from benchmarks.result import Result
 from benchmarks.speed import peak
 from benchmarks.timing import cores
 from llm_assets.corpus.cleaning import clean_texts
-from llm_assets.links.tokenizer import TokenizerConfig, tokenizer
+from llm_assets.links.tokenizer import TokenizerConfig, load, tokenizer
 from llm_assets.links.tokens import TokensConfig, packed_blocks, tokens
 from llm_assets.store.progress import silent
 from llm_assets.training.decoders import DecoderShape
+from llm_assets.training.initialisation import bigram_start
 from llm_assets.training.job import Causal, TrainingJob
 from llm_assets.training.launch import launch
 from llm_assets.training.scaling import derive
@@ -91,6 +93,7 @@ class Decoders:
         self.tokenizer = folder / "tokenizer"
         settings = TokenizerConfig(kind="byte_bpe", vocabulary=VOCABULARY, training_characters=2_000_000)
         tokenizer(bench(self.tokenizer), settings, documents)
+        self.opening: int = load(self.tokenizer).token_to_id("[CLS]")
         for context in contexts:
             tokens(bench(self.tokens(context)), TokensConfig(context=context), documents, artifact("tokenizer", self.tokenizer))
 
@@ -108,15 +111,21 @@ class Decoders:
     def in_time(self, context: int, seconds: float) -> tuple[dict[str, float], float]:
         """The last evaluation of a training that so many seconds pay for, and the seconds that its updates took."""
         rules = derive("micro", 2, {})
+        layout, started = json.loads((self.tokens(context) / "layout.json").read_text()), time.perf_counter()
+        shape = _shape("qwen3", "micro").model_copy(update={"tied": False})
+        stream = packed_blocks(artifact("tokens", self.tokens(context)))[: layout["train_blocks"]].reshape(-1)
+        for name, weights in zip(("embeddings", "head"), bigram_start(stream, VOCABULARY, shape.hidden, self.opening, 17), strict=True):
+            numpy.save(self.folder / f"{name}.npy", weights)
+        seconds -= (counted := time.perf_counter() - started)
         settings = {"micro_batch": 8, "learning_rate": rules["learning_rate"].value, "optimizer": "muon", "zero_stage": 0, "warmup": 0.02}
-        shape = _shape("qwen3", "micro")
+        settings |= {name: self.folder / f"{name}.npy" for name in ("embeddings", "head")}
         trial = self._job("trial", context, shape, TRIAL, **settings)
         launch(trial.write(trial.scratch / "job.json"), 2, silent)
         batch = 2 * settings["micro_batch"] * context
         job = self._job("whole", context, shape, int(KEPT * seconds * _speed(trial) / batch), **settings)
         launch(job.write(job.scratch / "job.json"), 2, silent)
         curve = pyarrow.parquet.read_table(job.output / "curve.parquet").to_pylist()
-        took = _seconds(curve, batch)
+        took = _seconds(curve, batch) + counted
         return {"bits_per_byte": curve[-1]["validation_bits_per_byte"], "tokens": float(job.steps * batch)}, took
 
     def plain(self, context: int, seconds: float) -> dict[str, float]:
@@ -140,8 +149,7 @@ class Decoders:
     def operations(self, context: int) -> float:
         """Floating-point operations of the matrix products that one token takes here, forward and backward, in blocks so long."""
         shape, blocks = _shape("llama", "small"), packed_blocks(artifact("tokens", self.tokens(context)))
-        opening = int(json.loads((self.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]["[CLS]"])
-        first = blocks == opening
+        first = blocks == self.opening
         first[:, 0] = True
         lengths = numpy.diff(numpy.flatnonzero(first), append=first.size)
         attended = float((lengths.astype(float) ** 2).sum() / lengths.sum())  # of a token's document, half of which it looks at

@@ -124,6 +124,7 @@ class TrainingJob(Optimization):
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")
     shape: ModelShape | DecoderShape | None = Field(None, description="build a model of this shape with random weights")
     embeddings: Path | None = Field(None, description="token embeddings that model starts with, a .npy of float32 [vocabulary, hidden]; none: random")
+    head: Path | None = Field(None, description="weights that the untied head of that model starts with, alike; none: random")
     start_from: Path | None = Field(None, description="or continue from this folder of weights")
     steps: int = Field(ge=1, description="optimizer updates in all")
     evaluate_every: int = Field(ge=1, description="updates between two evaluations; the last update is always evaluated")

@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no closure is used here
         """Update all weights; all ranks call this with the same gradients."""
         group = self.param_groups[0]
-        directions = [self._momentum(weight) for weight in self.matrices if weight.grad is not None]
+        directions = [self._momentum(weight) for weight in self.matrices]
         for weight, direction in zip(self.matrices, _shared(directions), strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(direction, alpha=-group["lr"] * RMS * max(weight.shape) ** 0.5)
@@ -72,7 +72,7 @@ def is_matrix(name: str, weight: nn.Parameter) -> bool:
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """About the orthogonal matrix nearest to one: U V^T of its U S V^T, by ``STEPS`` of a Newton-Schulz iteration, in float32."""
     a, b, c = COEFFICIENTS
-    found = matrix.float()
+    found: torch.Tensor = matrix.float()
     tall = found.shape[0] > found.shape[1]
     found = found.T if tall else found
     found = found / (found.norm() + 1e-7)
@@ -99,6 +99,6 @@ def _shared(directions: list[torch.Tensor]) -> list[torch.Tensor]:
             continue
         flat = torch.cat([found[place].flatten() for place in places])
         distributed.broadcast(flat, rank)
-        for place, part in zip(places, flat.split([found[place].numel() for place in places]), strict=True):
+        for place, part in zip(places, torch.split(flat, [found[place].numel() for place in places]), strict=True):
             found[place] = part.view(found[place].shape)
     return found
