@@ -117,12 +117,13 @@ class Decoders:
         for name, weights in zip(("embeddings", "head"), bigram_start(stream, VOCABULARY, shape.hidden, self.opening, 17), strict=True):
             numpy.save(self.folder / f"{name}.npy", weights)
         seconds -= (counted := time.perf_counter() - started)
-        settings = {"micro_batch": 8, "learning_rate": rules["learning_rate"].value, "optimizer": "muon", "zero_stage": 0, "warmup": 0.02}
+        settings: dict[str, Any] = {"micro_batch": 8, "learning_rate": rules["learning_rate"].value, "warmup": 0.02, "beta2": 0.98}
+        settings |= {"optimizer": "muon", "zero_stage": 0}
         settings |= {name: self.folder / f"{name}.npy" for name in ("embeddings", "head")}
         trial = self._job("trial", context, shape, TRIAL, **settings)
         launch(trial.write(trial.scratch / "job.json"), 2, silent)
         batch = 2 * settings["micro_batch"] * context
-        job = self._job("whole", context, shape, int(KEPT * seconds * _speed(trial) / batch), **settings)
+        job = self._job("whole", context, shape, max(1, int(KEPT * seconds * _speed(trial) / batch)), **settings)
         launch(job.write(job.scratch / "job.json"), 2, silent)
         curve = pyarrow.parquet.read_table(job.output / "curve.parquet").to_pylist()
         took = _seconds(curve, batch) + counted

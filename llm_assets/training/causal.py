@@ -115,8 +115,8 @@ def decoder(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabulary: in
 def trained_decoder(model: PreTrainedModel) -> PreTrainedModel:
     """The model made to attend by document and to give the loss alone; what is saved of it is as before."""
     model.set_attn_implementation(BY_DOCUMENT)
-    model.loss_type = None  # else the Trainer would take the labels for shifted by the model, and leave the first of each block uncounted
-    model.forward = MethodType(_loss, model)  # type: ignore[method-assign]  # an instance's own: every architecture has the same two parts
+    model.loss_type = None  # type: ignore[assignment]  # else the Trainer would take the labels for shifted by the model, and leave the first of each block uncounted
+    model.forward = MethodType(_loss, model)  # an instance's own: every architecture has the same two parts
     return model
 
 

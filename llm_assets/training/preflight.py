@@ -73,7 +73,8 @@ def _model(job: TrainingJob) -> tuple[memory.Dimensions | None, int]:
         layout = json.loads((job.objective.tokens / "layout.json").read_text(encoding="utf-8"))
         length, vocabulary = int(layout["context"]), int(layout["vocabulary_size"])
         if job.start_from is None and job.shape is not None:
-            return (memory.new_decoder if isinstance(job.shape, DecoderShape) else memory.new_model)(job.shape, vocabulary), length  # type: ignore[operator]
+            shape = job.shape
+            return memory.new_decoder(shape, vocabulary) if isinstance(shape, DecoderShape) else memory.new_model(shape, vocabulary), length
     else:
         length = job.objective.max_length
     return (None if job.start_from is None else memory.saved_model(job.start_from)), length
