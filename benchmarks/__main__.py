@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
+from benchmarks.decoders import bits, causal
 from benchmarks.distributed import resume, zero
 from benchmarks.endurance import endurance
 from benchmarks.films import imdb
@@ -49,6 +50,8 @@ FUNCTIONS = (
     service,
     pretraining,
     finetuning,
+    causal,
+    bits,
     screening,
     screening_english,
     near_duplicates,

@@ -19,7 +19,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.decoders import Architecture, DecoderShape
-from llm_assets.training.initialisation import cooccurrence_embeddings
+from llm_assets.training.initialisation import bigram_start, cooccurrence_embeddings
 from llm_assets.training.job import Causal, Masked, ModelShape, TrainingJob
 from llm_assets.training.scaling import Derived, Size, derive
 from llm_assets.training.weights import check_tokenizer, read_config, shards
@@ -37,7 +37,7 @@ ENCODER = {  # what a masked training takes where nothing is stated
     "learning_rate": 2e-3,
 }
 OF_DECODERS = ("objective", "size", "architecture", "key_value_heads", "tied")  # keys that say nothing of a masked training
-OF_ENCODERS = ("mask_probability", "next_sentence", "embeddings")  # and of a causal one
+OF_ENCODERS = ("mask_probability", "next_sentence")  # and of a causal one
 RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
 
 
@@ -60,7 +60,9 @@ class PretrainedCheckpointConfig(TrainingSection):
     accumulation: int | None = Field(None, ge=1, description="forward passes a process makes before an update; none: 1, or by size")  # type: ignore[assignment]
     learning_rate: float | None = Field(None, gt=0, description="highest learning rate; none: 0.002, or by size")  # type: ignore[assignment]
     embeddings: Literal["cooccurrence", "random"] = Field(
-        "cooccurrence", description="masked: where the token embeddings of a new model start: from the corpus' own co-occurrences, or at random"
+        "cooccurrence",
+        description="where the token embeddings of a new model start: from the corpus' own co-occurrences, or at random; "
+        "causal: a decoder with tied: false as a model of what follows each token, one with tied: true at random",
     )
     mask_probability: float = Field(0.3, gt=0, lt=1, description="masked: share of tokens to predict")
     next_sentence: bool = Field(False, description="masked: also learn to tell whether a document's second half is its own; needs a ModernBERT")
@@ -101,7 +103,7 @@ class PretrainedCheckpointConfig(TrainingSection):
 
     def recipe(self) -> dict[str, Any]:
         """As every training's, what was left out filled in; the keys of the other objective say nothing of this one."""
-        foreign = OF_DECODERS if self.objective == "masked" else (*OF_ENCODERS, "size")
+        foreign = OF_DECODERS if self.objective == "masked" else (*OF_ENCODERS, "size", *(["embeddings"] if self.tied else []))
         return {key: value for key, value in TrainingSection.recipe(self.whole()).items() if key not in foreign}
 
 
@@ -110,15 +112,15 @@ def pretrained_checkpoint(
 ) -> Made:
     """Pretrains an encoder to predict masked tokens, or a decoder to predict each next one, in worker processes under DeepSpeed ZeRO.
 
-    An encoder's token embeddings start where the corpus' co-occurrences put them, and masks are drawn anew each time a block is
-    seen. A decoder's depth, width, batch, learning rate and budget follow from one dial, each number recorded with its reason.
-    Attention stays within a document. A run that was killed goes on from its newest whole checkpoint and ends with the
-    same weights. Metrics state the loss on held-out blocks, of a decoder also perplexity and bits per byte, and the share of the
-    machine's measured speed that training reached.
+    An encoder's token embeddings start where the corpus' co-occurrences put them, a decoder's with an untied head where they make
+    it a bigram model. Masks are drawn anew each time a block is seen. A decoder's depth, width, batch, learning rate and budget
+    follow from one dial, each number recorded with its reason. Attention stays within a document. A run that was killed goes on
+    from its newest whole checkpoint and ends with the same weights. Metrics state the loss on held-out blocks, of a decoder also
+    perplexity and bits per byte, and the share of the machine's measured speed that training reached.
     """
     derived = config.settled()
     config = config.whole()
-    assert config.hidden is not None and config.tokens_budget is not None
+    assert config.tokens_budget is not None
     layout = tokens.json("layout.json")
     start_from = _resolve(config)
     if start_from:
@@ -131,7 +133,7 @@ def pretrained_checkpoint(
         output=bench.directory,
         scratch=bench.scratch,
         shape=None if start_from else _shape(config),
-        embeddings=_embeddings(bench, config.hidden, tokens, tokenizer) if _placed(config) and not start_from else None,
+        **({} if start_from else _start(bench, config, tokens, tokenizer)),
         start_from=start_from,
         steps=steps,
         evaluate_every=math.ceil(steps / EVALUATIONS),
@@ -159,11 +161,6 @@ def _shape(config: PretrainedCheckpointConfig) -> ModelShape | DecoderShape:
     return DecoderShape(**{**values, "architecture": config.architecture or "llama"})
 
 
-def _placed(config: PretrainedCheckpointConfig) -> bool:
-    """Whether the embeddings of a new model start where co-occurrences put them."""
-    return config.objective == "masked" and config.embeddings == "cooccurrence"
-
-
 def _check_second_head(folder: Path, next_sentence: bool) -> None:
     """Raises ``ValueError`` where the next-sentence objective is asked of another architecture than ModernBERT."""
     architecture = read_config(folder).get("model_type")
@@ -171,16 +168,24 @@ def _check_second_head(folder: Path, next_sentence: bool) -> None:
         raise ValueError(f"next_sentence: true puts a second head on a ModernBERT, and {folder} holds a {architecture}: set it to false")
 
 
-def _embeddings(bench: Bench, width: int, tokens: Artifact, tokenizer: Artifact) -> Path:
-    """A file of the embeddings that the training blocks' co-occurrences give."""
+def _start(bench: Bench, config: PretrainedCheckpointConfig, tokens: Artifact, tokenizer: Artifact) -> dict[str, Path]:
+    """Files of the weights that the training blocks' co-occurrences give: an encoder's embeddings, or a decoder's and its head's."""
     import numpy as np
 
+    tied = config.objective == "causal" and config.tied  # embeddings and head of a bigram model are no one matrix
+    if config.embeddings == "random" or tied:
+        return {}
     layout = tokens.json("layout.json")
     stream = packed_blocks(tokens)[: layout["train_blocks"]].reshape(-1)
-    opening = special_token_ids(tokenizer)["cls_token"]
-    path = bench.scratch / "embeddings.npy"
-    np.save(path, cooccurrence_embeddings(stream, layout["vocabulary_size"], width, opening, bench.seed, bench.progress))
-    return path
+    opening, vocabulary, width = special_token_ids(tokenizer)["cls_token"], layout["vocabulary_size"], config.whole().hidden
+    assert width is not None
+    if config.objective == "masked":
+        found = {"embeddings": cooccurrence_embeddings(stream, vocabulary, width, opening, bench.seed, bench.progress)}
+    else:
+        found = dict(zip(("embeddings", "head"), bigram_start(stream, vocabulary, width, opening, bench.seed), strict=True))
+    for name, weights in found.items():
+        np.save(bench.scratch / f"{name}.npy", weights)
+    return {name: bench.scratch / f"{name}.npy" for name in found}
 
 
 def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:

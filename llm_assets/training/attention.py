@@ -67,18 +67,22 @@ class _Rearranged(torch.autograd.Function):
     """Rows taken in another order, each real row once: both directions are plain look-ups, where autograd would add up row by row."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, take: torch.Tensor, give: torch.Tensor, empty: torch.Tensor | None, filled: torch.Tensor | None) -> Any:
-        """``rows[take]``; its gradient is looked up with ``give``. ``empty`` rows of the gradient come from nowhere, ``filled`` go nowhere."""
-        ctx.save_for_backward(give, filled)
-        found = rows.index_select(0, take)
-        return found if empty is None else found.index_fill_(0, empty, 0.0)
+    def forward(ctx: Any, rows: torch.Tensor, take: torch.Tensor, give: torch.Tensor, filling: torch.Tensor | None) -> torch.Tensor:
+        """``rows[take]``; its gradient is looked up with ``give``, and is none for the rows ``filling``, which are taken nowhere."""
+        ctx.save_for_backward(give, filling)
+        return rows.index_select(0, take)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradient of ``rows``."""
-        give, filled = ctx.saved_tensors
+        give, filling = ctx.saved_tensors
         found = gradients[0].index_select(0, give)
-        return (found if filled is None else found.index_fill_(0, filled, 0.0)), None, None, None, None
+        return (found if filling is None else found.index_fill_(0, filling, 0.0)), None, None, None
+
+
+def _rearranged(rows: torch.Tensor, take: torch.Tensor, give: torch.Tensor, filling: torch.Tensor | None = None) -> torch.Tensor:
+    found: torch.Tensor = _Rearranged.apply(rows, take, give, filling)  # type: ignore[no-untyped-call]
+    return found
 
 
 def by_document(
@@ -99,15 +103,17 @@ def by_document(
     """
     blocks, heads, context, _size = query.shape
     there, back, filling = documents["there"], documents["back"], documents["filling"]
-    rows = [_Rearranged.apply(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back, None, None) for tensor in (query, key, value)]
+    rows = [_rearranged(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back) for tensor in (query, key, value)]
     shapes: Sequence[Sequence[int]] = documents["shapes"].tolist()
     parts = [row.split([count * length for count, length in shapes]) for row in rows]
     found = []
     for (count, length), *alike in zip(shapes, *parts, strict=True):
-        split = [part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike]
-        attended = scaled_dot_product_attention(*split, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads)
+        asking, asked, given = (part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike)
+        attended = scaled_dot_product_attention(
+            asking, asked, given, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
+        )
         found.append(attended.transpose(1, 2).reshape(count * length, -1))
-    joined = _Rearranged.apply(torch.cat(found), back, there, None, filling)
+    joined = _rearranged(torch.cat(found), back, there, filling)
     return joined.view(blocks, context, heads, -1), None
 
 

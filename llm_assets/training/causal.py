@@ -22,6 +22,7 @@ from llm_assets.training.batches import read_layout, sample_order
 from llm_assets.training.cross_entropy import linear_cross_entropy
 from llm_assets.training.decoders import DecoderShape, new_decoder
 from llm_assets.training.heads import IGNORED
+from llm_assets.training.initialisation import read_embeddings
 from llm_assets.training.job import Causal, TrainingJob
 from llm_assets.training.models import VocabularyError, attention_windows
 from llm_assets.training.trainer import Worker
@@ -86,14 +87,19 @@ class CollateDocuments:
 
 
 def decoder(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabulary: int, context: int) -> PreTrainedModel:
-    """A decoder of the job's shape with random weights, or continued from a folder.
+    """A decoder of the job's shape with random weights, embeddings and head perhaps given, or continued from a folder.
 
     Raises ``VocabularyError`` where the folder's embeddings do not cover the vocabulary, ``ValueError`` where its layers look back
     over fewer tokens than a block has.
     """
     if job.start_from is None:
         assert isinstance(job.shape, DecoderShape)
-        return new_decoder(job.shape, tokenizer, vocabulary, context)
+        fresh: Any = new_decoder(job.shape, tokenizer, vocabulary, context)
+        with torch.no_grad():
+            for given, part in ((job.embeddings, fresh.get_input_embeddings()), (job.head, fresh.get_output_embeddings())):
+                if given is not None:
+                    part.weight.copy_(torch.from_numpy(read_embeddings(given)))
+        return fresh  # type: ignore[no-any-return]  # a transformers model
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(job.start_from, local_files_only=True, use_safetensors=True)
     if model.config.vocab_size < vocabulary:
         raise VocabularyError(
@@ -109,8 +115,8 @@ def decoder(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabulary: in
 def trained_decoder(model: PreTrainedModel) -> PreTrainedModel:
     """The model made to attend by document and to give the loss alone; what is saved of it is as before."""
     model.set_attn_implementation(BY_DOCUMENT)
-    model.loss_type = None  # else the Trainer would take the labels for shifted by the model, and leave the first of each block uncounted
-    model.forward = MethodType(_loss, model)  # type: ignore[method-assign]  # an instance's own: every architecture has the same two parts
+    model.loss_type = None  # type: ignore[assignment]  # else the Trainer would take the labels for shifted by the model, and leave the first of each block uncounted
+    model.forward = MethodType(_loss, model)  # an instance's own: every architecture has the same two parts
     return model
 
 

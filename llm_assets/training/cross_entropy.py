@@ -46,5 +46,5 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The sum of -log p(label) in nats; see ``LinearCrossEntropy``."""
-    found: torch.Tensor = LinearCrossEntropy.apply(hidden, weight, labels)
+    found: torch.Tensor = LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
     return found

@@ -104,5 +104,5 @@ def new_decoder(shape: DecoderShape, tokenizer: PreTrainedTokenizerFast, vocabul
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(tuple(f"{matrix}.weight" for matrix in RESIDUAL)):
-                weight /= math.sqrt(2 * shape.layers)
+                weight.div_(math.sqrt(2 * shape.layers))
     return model

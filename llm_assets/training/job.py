@@ -69,7 +69,10 @@ class Optimization(Strict):
 
     micro_batch: int = Field(16, ge=1, description="sequences in one forward pass of one process")
     accumulation: int = Field(1, ge=1, description="forward passes a process makes before an update")
-    optimizer: Literal["adamw", "nadamw", "sgd"] = Field("adamw", description="AdamW, AdamW with Nesterov momentum, or SGD with Nesterov momentum")
+    optimizer: Literal["adamw", "nadamw", "sgd", "muon"] = Field(
+        "adamw",
+        description="AdamW, AdamW with Nesterov momentum, SGD with Nesterov momentum, or Muon for matrices and AdamW for the rest",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="how much of the mean of past gradients is kept; the momentum of sgd")
     beta2: float = Field(0.999, ge=0, lt=1, description="how much of the mean of past squared gradients is kept; sgd has none")
@@ -101,6 +104,8 @@ class Optimization(Strict):
                 raise ValueError(f"{key}: cpu with device: cpu moves nothing, since all is in host memory already: set {key} to none")
         if self.offload_optimizer == "cpu" and self.optimizer != "adamw":
             raise ValueError(f"offload_optimizer: cpu needs optimizer adamw (it is {self.optimizer}), the one DeepSpeed updates on the host")
+        if self.optimizer == "muon" and self.zero_stage != 0:
+            raise ValueError(f"optimizer: muon needs zero_stage 0 (it is {self.zero_stage}), since it looks at whole matrices, which ZeRO cuts")
         if self.schedule == "warmup_stable_decay" and self.warmup + self.decay > 1:
             raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) are shares of the steps and must not exceed 1 together")
         return self
@@ -119,6 +124,7 @@ class TrainingJob(Optimization):
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")
     shape: ModelShape | DecoderShape | None = Field(None, description="build a model of this shape with random weights")
     embeddings: Path | None = Field(None, description="token embeddings that model starts with, a .npy of float32 [vocabulary, hidden]; none: random")
+    head: Path | None = Field(None, description="weights that the untied head of that model starts with, alike; none: random")
     start_from: Path | None = Field(None, description="or continue from this folder of weights")
     steps: int = Field(ge=1, description="optimizer updates in all")
     evaluate_every: int = Field(ge=1, description="updates between two evaluations; the last update is always evaluated")

@@ -25,7 +25,7 @@ ROOM = 0.9  # share of the memory that an estimate may take: what it leaves out,
 EVALUATION = 4  # sequences in a batch of an evaluation, as a multiple of micro_batch
 DECODER = 13  # vectors that a decoder's layer keeps: 4 of them (queries, keys, values, output) for documents filled up to half as many places more
 NORMED = 4  # and where queries and keys have norms of their own
-STATES = {"adamw": 2, "nadamw": 2, "sgd": 1}  # numbers an optimizer keeps a parameter
+STATES = {"adamw": 2, "nadamw": 2, "sgd": 1, "muon": 2}  # numbers an optimizer keeps a parameter
 
 
 class MemoryRefusedError(ValueError):

@@ -56,6 +56,8 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
             "offload_optimizer or offload_parameters: cpu moves a GPU's states to host memory, and this training runs on a CPU "
             f"({hardware.device.reason}): set both to none"
         )
+    if job.optimizer == "muon" and hardware.precision.value == "bfloat16":
+        raise ValueError("optimizer: muon looks at whole matrices, which DeepSpeed lays end to end in bfloat16: set device: cpu or another optimizer")
     if job.torch_compile and not any(map(shutil.which, COMPILERS)):
         raise DeviceError(f"torch_compile: true wants a C++ compiler; there is no {' or '.join(COMPILERS)}. Remedy: install one, or set false")
     kind = hardware.device.value
@@ -71,7 +73,8 @@ def _model(job: TrainingJob) -> tuple[memory.Dimensions | None, int]:
         layout = json.loads((job.objective.tokens / "layout.json").read_text(encoding="utf-8"))
         length, vocabulary = int(layout["context"]), int(layout["vocabulary_size"])
         if job.start_from is None and job.shape is not None:
-            return (memory.new_decoder if isinstance(job.shape, DecoderShape) else memory.new_model)(job.shape, vocabulary), length  # type: ignore[operator]
+            shape = job.shape
+            return memory.new_decoder(shape, vocabulary) if isinstance(shape, DecoderShape) else memory.new_model(shape, vocabulary), length
     else:
         length = job.objective.max_length
     return (None if job.start_from is None else memory.saved_model(job.start_from)), length

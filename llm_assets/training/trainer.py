@@ -18,6 +18,7 @@ from llm_assets.training.callbacks import BestEvaluation
 from llm_assets.training.faults import refuse
 from llm_assets.training.heads import IGNORED
 from llm_assets.training.job import Causal, Masked, TrainingJob
+from llm_assets.training.muon import Muon
 
 
 class Worker(Trainer):
@@ -34,6 +35,16 @@ class Worker(Trainer):
         self.tokens = 0  # seen by this rank since the last log
         self.clock = time.monotonic()
         self.passes = 0  # forward passes made of the present update
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Muon; every other optimizer is made by DeepSpeed from its configuration, and transformers keeps its place."""
+        if self.job.optimizer != "muon" or self.optimizer is not None:
+            found: torch.optim.Optimizer = super().create_optimizer(model)
+            return found
+        trained = self.model if model is None else model
+        betas = (self.job.beta1, self.job.beta2)
+        self.optimizer = Muon(trained.named_parameters(), self.job.learning_rate, betas, self.job.epsilon, self.job.weight_decay)  # type: ignore[union-attr]
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]  # the dataset is already in the job's order

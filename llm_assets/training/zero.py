@@ -29,7 +29,7 @@ def deepspeed_config(job: TrainingJob) -> dict[str, Any]:
         "train_batch_size": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": job.hardware.precision.value == "bfloat16"},
-        "optimizer": optimizer(job),
+        **({} if job.optimizer == "muon" else {"optimizer": optimizer(job)}),  # the worker makes a Muon itself
         "zero_allow_untested_optimizer": job.optimizer != "adamw",  # DeepSpeed's list has Adam's kin alone; the others are elementwise too
         "zero_optimization": zero,
         "steps_per_print": 1_000_000,  # progress is reported by the worker

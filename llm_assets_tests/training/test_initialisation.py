@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llm_assets.training.initialisation import SPREAD, cooccurrence_embeddings, read_embeddings
+from llm_assets.training.initialisation import SPREAD, bigram_start, cooccurrence_embeddings, read_embeddings
 
 OPENING, CLOSING = 0, 1
 FOOD, PLACE = (2, 3), (4, 5)  # tokens that stand in the same places
@@ -55,3 +56,21 @@ def test_what_would_be_unpickled_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
         read_embeddings(tmp_path / "objects.npy")
+
+
+def test_a_decoder_starts_as_the_discounted_bigram_model() -> None:
+    """Of a pair seen n times after a token seen N times with k kinds of followers: (n - .75) / N + .75 k / N times the follower's share."""
+    text, vocabulary, width = stream(), VOCABULARY, 16
+    embeddings, head = bigram_start(text, vocabulary, width, OPENING, 0)
+    assert embeddings.shape == head.shape == (vocabulary, width)
+    assert np.allclose((embeddings**2).mean(1), 1, atol=1e-4)  # so the norm before the head leaves them as they are
+    logits = embeddings.astype(float) @ head.T.astype(float)
+    found = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    pairs = [(int(one), int(other)) for one, other in pairwise(text) if other != OPENING]
+    second = np.array([other for _, other in pairs])
+    for token in (FOOD[0], EATEN[1]):
+        after = np.bincount([other for one, other in pairs if one == token], minlength=vocabulary)
+        share = (np.bincount(second, minlength=vocabulary) + 0.5) / (len(second) + 0.5 * vocabulary)
+        expected = (np.maximum(after - 0.75, 0) + 0.75 * (after > 0).sum() * share) / after.sum()
+        assert np.allclose(found[token], expected, atol=2e-3), token
+    assert (bigram_start(text, vocabulary, width, OPENING, 0)[0] == embeddings).all()
