@@ -33,8 +33,10 @@ def parameters(model: str, context: int, slots: int, key: str) -> xllamacpp.Comm
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Cores that this process may use, at most ``OMP_NUM_THREADS``: its threads wait for each other at every layer."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, max(1, int(limit))) if limit.isdecimal() else allowed
 
 
 def main() -> None:
