@@ -24,7 +24,7 @@ from llm_assets.serving.llama import LlamaError, RefusedError
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.reconciler import Deployment
-from llm_assets.serving.router import Router
+from llm_assets.serving.router import Router, Told
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +90,16 @@ class Completions:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience(SECONDS)
         self._ends = set[asyncio.Task[None]]()  # records of answers that broke off
+        self._beside: asyncio.Task[None] | None = None  # a shadow's answer
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""
         await self._patience.watch()
 
     async def close(self) -> None:
-        """Let the records of what broke off end."""
+        """Let the records of what broke off end, and no shadow begin."""
+        if self._beside:
+            self._beside.cancel()
         await asyncio.gather(*self._ends, return_exceptions=True)
 
     async def answer(self, request: Request, client: Key, is_gone: Gone, session: str | None) -> Response:
@@ -128,6 +131,8 @@ class Completions:
     async def _begun(self, request: Request, stable: Deployment, is_gone: Gone, session: str) -> Begun:
         """The answer of the release that the session sees, or of the stable one where the newer one fails."""
         deployment, told = self._router.choose(stable, session)
+        if (shadow := self._router.shadow(stable)) and (self._beside is None or self._beside.done()):
+            self._beside = asyncio.create_task(self._begin_unheard(request, *shadow))
         began = time.perf_counter()
         try:
             found = await self._first(request, deployment, is_gone)
@@ -143,6 +148,19 @@ class Completions:
             raise
         told(False, _milliseconds(began))
         return found
+
+    async def _begin_unheard(self, request: Request, deployment: Deployment, told: Told) -> None:
+        """Have a release begin an answer that nobody hears, one at a time, and say how that went."""
+        began, failed = time.perf_counter(), False
+        try:
+            begun = await self._first(request, deployment, _never)
+            await begun.events.aclose()
+        except ApiError as error:
+            failed = error.status == HTTPStatus.GATEWAY_TIMEOUT
+        except (LlamaError, RefusedError) as error:
+            failed = True
+            logger.warning("%s failed on a request that nobody heard: %s", deployment.desired.release, error)
+        told(failed, _milliseconds(began))
 
     async def _first(self, request: Request, deployment: Deployment, is_gone: Gone) -> Begun:
         engine = generator_of(deployment, request.model)
@@ -211,6 +229,10 @@ class Completions:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def _never() -> bool:
+    return False
 
 
 async def _next(events: AsyncGenerator[Events]) -> Events | None:

@@ -103,7 +103,7 @@ class Router:
     def choose(self, stable: Deployment, session: str) -> tuple[Deployment, Told]:
         """The deployment that is to generate an answer, and what is to be told how it went: to its first token, the rest being the length.
 
-        Answers are not compared, since two models hardly ever write the same; a shadow stage hears of no request.
+        Answers are not compared, since two models hardly ever write the same.
         """
         pair = self._pair(stable)
         if pair is None:
@@ -111,6 +111,11 @@ class Router:
         if takes(pair.rollout, session):
             return pair.candidate, partial(self._told, pair)
         return stable, pair.watches.stable.request
+
+    def shadow(self, stable: Deployment) -> tuple[Deployment, Told] | None:
+        """The deployment that is to begin every answer unheard beside the stable one, where a shadow stage is under way."""
+        pair = self._pair(stable)
+        return (pair.candidate, partial(self._told, pair)) if pair and pair.rollout.stage == "shadow" else None
 
     def _told(self, pair: Pair, failed: bool, milliseconds: float) -> None:
         pair.watches.candidate.request(failed, milliseconds)
