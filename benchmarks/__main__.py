@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
+from benchmarks.decoding import decoding
 from benchmarks.distributed import resume, zero
 from benchmarks.endurance import endurance
 from benchmarks.films import imdb
@@ -55,6 +56,7 @@ FUNCTIONS = (
     packing,
     tokenizers,
     masking,
+    decoding,
     lineage,
     memory,
     zero,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from llm_assets.corpus.vocabulary import QWEN2_PIECES
 from llm_assets.store.files import flush_directory, flush_file
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ Format = Literal["f16", "q8_0", "q5_0", "q4_1", "q4_0"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # transformers' model_type to GGUF's name
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of tokens
-NUMPY = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}  # the formats that are no blocks
-# How Qwen2 cuts a text before its merges, which llama.cpp knows by the name `qwen2`.
-QWEN2_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}  # the formats that are no blocks
 
 
 class ShapeError(ValueError):

@@ -34,7 +34,8 @@ def partings(folder: Path, engine: Generator, prompts: Sequence[Sequence[int]], 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, local_files_only=True, use_safetensors=True).float().eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, local_files_only=True, use_safetensors=True)
+    model = model.float().eval()
     ends = _ends(model)
     theirs = [[token for token in answer if token not in ends] for answer in asyncio.run(_answers(engine, prompts, length))]
     found = []

@@ -30,7 +30,8 @@ class Answer(Generic[Asked]):
     param: ClassVar[str]  # the field that holds the prompt
 
     def __init__(self, request: Asked, release: str, engine: Generator) -> None:
-        self.request, self.release, self.engine = request, release, engine
+        self.request: Asked = request
+        self.release, self.engine = release, engine
         self.id, self.created = new_id(self.kind), int(time.time())
         self.prompt = self._prompt()
         self.likelihood: list[Likely] = []  # of the prompt's tokens but the first
@@ -158,7 +159,7 @@ class Answer(Generic[Asked]):
         return [None, *(self._by_id(one, self.request.prompt_logprobs) for one in self.likelihood)]
 
     def _by_id(self, one: Likely, top: int) -> dict[str, Any]:
-        ranked = [(token, logprob, rank) for rank, (token, logprob) in enumerate(one.top[:top], 1)]
+        ranked: list[tuple[int, float, int]] = [(token, logprob, rank) for rank, (token, logprob) in enumerate(one.top[:top], 1)]
         entries = {token: (logprob, rank) for token, logprob, rank in [*ranked, (one.token, one.logprob, one.rank)]}
         piece = self.engine.piece
         return {str(token): {"logprob": logprob, "rank": rank, "decoded_token": piece(token)} for token, (logprob, rank) in entries.items()}
@@ -240,11 +241,12 @@ class CompletionAnswer(Answer[CompletionRequest]):
         vocabulary = self.engine.tokenizer.get_vocab_size()
         if wrong := [token for token in self.request.prompt if not 0 <= token < vocabulary]:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"prompt holds {wrong[0]}, which is no token: they are 0 to {vocabulary - 1}", "prompt")
-        return self.request.prompt
+        ids: list[int] = self.request.prompt
+        return ids
 
     def _asked(self) -> str:
         prompt = self.request.prompt
-        return prompt if isinstance(prompt, str) else self.engine.tokenizer.decode(prompt, skip_special_tokens=False)
+        return prompt if isinstance(prompt, str) else str(self.engine.tokenizer.decode(prompt, skip_special_tokens=False))
 
     def _choice(self, text: str, scored: Sequence[dict[str, Any]], finish: str | None) -> dict[str, Any]:
         start = len(self.text) - len(text) + (len(self._asked()) if self.request.echo else 0)

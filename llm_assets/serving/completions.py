@@ -32,6 +32,7 @@ T = TypeVar("T")
 Request = ChatRequest | CompletionRequest
 Gone = Callable[[], Awaitable[bool]]
 
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
 SECONDS = 600.0  # that an answer may take, or the first piece of one that is streamed
 WAITING = 64  # requests that may wait for a slot
 
@@ -39,7 +40,7 @@ WAITING = 64  # requests that may wait for a slot
 def streamed(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of a route's errors, and of an answer that comes as server-sent events."""
     described = "The answer; with `stream` a chunk an event, then `[DONE]`"
-    return {**documented(400, *statuses), 200: {"description": described, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return {**documented(400, *statuses), 200: {"description": described, "content": {"text/event-stream": {"schema": EVENT}}}}
 
 
 class Desk(Protocol):

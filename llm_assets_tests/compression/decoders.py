@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from llm_assets.compression.gguf import QWEN2_PIECES
+from llm_assets.corpus.vocabulary import QWEN2_PIECES
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|im_start|>", "<|im_end|>"]
 MASKS = ["<|phone|>", "<|email|>"]

@@ -72,6 +72,8 @@ def test_every_answer_is_documented(served: tuple[TestClient, dict[str, Any]], o
         if real and isinstance(case.body, dict):
             plausible = TALK if path.endswith("completions") else known
             case.body |= {name: value for name, value in plausible.items() if name in case.body}
+        if path.endswith("completions") and isinstance(case.body, dict):
+            case.body.setdefault("max_tokens", 2)  # else an answer fills the context
         sent = case.as_transport_kwargs(base_url=str(client.base_url))
         response = client.request(**{**sent, "headers": {**sent["headers"], **client.headers}})
         case.validate_response(response, checks=CHECKS)
