@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
 from benchmarks.decoders import bits, causal
+from benchmarks.decoding import decoding
 from benchmarks.distributed import resume, zero
 from benchmarks.endurance import endurance
 from benchmarks.films import imdb
@@ -59,6 +60,7 @@ FUNCTIONS = (
     packing,
     tokenizers,
     masking,
+    decoding,
     lineage,
     completeness,
     overhead,

@@ -24,10 +24,12 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor: compression and evaluation load the classifiers that training defines (transformers knows them once
-# training/architectures.py is imported), evaluation may use serving's engines, serving normalises text as the corpus does,
-# training makes the weights of the corpus's recogniser of names, since torch stays out of the corpus.
+# training/architectures.py is imported), compression writes down how the corpus's tokenizers cut, evaluation may use serving's
+# engines, serving normalises text as the corpus does, training makes the weights of the corpus's recogniser of names, since
+# torch stays out of the corpus.
 DOORS = {
     ("compression", "training"),
+    ("compression", "corpus"),
     ("evaluation", "training"),
     ("evaluation", "serving"),
     ("serving", "corpus"),

@@ -20,8 +20,8 @@ from llm_assets.serving.keys import VOTES, Key, Keyring, KeysError, Role
 
 logger = logging.getLogger(__name__)
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/healthz", "/readyz"})
-ASK_PATHS = frozenset({"/v1/classify", "/v1/models", "/openapi.json"})
+OPEN = frozenset({"/", "/page.css", "/page.js", "/chat", "/chat_page.css", "/chat_page.js", "/healthz", "/readyz"})
+ASK_PATHS = frozenset({"/v1/classify", "/v1/chat/completions", "/v1/completions", "/v1/models", "/openapi.json"})
 FEEDBACK_PATHS = frozenset({"/v1/feedback"})
 ANONYMOUS = Key("anonymous", "", ("ask", "feedback"), None, VOTES)
 LOCAL = Key("anonymous", "", ("ask", "feedback", "operate"), None, VOTES)

@@ -20,12 +20,12 @@ from llm_assets.serving.request_log import log_folder
 
 REMEMBERED = 50_000  # answers whose ids are known without a look at the log, about 15 MB
 
-ID = re.compile(r"classify-([0-9a-f]{12})[0-9a-f]{20}")
+ID = re.compile(r"(?:classify|chatcmpl|cmpl)-([0-9a-f]{12})[0-9a-f]{20}")
 
 
-def new_id() -> str:
-    """48 bits of milliseconds since 1970 and 80 random bits, in hexadecimal."""
-    return f"classify-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+def new_id(kind: str = "classify") -> str:
+    """The kind of answer, then 48 bits of milliseconds since 1970 and 80 random bits, in hexadecimal."""
+    return f"{kind}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 def moment_of(answer: str) -> datetime | None:

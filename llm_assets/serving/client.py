@@ -6,10 +6,12 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from llm_assets.serving.loopback import open_url
 from llm_assets.serving.services import gateway_service
@@ -39,16 +41,43 @@ def classify(home: Path, chain: str, texts: Sequence[str], port: int) -> list[An
     Raises ``GatewayRefusedError`` with the gateway's own words.
     """
     with _gateway(home, port) as url:
-        body = json.dumps({"model": chain, "input": list(texts)}).encode()
-        key = os.environ.get("LLM_ASSETS_KEY")
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        request = urllib.request.Request(f"{url}/v1/classify", body, headers)
+        request = _request(f"{url}/v1/classify", {"model": chain, "input": list(texts)})
         try:
             with open_url(request, SECONDS) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise GatewayRefusedError(json.load(error)["error"]["message"]) from error
     return [Answer(text, item["label"], max(item["probs"]), answer["release"]) for text, item in zip(texts, answer["data"], strict=True)]
+
+
+def chat(home: Path, chain: str, turns: Sequence[Mapping[str, str]], settings: Mapping[str, Any]) -> Iterator[str]:
+    """The assistant's next turn, piece by piece as it is generated, from the gateway that runs.
+
+    ``turns`` are OpenAI's messages, ``settings`` more fields of its request. Raises ``GatewayRefusedError`` with the gateway's own
+    words, or where none runs: a conversation is not worth loading a model for at each turn.
+    """
+    state = gateway_state(home)
+    if state is None:
+        raise GatewayRefusedError("no gateway runs here: start one with `llm-assets serve` (or `make up`), in another terminal")
+    request = _request(f"{state['url']}/v1/chat/completions", {"model": chain, "messages": list(turns), "stream": True, **settings})
+    try:
+        with open_url(request, SECONDS) as response:
+            for line in response:
+                if line.startswith(b"data: {"):
+                    chunk = json.loads(line[6:])
+                    if "error" in chunk:
+                        raise GatewayRefusedError(chunk["error"]["message"])
+                    yield from (choice["delta"].get("content") or "" for choice in chunk["choices"])
+    except urllib.error.HTTPError as error:
+        raise GatewayRefusedError(json.load(error)["error"]["message"]) from error
+    except (OSError, HTTPException) as error:
+        raise GatewayRefusedError(f"the gateway broke off ({error}); its log says why") from error
+
+
+def _request(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
+    key = os.environ.get("LLM_ASSETS_KEY")
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    return urllib.request.Request(url, json.dumps(body).encode(), headers)
 
 
 @contextmanager

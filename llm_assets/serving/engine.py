@@ -64,6 +64,10 @@ class OnnxClassifier:
             return [[encoding.ids] for encoding in found]
         return [[encoding.ids, *(rest.ids for rest in encoding.overflowing)] for encoding in found]
 
+    def described(self) -> dict[str, Any]:
+        """What the list of models says of it."""
+        return {"task": "classification", "labels": self.labels, "problem": self.problem, "context": None}
+
     def classify(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities [texts, labels] in the order of ``labels``."""
         return self.probabilities(self.encode(texts))

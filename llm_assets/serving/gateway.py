@@ -1,4 +1,4 @@
-"""The gateway: answers classification requests over HTTP with the releases that are desired of it, and keeps what is said of its answers."""
+"""The gateway: answers requests over HTTP with the releases that are desired of it, and keeps what is said of its answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +27,13 @@ from llm_assets.serving import errors, page, pages
 from llm_assets.serving.access import Access, client_of
 from llm_assets.serving.answers import Answers, new_id
 from llm_assets.serving.batching import Batcher, QueueFullError
+from llm_assets.serving.completion_wire import ChatCompletion, ChatRequest, CompletionRequest, TextCompletion
+from llm_assets.serving.completions import Completions, streamed
 from llm_assets.serving.engine import SEPARATOR, Classified, decided
+from llm_assets.serving.engines import classifier_of
 from llm_assets.serving.errors import ApiError, ErrorBody, documented
 from llm_assets.serving.feedback import Feedback, Vote
+from llm_assets.serving.generation import Generator
 from llm_assets.serving.keys import Key
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
@@ -68,6 +73,7 @@ class Gateway:
         self._answers = Answers(home)
         self._feedback = Feedback(home)
         self._patience = Patience()
+        self.completions = Completions(self, self._router, self.metrics)
         # As many batches at a time as there are cores: while one waits for the interpreter's lock another one computes, without it.
         self._turns = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._executor = ThreadPoolExecutor(self._turns, thread_name_prefix="engine")
@@ -80,14 +86,16 @@ class Gateway:
         """Reconcile, and end what waits too long, until cancelled."""
         if self._address:
             await self._log.start()
-        await asyncio.gather(asyncio.to_thread(self._answers.load), self._patience.watch(), self._follow())
+        await asyncio.gather(asyncio.to_thread(self._answers.load), self._patience.watch(), self.completions.watch(), self._follow())
 
     async def close(self) -> None:
-        """Close the log and the feedback, and take back the state file."""
+        """Close the log and the feedback, end the engines, and take back the state file."""
+        await self.completions.close()
         await self._log.close()
         self._router.close()
         await self._feedback.close()
         self._executor.shutdown()
+        await asyncio.to_thread(self.reconciler.close)
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
 
@@ -98,7 +106,8 @@ class Gateway:
         began, status, tokens, chain, release = time.perf_counter(), 500, 0, "", ""
         try:
             texts = request.texts()
-            stable = self._deployment(request.model)
+            stable = self.deployment(request.model)
+            classifier_of(stable, request.model)
             chain, release = request.model, stable.desired.release
             deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
             release = deployment.desired.release
@@ -123,7 +132,7 @@ class Gateway:
         if request.rating is None and request.label is None and comment is None:
             raise ApiError(HTTPStatus.BAD_REQUEST, "nothing is said: send a rating, a label or a comment", "rating")
         if request.label is not None:
-            _check_label(self._deployment(known.chain), request.label)
+            _check_label(self.deployment(known.chain), request.label)
         vote = Vote(known.chain, request.id, request.index, client.name, request.rating, request.label, comment)
         fresh = await self._feedback.store(vote, client.votes_per_day)
         if fresh:
@@ -139,7 +148,8 @@ class Gateway:
             ],
         }
 
-    def _deployment(self, chain: str) -> Deployment:
+    def deployment(self, chain: str) -> Deployment:
+        """The stable release of a chain. Raises ``ApiError`` where none is served."""
         if deployment := self.reconciler.live.get(chain):
             return deployment
         status = self.reconciler.status()
@@ -161,7 +171,8 @@ class Gateway:
 
     def _batcher(self, deployment: Deployment) -> Batcher:
         if deployment not in self._batchers:
-            self._batchers[deployment] = Batcher(deployment.engine, self._executor, watch=self.metrics.batched, turns=self._turns)
+            engine = classifier_of(deployment, deployment.desired.chain)
+            self._batchers[deployment] = Batcher(engine, self._executor, watch=self.metrics.batched, turns=self._turns)
         return self._batchers[deployment]
 
     async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float) -> None:
@@ -176,13 +187,17 @@ class Gateway:
             "probs": [entry["probs"] for entry in response["data"]],
             "milliseconds": round((time.perf_counter() - began) * 1000, 3),
         }
+        await self.keep(request)
+
+    async def keep(self, line: dict[str, Any]) -> None:
+        """Put a line of the request log on the disk. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
         try:
-            await self._log.write(request)
+            await self._log.write(line)
         except RequestLogError as error:
             logger.error("%s", error)
             message = "the request could not be recorded, so it is not answered; the gateway's log says why"
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
-        self._answers.remember(response["id"], response["model"], len(texts))
+        self._answers.remember(line["id"], line["chain"], len(line["texts"]))
 
     async def _follow(self) -> None:
         while True:
@@ -202,7 +217,8 @@ class Gateway:
 
 
 def _response(model: str, deployment: Deployment, answers: Sequence[Classified]) -> dict[str, Any]:
-    labels = deployment.engine.labels
+    engine = classifier_of(deployment, model)
+    labels = engine.labels
     tokens = sum(answer.tokens for answer in answers)
     return {
         "id": new_id(),
@@ -212,7 +228,7 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
         "data": [
             {
                 "index": index,
-                "label": decided(deployment.engine.problem, answer.probabilities, labels),
+                "label": decided(engine.problem, answer.probabilities, labels),
                 "probs": answer.probabilities,
                 "num_classes": len(labels),
             }
@@ -224,11 +240,14 @@ def _response(model: str, deployment: Deployment, answers: Sequence[Classified])
 
 
 def _described(live: Deployment) -> dict[str, Any]:
-    return {"release": live.desired.release, "labels": live.engine.labels, "problem": live.engine.problem}
+    created = int(datetime.fromisoformat(live.desired.at).timestamp())
+    return {"created": created, "release": live.desired.release, **live.engine.described()}
 
 
 def _check_label(deployment: Deployment, label: str) -> None:
     """Raise ``ApiError`` unless a label is written like an answer of the model."""
+    if isinstance(deployment.engine, Generator):
+        return  # the better answer, in the client's words
     labels, problem = deployment.engine.labels, deployment.engine.problem
     if problem == "regression":
         try:
@@ -272,6 +291,16 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
         return JSONResponse(await classified(request, http, x_session_id))
+
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=streamed(404, 504))
+    async def chat(request: ChatRequest, http: Request, x_session_id: Session = None) -> Response:
+        """The assistant's next turn, whole or as server-sent events; log-probabilities, grammars, JSON schemas."""
+        return await gateway.completions.answer(request, client_of(http.scope), http.is_disconnected, x_session_id)
+
+    @app.post("/v1/completions", response_model=TextCompletion, responses=streamed(404, 504))
+    async def complete(request: CompletionRequest, http: Request, x_session_id: Session = None) -> Response:
+        """How a text goes on, whole or as server-sent events; with `echo` or `prompt_logprobs` how likely the text itself is."""
+        return await gateway.completions.answer(request, client_of(http.scope), http.is_disconnected, x_session_id)
 
     @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=documented(400, 404))
     async def feedback(request: FeedbackRequest, http: Request) -> JSONResponse:

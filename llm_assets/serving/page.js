@@ -2,13 +2,13 @@
 const SAID = {
   en: {
     text: "Text, one a line", model: "Model", send: "Classify", ready: "ready", none: "no model is served yet",
-    silent: "the gateway does not answer", key: "API key", needed: "an API key is needed", release: "release",
+    silent: "the gateway does not answer", key: "API key", needed: "an API key is needed", release: "release", chat: "Chat",
     up: "The answer is right", down: "The answer is wrong", correct: "The right label …", number: "The right number",
     stored: "stored, thank you", storing: "storing …", language: "中文",
   },
   zh: {
     text: "文本，每行一条", model: "模型", send: "分类", ready: "就绪", none: "尚无模型",
-    silent: "网关无响应", key: "API 密钥", needed: "需要 API 密钥", release: "版本",
+    silent: "网关无响应", key: "API 密钥", needed: "需要 API 密钥", release: "版本", chat: "对话",
     up: "答案正确", down: "答案错误", correct: "正确的标签……", number: "正确的数值",
     stored: "已保存，谢谢", storing: "正在保存……", language: "English",
   },
@@ -45,7 +45,9 @@ async function call(path, body) {
 
 async function refresh() {
   try {
-    const { data } = await call("v1/models");
+    const every = (await call("v1/models")).data, data = every.filter((model) => model.task !== "generation");
+    byId("chat").hidden = data.length === every.length;
+    if (every.length && !data.length) location.replace("chat"); // there is nothing but models that talk
     const chosen = byId("model").value;
     byId("model").replaceChildren(...data.map((model) => element("option", { value: model.id, textContent: `${model.id} (${model.release})` })));
     if (data.some((model) => model.id === chosen)) byId("model").value = chosen;

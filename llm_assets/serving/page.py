@@ -1,4 +1,7 @@
-"""The page at ``/``: three files, no build step, and nothing from elsewhere; its policy lets no script in but the gateway's own."""
+"""The page at ``/``, which asks classifiers, and the one at ``/chat``, which talks to decoders.
+
+Three files each, no build step, and nothing from elsewhere; their policy lets no script in but the gateway's own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/chat": ("chat_page.html", "text/html"),
+    "/chat_page.css": ("chat_page.css", "text/css"),
+    "/chat_page.js": ("chat_page.js", "text/javascript"),
+}
 
 
 def install(app: FastAPI) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llm_assets.serving.engine import EngineError, OnnxClassifier
+from llm_assets.serving.engine import EngineError
+from llm_assets.serving.engines import Engine, load_engine
+from llm_assets.serving.generation import Generator
 from llm_assets.serving.releases import verify_files
 from llm_assets.serving.rollout import Rollout
 from llm_assets.serving.state import Desired, desired_folder, read_desired, rollout_of
@@ -28,7 +30,7 @@ class Deployment:
     """A release with its loaded engine; one is like no other, so that what belongs to it can end with it."""
 
     desired: Desired
-    engine: OnnxClassifier
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Reconciler:
     The mappings are replaced as a whole and never changed, so that the event loop may read them while a step runs in a thread.
     """
 
-    def __init__(self, home: Path, load: Callable[[Path], OnnxClassifier] = OnnxClassifier) -> None:
+    def __init__(self, home: Path, load: Callable[[Path], Engine] = load_engine) -> None:
         self._home = home
         self._load = load
         self.live: dict[str, Deployment] = {}
@@ -57,6 +59,11 @@ class Reconciler:
         self.wanted: dict[str, Desired | None] = {}
         self.refused: dict[str, Refusal] = {}
         self.looked = False  # whether a first step has ended
+
+    def close(self) -> None:
+        """End the processes of every engine."""
+        for deployment in (*self.live.values(), *self.candidates.values()):
+            _close(deployment.engine)
 
     def step(self) -> None:
         """One comparison; takes as long as a new release takes to load. Not for two threads at once."""
@@ -146,11 +153,15 @@ class Reconciler:
         live, beside = self.live.get(desired.chain), self.candidates.get(desired.chain)
         return self.wanted.get(desired.chain) == desired and _serves(live, base) and _serves(beside, candidate)
 
-    def _prepare(self, desired: Desired) -> OnnxClassifier:
+    def _prepare(self, desired: Desired) -> Engine:
         directory = self._home / desired.directory
         verify_files(desired.release, directory, desired.files)
         engine = self._load(directory)
-        _probe(engine, desired.release)
+        try:
+            _probe(engine, desired.release)
+        except BaseException:
+            _close(engine)
+            raise
         return engine
 
     def _retire(self, chain: str) -> None:
@@ -185,8 +196,20 @@ def _serves(deployment: Deployment | None, desired: Desired | None) -> bool:
     return (deployment.desired.release, deployment.desired.files) == (desired.release, desired.files)
 
 
-def _probe(engine: OnnxClassifier, release: str) -> None:
-    """Classify a fixed sentence. Raises ``EngineError`` unless the answer is a distribution over the labels, or what its problem asks for."""
+def _close(engine: Engine) -> None:
+    """End what an engine started; also done when nobody holds it any more."""
+    if isinstance(engine, Generator):
+        engine.close()
+
+
+def _probe(engine: Engine, release: str) -> None:
+    """Classify a fixed sentence, or go on after it.
+
+    Raises ``EngineError`` unless the answer is a distribution over the labels, or what its problem asks for.
+    """
+    if isinstance(engine, Generator):
+        engine.probe(PROBE)
+        return
     found = engine.classify([PROBE])[0]
     sound = {
         "multi_label": all(0 <= probability <= 1 for probability in found),

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from llm_assets.serving.answers import new_id
 from llm_assets.serving.disagreements import note_disagreements
 from llm_assets.serving.engine import Classified, decided
+from llm_assets.serving.engines import classifier_of
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import append_event
 from llm_assets.serving.reconciler import Deployment, Reconciler
@@ -35,6 +37,7 @@ BESIDE = 32  # texts of a request that the other release answers too, for compar
 NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 Submit = Callable[[Deployment], Awaitable[list[Classified]]]
+Told = Callable[[bool, float], None]  # whether a request failed, and its milliseconds
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,27 @@ class Router:
         if pair.rollout.stage == "shadow":
             self._beside_it(pair, pair.candidate, texts, answers)
         return stable, answers
+
+    def choose(self, stable: Deployment, session: str) -> tuple[Deployment, Told]:
+        """The deployment that is to generate an answer, and what is to be told how it went: to its first token, the rest being the length.
+
+        Answers are not compared, since two models hardly ever write the same.
+        """
+        pair = self._pair(stable)
+        if pair is None:
+            return stable, lambda failed, milliseconds: None
+        if takes(pair.rollout, session):
+            return pair.candidate, partial(self._told, pair)
+        return stable, pair.watches.stable.request
+
+    def shadow(self, stable: Deployment) -> tuple[Deployment, Told] | None:
+        """The deployment that is to begin every answer unheard beside the stable one, where a shadow stage is under way."""
+        pair = self._pair(stable)
+        return (pair.candidate, partial(self._told, pair)) if pair and pair.rollout.stage == "shadow" else None
+
+    def _told(self, pair: Pair, failed: bool, milliseconds: float) -> None:
+        pair.watches.candidate.request(failed, milliseconds)
+        self._judge(pair)
 
     def step(self) -> None:
         """Take every rollout on, or write down that it went back. Does file work; not for two threads at once."""
@@ -161,14 +185,14 @@ class Router:
         answered = pair.stable if other is pair.candidate else pair.candidate
         began = time.perf_counter()
         try:
-            theirs = await asyncio.get_running_loop().run_in_executor(self._beside, other.engine.answer, texts)
+            theirs = await asyncio.get_running_loop().run_in_executor(self._beside, classifier_of(other, pair.chain).answer, texts)
             _refuse_unsound(theirs)
         except Exception as error:
             theirs = None
             logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, error)
         if other is pair.candidate:
             pair.watches.candidate.request(theirs is None, _milliseconds(began))
-        if theirs is not None and answered.engine.problem != "regression":  # numbers always differ in some digit
+        if theirs is not None and classifier_of(answered, pair.chain).problem != "regression":  # numbers always differ in some digit
             labels = {deployment.desired.release: _labels(deployment, said) for deployment, said in ((answered, answers), (other, theirs))}
             different = sum(len(set(both)) > 1 for both in zip(*labels.values(), strict=True))
             pair.watches.candidate.comparisons(different, len(texts))
@@ -249,7 +273,7 @@ def _step_of(rollout: Rollout) -> tuple[object, ...]:
 
 
 def _labels(deployment: Deployment, answers: Sequence[Classified]) -> list[str]:
-    engine = deployment.engine
+    engine = classifier_of(deployment, deployment.desired.chain)
     return [decided(engine.problem, answer.probabilities, engine.labels) for answer in answers]
 
 

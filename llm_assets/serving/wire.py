@@ -98,9 +98,12 @@ class Model(BaseModel):
     id: str
     object: Literal["model"]
     owned_by: str
+    created: int = Field(description="seconds since 1970 at which its release was asked for")
     release: str
-    labels: list[str]
-    problem: str = Field(description="single_label, multi_label or regression")
+    task: Literal["classification", "generation"]
+    labels: list[str] = Field(description="of a classifier; none where text is generated")
+    problem: str = Field(description="single_label, multi_label, regression or generation")
+    context: int | None = Field(None, description="tokens of prompt and answer together, where text is generated")
 
 
 class Models(BaseModel):

@@ -22,7 +22,7 @@ annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Lab
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    for command in (up, serve, ask, approve, rollback):
+    for command in (up, serve, ask, chat, approve, rollback):
         app.command()(command)
     app.add_typer(keys, name="keys")
     app.add_typer(annotate, name="annotate")
@@ -69,6 +69,26 @@ def ask(
 
     for answer in classify(prepare_environment(), chain, texts, port):
         typer.echo(f"{answer.label:<10} {answer.probability:6.1%}  {answer.text}   ({answer.release})")
+
+
+def chat(
+    chain: Chain,
+    system: Annotated[str, typer.Option(help="A first turn that says how to answer.")] = "",
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the likeliest token.")] = 0.7,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the likeliest tokens that are drawn from.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer.")] = 256,
+    seed: Annotated[int | None, typer.Option(help="The same answers to the same conversation.")] = None,
+) -> None:
+    """Talk to a chain whose model generates, at the gateway that runs; answers appear as they are written.
+
+    An empty line or the end of input ends the conversation, /new begins another, Ctrl-C breaks an answer off. Lines may come from a pipe: each is a
+    turn of the user. The older turns are left out when the conversation outgrows the model's context. The key of
+    LLM_ASSETS_KEY is used where the gateway asks for one.
+    """
+    from llm_assets.terminal.chat import converse
+
+    settings = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, **({} if seed is None else {"seed": seed})}
+    converse(prepare_environment(), chain, system, settings)
 
 
 def approve(

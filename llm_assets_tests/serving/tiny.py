@@ -45,6 +45,12 @@ def write_artifact(home: Path, fingerprint: str, sign: float = 1.0, **settings: 
     directory = home / "artifacts" / "quantized_model" / fingerprint
     shutil.rmtree(directory, ignore_errors=True)
     write_model(directory, sign, **settings)
+    return committed(directory)
+
+
+def committed(directory: Path) -> Artifact:
+    """A quantized_model artifact of the files in a folder named by its fingerprint."""
+    fingerprint = directory.name
     manifest = Manifest(
         link="quantized_model", fingerprint=fingerprint, data_version=fingerprint, recipe={}, inputs={}, files=describe_files(directory),
         licenses=[], metrics={}, libraries={}, code={}, host="test", started="2026-01-01T00:00:00+00:00",

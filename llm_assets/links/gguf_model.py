@@ -1,0 +1,187 @@
+"""The finetuned decoder as GGUF files, one of which llama.cpp serves without torch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from llm_assets.compression.gguf import FORMATS, Format, Shape, write_gguf
+from llm_assets.corpus.normalise import NORMALISER_VERSION
+from llm_assets.evaluation.greedy import Parting, partings
+from llm_assets.links import pages, plots
+from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.serving.generation import TASK, Generator
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_json
+from llm_assets.store.verdict import Verdict
+
+REFERENCE: Format = "f16"
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+COLUMNS = ("bits_per_byte", "rise", "perplexity", "tokens_per_second", "bytes", "seconds")
+ANSWER = 32  # tokens of a greedy answer that are compared
+QUANTIZED = "quantized"
+
+
+class GgufModelConfig(Section):
+    """How the weights are rounded, and what that may cost."""
+
+    formats: list[Format] = Field(list(FORMATS), min_length=1, description="what is written: f16, q8_0, q5_0, q4_1, q4_0")
+    allowed_rise: float = Field(0.02, ge=0, description="share by which the bits per byte of held-out text may rise over F16")
+    evaluation_texts: int = Field(200, ge=1, description="validation documents, drawn by hash, that each format is measured on")
+    compared_prompts: int = Field(20, ge=1, description="of them, whose greedy answers at F16 must be those of transformers")
+    context: int | None = Field(None, ge=16, description="tokens of prompt and answer that are served; default: as many as the model was made for")
+
+
+def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact) -> Made:
+    """Writes the decoder as GGUF in each format asked for and takes the smallest whose bits per byte stay within the allowed rise.
+
+    F16 is the reference: its greedy answers are compared with those of transformers over the same weights, and every format's
+    bits per byte of held-out text are measured through llama.cpp, with the engine that will serve. Where no format stays
+    within the rise the best is taken, and the check fails. Unlike an encoder's int8 the sizes are fixed by the format, so the
+    rule is size, not speed; the measured speed is stated beside it.
+    """
+    texts = evaluation_texts(evaluation_sets, config.evaluation_texts)
+    context = config.context or Shape.read(finetuned_model.directory).context
+    formats: list[Format] = [kind for kind in FORMATS if kind in {*config.formats, REFERENCE}]
+    candidates: dict[str, dict[str, float]] = {}
+    found: list[Parting] = []
+    for number, kind in enumerate(formats):
+        bench.progress(number, len(formats), "formats")
+        began, folder = time.perf_counter(), _folder(bench.scratch / kind, finetuned_model, kind, context)
+        write_gguf(finetuned_model.directory, folder / file_of(kind), kind)
+        seconds = time.perf_counter() - began
+        with closing(Generator(folder, slots=1)) as engine:
+            measured = measure(engine, texts)
+            if kind == REFERENCE:
+                found = partings(finetuned_model.directory, engine, [_asked(engine, text) for text in texts[: config.compared_prompts]], ANSWER)
+        rise = measured["bits_per_byte"] / candidates.get(REFERENCE, measured)["bits_per_byte"] - 1
+        candidates[kind] = {**measured, "rise": rise, "bytes": (folder / file_of(kind)).stat().st_size, "seconds": round(seconds, 3)}
+    bench.progress(len(formats), len(formats), "formats")
+    chosen = smallest({kind: candidates[kind] for kind in config.formats}, config.allowed_rise)
+    for kind in config.formats:
+        shutil.move(bench.scratch / kind / file_of(kind), bench.directory / file_of(kind))
+    for path in (bench.scratch / chosen).iterdir():
+        shutil.copyfile(path, bench.directory / path.name)
+    _show(bench.directory, candidates, chosen, len(texts))
+    return Made(
+        {
+            "models": {QUANTIZED: candidates[chosen]},
+            "format": chosen,
+            "candidates": candidates,
+            "greedy": {
+                "prompts": min(len(texts), config.compared_prompts),
+                "equal": min(len(texts), config.compared_prompts) - len(found),
+                "ties": sum(parting.is_tie for parting in found),
+            },
+            "evaluation_texts": len(texts),
+            "times_smaller": round(candidates[REFERENCE]["bytes"] / candidates[chosen]["bytes"], 2),
+        }
+    )
+
+
+def file_of(kind: Format | str) -> str:
+    """The name of a format's file."""
+    return f"model-{kind}.gguf"
+
+
+def smallest(candidates: Mapping[str, Mapping[str, float]], allowed: float) -> str:
+    """The smallest format whose ``rise`` is at most ``allowed``; where none is, the one that rises least."""
+    within = [kind for kind, worth in candidates.items() if worth["rise"] <= allowed]
+    if within:
+        return min(within, key=lambda kind: candidates[kind]["bytes"])
+    return min(candidates, key=lambda kind: candidates[kind]["rise"])
+
+
+def evaluation_texts(evaluation_sets: Artifact, count: int) -> list[str]:
+    """At most ``count`` validation texts, those whose document's hash is smallest. Raises ``ValueError`` where there is none."""
+    rows = evaluation_sets.table("evaluation.parquet", ["doc_id", "text", "split"]).to_pylist()
+    held = [row for row in rows if row["split"] == "validation"]
+    held.sort(key=lambda row: hashlib.sha256(f"gguf:{row['doc_id']}".encode()).digest())
+    if not held:
+        raise ValueError("evaluation_sets hold no validation text to measure a format on: give them a larger validation_share")
+    return [row["text"] for row in held[:count]]
+
+
+def measure(engine: Generator, texts: Sequence[str]) -> dict[str, float]:
+    """Bits per byte and perplexity a token of texts, each cut to the context and read from its beginning; and tokens read a second."""
+    nats, tokens, size = 0.0, 0, 0
+    began = time.perf_counter()
+
+    async def read() -> None:
+        nonlocal nats, tokens, size
+        for text in texts:
+            ids = engine.text(text)[: engine.context]
+            if len(ids) > 1:
+                nats -= sum(one.logprob for one in await engine.likelihood(ids))
+                tokens += len(ids) - 1
+                size += len(engine.tokenizer.decode(ids[1:], skip_special_tokens=False).encode())
+
+    asyncio.run(read())
+    return {
+        "bits_per_byte": nats / math.log(2) / max(size, 1),
+        "perplexity": math.exp(nats / max(tokens, 1)),
+        "tokens_per_second": round(tokens / (time.perf_counter() - began), 1),
+    }
+
+
+def _asked(engine: Generator, text: str) -> list[int]:
+    """A document's first line, asked as the user's turn."""
+    return engine.chat([{"role": "user", "content": text.split("\n", 1)[0]}])[: engine.context - ANSWER]
+
+
+def _folder(directory: Path, finetuned_model: Artifact, kind: Format, context: int) -> Path:
+    """A folder with all that the serving engine reads but the model."""
+    directory.mkdir(exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(finetuned_model.path(name), directory / name)
+    write_json(directory / "serving.json", {"task": TASK, "model": file_of(kind), "context": context, "normaliser": NORMALISER_VERSION})
+    return directory
+
+
+def _show(directory: Path, candidates: Mapping[str, Mapping[str, float]], chosen: str, documents: int) -> None:
+    """The page `formats` and the plot `size`."""
+    rows = [(f"{kind} (taken)" if kind == chosen else kind, *(f"{worth[name]:,.6g}" for name in COLUMNS)) for kind, worth in candidates.items()]
+    note = f"On {documents} validation documents, read by llama.cpp; rise is against F16, seconds is what writing took."
+    pages.table(directory, "formats", "Formats of GGUF", ("format", *COLUMNS), rows, note)
+    plots.bars(directory, "size", {kind: worth["bytes"] / 1e6 for kind, worth in candidates.items()}, "Model size", "MB")
+
+
+def _rise_within(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    allowed, metrics = artifact.manifest.recipe["config"]["allowed_rise"], artifact.metrics
+    worth = metrics["candidates"][metrics["format"]]
+    said = f"{metrics['format']}: {worth['bits_per_byte']:.4f} bits per byte, {100 * worth['rise']:+.2f}% against F16 (at most {100 * allowed:+.2f}%)"
+    return Verdict(check="rise_within", passed=bool(worth["rise"] <= allowed), description=said, values=dict(worth))
+
+
+def _greedy_as_transformers(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    found = artifact.metrics["greedy"]
+    said = f"at F16 {found['equal']} of {found['prompts']} greedy answers are those of transformers; {found['ties']} of the others part at a tie"
+    return Verdict(check="greedy_as_transformers", passed=found["equal"] + found["ties"] == found["prompts"], description=said, values=found)
+
+
+LINK = Link(
+    name="quantized_model",
+    variant="generation",
+    version=1,
+    make=quantized_model,
+    config=GgufModelConfig,
+    inputs=("finetuned_model", "evaluation_sets"),
+    stage="model",
+    role="programmer",
+    kinds=("gguf",),
+    checks=(
+        Check("rise_within", "Rounding costs at most the allowed rise of the bits per byte on the validation split.", _rise_within),
+        Check("greedy_as_transformers", "llama.cpp's greedy answers at F16 are those of transformers.", _greedy_as_transformers),
+    ),
+    trained=True,
+    libraries=("gguf", "torch", "transformers", "xllamacpp"),
+)

@@ -1,0 +1,45 @@
+"""What serves a release: the engine of its model's task."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from pathlib import Path
+from typing import Protocol
+
+from llm_assets.serving.engine import OnnxClassifier
+from llm_assets.serving.errors import ApiError
+from llm_assets.serving.generation import TASK, Generator
+
+Engine = OnnxClassifier | Generator
+
+
+class Serving(Protocol):
+    """A release with its engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """What answers."""
+        ...
+
+
+def load_engine(directory: Path) -> Engine:
+    """The engine that the ``task`` in ``serving.json`` asks for, classification where it says none. Raises ``EngineError``."""
+    settings = directory / "serving.json"
+    if settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("task") == TASK:
+        return Generator(directory)
+    return OnnxClassifier(directory)
+
+
+def classifier_of(serving: Serving, chain: str) -> OnnxClassifier:
+    """The classifier of a release. Raises ``ApiError`` where its model generates."""
+    if isinstance(serving.engine, OnnxClassifier):
+        return serving.engine
+    raise ApiError(HTTPStatus.BAD_REQUEST, f"model {chain} generates: ask it at /v1/chat/completions or /v1/completions", "model")
+
+
+def generator_of(serving: Serving, chain: str) -> Generator:
+    """The generator of a release. Raises ``ApiError`` where its model classifies."""
+    if isinstance(serving.engine, Generator):
+        return serving.engine
+    raise ApiError(HTTPStatus.BAD_REQUEST, f"model {chain} classifies: ask it at /v1/classify", "model")

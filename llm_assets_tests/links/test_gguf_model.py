@@ -1,0 +1,83 @@
+"""The smallest GGUF whose bits per byte stay within the allowed rise; each check failing on what it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llm_assets.corpus.normalise import NORMALISER_VERSION
+from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, smallest
+from llm_assets.links.making import Outcome, make
+from llm_assets.serving.generation import Generator
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.store import Store
+from llm_assets_tests.compression.decoders import LINES, write_decoder
+from llm_assets_tests.links import trained
+
+CONFIG = GgufModelConfig(formats=["q8_0", "q4_0"], compared_prompts=3, evaluation_texts=3, allowed_rise=0.01)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_decoder(folder / "finetuned_model", spread=0.2)
+    rows = [{"doc_id": str(number), "text": f"{line}\nfine", "split": "validation"} for number, line in enumerate(LINES)]
+    rows.append({"doc_id": "9", "text": "never read here", "split": "test"})
+    (folder / "evaluation_sets").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation_sets" / "evaluation.parquet")
+    return {name: trained.artifact(folder / name, name) for name in LINK.inputs}
+
+
+@pytest.fixture(scope="module")
+def made(inputs: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    yield make(Store(tmp_path_factory.mktemp("home")), LINK, CONFIG, inputs, seed=0, launch=trained.launch_quietly)
+
+
+def test_formats_are_measured_and_the_smallest_within_the_rise_is_served(made: Outcome) -> None:
+    artifact, metrics = made.artifact, made.artifact.metrics
+    assert all(found.passed for found in made.verdicts), made.verdicts
+    assert set(metrics["candidates"]) == {"f16", "q8_0", "q4_0"} and metrics["candidates"]["f16"]["rise"] == 0
+    assert metrics["format"] == "q8_0" and metrics["candidates"]["q4_0"]["rise"] > 0.01 > abs(metrics["candidates"]["q8_0"]["rise"])
+    assert metrics["greedy"]["prompts"] == 3 and metrics["times_smaller"] > 1.5
+    served = {"serving.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model-q8_0.gguf", "model-q4_0.gguf"}
+    assert set(artifact.manifest.files) == {*served, "pages/formats.html", "plots/size.png"}
+    assert artifact.json("serving.json") == {"task": "generation", "model": "model-q8_0.gguf", "context": 256, "normaliser": NORMALISER_VERSION}
+    assert "q8_0 (taken)" in artifact.path("pages/formats.html").read_text()
+
+
+def test_what_it_makes_is_served(made: Outcome) -> None:
+    engine = Generator(made.artifact.directory, slots=1)
+    try:
+        engine.probe("one")
+    finally:
+        engine.close()
+
+
+def test_a_rise_above_the_allowed_one_is_refused(made: Outcome) -> None:
+    check = LINK.checks[0]
+    assert check.name == "rise_within" and check.blocking
+    worse = trained.changed(made.artifact, metrics={"format": "q4_0"})
+    assert not check.judge(worse, {}).passed and check.judge(trained.changed(worse, config={"allowed_rise": 9.0}), {}).passed
+
+
+def test_answers_other_than_transformers_are_refused_but_for_ties(made: Outcome) -> None:
+    check = LINK.checks[1]
+    assert check.name == "greedy_as_transformers" and check.blocking
+    assert not check.judge(trained.changed(made.artifact, metrics={"greedy": {"prompts": 3, "equal": 1, "ties": 1}}), {}).passed
+    assert check.judge(trained.changed(made.artifact, metrics={"greedy": {"prompts": 3, "equal": 2, "ties": 1}}), {}).passed
+
+
+def test_the_rule() -> None:
+    candidates = {"q8_0": {"rise": 0.001, "bytes": 8}, "q5_0": {"rise": 0.01, "bytes": 5}, "q4_0": {"rise": 0.05, "bytes": 4}}
+    assert [smallest(candidates, allowed) for allowed in (0.1, 0.02, 0.005, 0.0)] == ["q4_0", "q5_0", "q8_0", "q8_0"]
+
+
+def test_held_out_texts_are_of_the_validation_split(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    assert sorted(evaluation_texts(inputs["evaluation_sets"], 9)) == sorted(f"{line}\nfine" for line in LINES)
+    pq.write_table(pa.Table.from_pylist([{"doc_id": "9", "text": "x", "split": "test"}]), tmp_path / "evaluation.parquet")
+    with pytest.raises(ValueError, match="no validation text"):
+        evaluation_texts(trained.artifact(tmp_path, "evaluation_sets"), 3)
