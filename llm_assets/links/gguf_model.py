@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 COLUMNS = ("bits_per_byte", "rise", "perplexity", "tokens_per_second", "bytes", "seconds")
 ANSWER = 32  # tokens of a greedy answer that are compared
 QUANTIZED = "quantized"
+TESTED = 400  # test documents read at most, by what is served and by F16
 
 
 class GgufModelConfig(Section):
@@ -49,7 +50,7 @@ def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Arti
     within the rise the best is taken, and the check fails. Unlike an encoder's int8 the sizes are fixed by the format, so the
     rule is size, not speed; the measured speed is stated beside it.
     """
-    texts = evaluation_texts(evaluation_sets, config.evaluation_texts)
+    texts = [text for _, text in evaluation_texts(evaluation_sets, "validation", config.evaluation_texts)]
     context = config.context or Shape.read(finetuned_model.directory).context
     formats: list[Format] = [kind for kind in FORMATS if kind in {*config.formats, REFERENCE}]
     candidates: dict[str, dict[str, float]] = {}
@@ -68,10 +69,11 @@ def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Arti
     bench.progress(len(formats), len(formats), "formats")
     chosen = smallest({kind: candidates[kind] for kind in config.formats}, config.allowed_rise)
     for kind in config.formats:
-        shutil.move(bench.scratch / kind / file_of(kind), bench.directory / file_of(kind))
+        shutil.copyfile(bench.scratch / kind / file_of(kind), bench.directory / file_of(kind))
     for path in (bench.scratch / chosen).iterdir():
         shutil.copyfile(path, bench.directory / path.name)
     _show(bench.directory, candidates, chosen, len(texts))
+    _write_predictions(bench, evaluation_sets, {QUANTIZED: chosen, REFERENCE: REFERENCE})
     return Made(
         {
             "models": {QUANTIZED: candidates[chosen]},
@@ -101,36 +103,68 @@ def smallest(candidates: Mapping[str, Mapping[str, float]], allowed: float) -> s
     return min(candidates, key=lambda kind: candidates[kind]["rise"])
 
 
-def evaluation_texts(evaluation_sets: Artifact, count: int) -> list[str]:
-    """At most ``count`` validation texts, those whose document's hash is smallest. Raises ``ValueError`` where there is none."""
+def evaluation_texts(evaluation_sets: Artifact, split: str, count: int) -> list[tuple[str, str]]:
+    """At most ``count`` documents of a split, ``(doc_id, text)``: those of smallest hash. Raises ``ValueError`` where there is none."""
     rows = evaluation_sets.table("evaluation.parquet", ["doc_id", "text", "split"]).to_pylist()
-    held = [row for row in rows if row["split"] == "validation"]
+    held = [row for row in rows if row["split"] == split]
     held.sort(key=lambda row: hashlib.sha256(f"gguf:{row['doc_id']}".encode()).digest())
     if not held:
-        raise ValueError("evaluation_sets hold no validation text to measure a format on: give them a larger validation_share")
-    return [row["text"] for row in held[:count]]
+        raise ValueError(f"evaluation_sets hold no {split} text to measure a format on: give them a larger {split}_share")
+    return [(row["doc_id"], row["text"]) for row in held[:count]]
+
+
+class Read(NamedTuple):
+    """How likely a model found a text: minus the logarithms of its tokens' probabilities in all, its tokens, and the bytes they write."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+
+def readings(engine: Generator, texts: Sequence[str]) -> list[Read]:
+    """Each text cut to the context and read from its beginning; a text of no token gives zeros."""
+
+    async def read() -> list[Read]:
+        found = []
+        for text in texts:
+            ids = engine.text(text)[: engine.context]
+            nats = -sum(one.logprob for one in await engine.likelihood(ids)) if len(ids) > 1 else 0.0
+            found.append(Read(nats, max(0, len(ids) - 1), len(engine.tokenizer.decode(ids[1:], skip_special_tokens=False).encode())))
+        return found
+
+    return asyncio.run(read())
 
 
 def measure(engine: Generator, texts: Sequence[str]) -> dict[str, float]:
-    """Bits per byte and perplexity a token of texts, each cut to the context and read from its beginning; and tokens read a second."""
-    nats, tokens, size = 0.0, 0, 0
+    """Bits per byte and perplexity a token of all texts together; and tokens read a second."""
     began = time.perf_counter()
-
-    async def read() -> None:
-        nonlocal nats, tokens, size
-        for text in texts:
-            ids = engine.text(text)[: engine.context]
-            if len(ids) > 1:
-                nats -= sum(one.logprob for one in await engine.likelihood(ids))
-                tokens += len(ids) - 1
-                size += len(engine.tokenizer.decode(ids[1:], skip_special_tokens=False).encode())
-
-    asyncio.run(read())
+    nats, tokens, size = map(sum, zip(*readings(engine, texts), strict=True))
     return {
         "bits_per_byte": nats / math.log(2) / max(size, 1),
         "perplexity": math.exp(nats / max(tokens, 1)),
         "tokens_per_second": round(tokens / (time.perf_counter() - began), 1),
     }
+
+
+def _write_predictions(bench: Bench, evaluation_sets: Artifact, models: Mapping[str, str]) -> None:
+    """``predictions.parquet``: how likely the model that is served, and F16 beside it, found each test document."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    doc_ids, texts = zip(*evaluation_texts(evaluation_sets, "test", TESTED), strict=True)
+    rows = []
+    for number, (name, kind) in enumerate(models.items()):
+        bench.progress(number, len(models), "test documents read")
+        with closing(Generator(bench.scratch / kind, slots=1)) as engine:
+            found = zip(doc_ids, readings(engine, texts), strict=True)
+        rows += [{"model": name, "split": "test", "doc_id": doc_id, **one._asdict()} for doc_id, one in found if one.bytes]
+    pq.write_table(pa.Table.from_pylist(rows), bench.directory / "predictions.parquet")
+
+
+def read_predictions(quantized_model: Artifact, name: str) -> list[dict[str, Any]]:
+    """The rows ``doc_id, nats, tokens, bytes`` of one model over the test documents."""
+    table = quantized_model.table("predictions.parquet", ["model", "doc_id", "nats", "tokens", "bytes"])
+    return [row for row in table.to_pylist() if row["model"] == name]
 
 
 def _asked(engine: Generator, text: str) -> list[int]:

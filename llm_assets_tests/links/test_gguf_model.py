@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llm_assets.corpus.normalise import NORMALISER_VERSION
-from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, smallest
+from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
+from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, smallest
 from llm_assets.links.making import Outcome, make
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
@@ -26,7 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("inputs")
     write_decoder(folder / "finetuned_model", spread=0.2)
     rows = [{"doc_id": str(number), "text": f"{line}\nfine", "split": "validation"} for number, line in enumerate(LINES)]
-    rows.append({"doc_id": "9", "text": "never read here", "split": "test"})
+    rows.append({"doc_id": "9", "text": f"{LINES[0]}\nwell", "split": "test"})
     (folder / "evaluation_sets").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation_sets" / "evaluation.parquet")
     return {name: trained.artifact(folder / name, name) for name in LINK.inputs}
@@ -44,9 +44,17 @@ def test_formats_are_measured_and_the_smallest_within_the_rise_is_served(made: O
     assert metrics["format"] == "q8_0" and metrics["candidates"]["q4_0"]["rise"] > 0.01 > abs(metrics["candidates"]["q8_0"]["rise"])
     assert metrics["greedy"]["prompts"] == 3 and metrics["times_smaller"] > 1.5
     served = {"serving.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model-q8_0.gguf", "model-q4_0.gguf"}
-    assert set(artifact.manifest.files) == {*served, "pages/formats.html", "plots/size.png"}
+    assert set(artifact.manifest.files) == {*served, "predictions.parquet", "pages/formats.html", "plots/size.png"}
     assert artifact.json("serving.json") == {"task": "generation", "model": "model-q8_0.gguf", "context": 256, "normaliser": NORMALISER_VERSION}
     assert "q8_0 (taken)" in artifact.path("pages/formats.html").read_text()
+
+
+def test_what_is_served_and_f16_were_read_on_the_test_documents(made: Outcome) -> None:
+    rows = {name: read_predictions(made.artifact, name) for name in ("quantized", "f16")}
+    assert [row["doc_id"] for found in rows.values() for row in found] == ["9", "9"]
+    (served,), (reference,) = rows.values()
+    assert served["bytes"] == reference["bytes"] == len(normalise(f"{LINES[0]}\nwell").encode()) and served["tokens"] == reference["tokens"]
+    assert served["nats"] != reference["nats"] and abs(served["nats"] / reference["nats"] - 1) < 0.02
 
 
 def test_what_it_makes_is_served(made: Outcome) -> None:
@@ -77,7 +85,9 @@ def test_the_rule() -> None:
 
 
 def test_held_out_texts_are_of_the_validation_split(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    assert sorted(evaluation_texts(inputs["evaluation_sets"], 9)) == sorted(f"{line}\nfine" for line in LINES)
+    found = evaluation_texts(inputs["evaluation_sets"], "validation", 9)
+    assert sorted(text for _, text in found) == sorted(f"{line}\nfine" for line in LINES)
+    assert [doc_id for doc_id, _ in evaluation_texts(inputs["evaluation_sets"], "test", 9)] == ["9"]
     pq.write_table(pa.Table.from_pylist([{"doc_id": "9", "text": "x", "split": "test"}]), tmp_path / "evaluation.parquet")
     with pytest.raises(ValueError, match="no validation text"):
-        evaluation_texts(trained.artifact(tmp_path, "evaluation_sets"), 3)
+        evaluation_texts(trained.artifact(tmp_path, "evaluation_sets"), "validation", 3)
