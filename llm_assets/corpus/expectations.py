@@ -29,8 +29,8 @@ BOOLEAN = {"result_format": "BOOLEAN_ONLY"}
 SHOWN = 5  # doc_ids named for a failed expectation
 DOC_ID = r"^[0-9a-f]{20}$"
 PIECE = 200_000  # rows judged at once
-PLACE, IDENTITY = "place stands twice", "doc_id stands twice"  # columns that tell which rows repeat another's key
-KEYS: Mapping[str, list[str]] = {PLACE: ["source", "member", "line"], IDENTITY: ["doc_id"]}
+PLACE, IDENTITY, POSITION = "place stands twice", "doc_id stands twice", "position stands twice"  # columns that tell which rows repeat another's key
+KEYS: Mapping[str, list[str]] = {PLACE: ["source", "member", "line"], IDENTITY: ["doc_id"], POSITION: ["block", "offset"]}
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,13 @@ def judge_examples(artifact: Artifact) -> Verdict:
 
 
 def judge_index(artifact: Artifact) -> Verdict:
-    """The suite of tokens: each document once, its place and length inside the layout."""
+    """The suite of tokens: each document once (with weights each position once), its place and length inside the layout."""
     import pyarrow.compute as pc
 
     gxe = _library()
 
     layout, columns = artifact.json("layout.json"), ["doc_id", "block", "offset", "length", "blocks"]
+    key = POSITION if artifact.manifest.recipe["config"].get("weights") else IDENTITY
     filled = layout["blocks"] * layout["context"] - layout["padding_tokens"]
     suite = Suite(
         "tokens",
@@ -97,7 +98,7 @@ def judge_index(artifact: Artifact) -> Verdict:
             gxe.ExpectColumnValuesToBeBetween(column="offset", min_value=0, max_value=layout["context"] - 1),
             gxe.ExpectColumnValuesToBeBetween(column="length", min_value=2),  # [CLS] and [SEP] at least
             gxe.ExpectColumnValuesToBeBetween(column="blocks", min_value=1, max_value=layout["blocks"]),
-            gxe.ExpectColumnValuesToBeInSet(column=IDENTITY, value_set=[False]),
+            gxe.ExpectColumnValuesToBeInSet(column=key, value_set=[False]),
         ],
         totals=[
             gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1),
@@ -106,7 +107,7 @@ def judge_index(artifact: Artifact) -> Verdict:
     )
     tokens = sum(pc.sum(batch["length"]).as_py() or 0 for batch in artifact.batches("documents.parquet", ["length"]))
     totals = {"rows": artifact.rows("documents.parquet"), "tokens": tokens}
-    return validate(suite, _pieces(artifact, "documents.parquet", columns, IDENTITY), totals)
+    return validate(suite, _pieces(artifact, "documents.parquet", columns, key), totals)
 
 
 def validate(suite: Suite, pieces: Iterator[pd.DataFrame], totals: Mapping[str, int]) -> Verdict:
