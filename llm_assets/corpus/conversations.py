@@ -11,8 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Literal, NamedTuple
 
+from pydantic import Field, field_validator
+
 from llm_assets.corpus.normalise import normalise
 from llm_assets.corpus.rows import BadRow, Row
+from llm_assets.store.strict import Strict
 
 Role = Literal["user", "assistant"]
 ROLES: tuple[Role, Role] = ("user", "assistant")
@@ -49,6 +52,33 @@ def text_of(spoken: Iterable[Turn]) -> str:
         else:
             joined.append(Turn(role, content))
     return "\n".join(turn.content for turn in joined)
+
+
+class Task(Strict):
+    """An instruction that turns pairs of some sources into a task."""
+
+    name: str = Field(pattern=r"^[a-z_]+$", description="names the task in metrics and figures, such as translation")
+    sources: list[str] = Field(min_length=1, description="whose conversations are this task's")
+    instruction: str = Field("{ask}", description="what the user says; {ask} is the document's first line")
+
+    @field_validator("instruction")
+    @classmethod
+    def _asks(cls, instruction: str) -> str:
+        if "{ask}" not in instruction:
+            raise ValueError("an instruction holds {ask}, where the document's first line goes")
+        return instruction
+
+
+def conversation_of(text: str, task: Task | None = None) -> list[Turn]:
+    """The turns that a model learns from or is asked for: as the task words them, without a last turn of the user's, which nobody answers.
+
+    Empty where the assistant says nothing at all.
+    """
+    spoken = turns(text)
+    spoken = spoken[: len(spoken) // 2 * 2]
+    if task is not None and spoken:
+        spoken[0] = Turn("user", task.instruction.replace("{ask}", spoken[0].content))
+    return spoken
 
 
 def conversation_rows(stream: IO[bytes], form: str, encoding: str, longest: int) -> Iterator[Row | BadRow]:
