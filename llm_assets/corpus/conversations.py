@@ -59,6 +59,9 @@ class Task(Strict):
 
     name: str = Field(pattern=r"^[a-z_]+$", description="names the task in metrics and figures, such as translation")
     sources: list[str] = Field(min_length=1, description="whose conversations are this task's")
+    measure: Literal["reply_ranking", "translation", "title"] = Field(
+        "reply_ranking", description="how answers are scored besides bits per byte: the rank of the true one among ten, chrF and BLEU, or ROUGE"
+    )
     instruction: str = Field("{ask}", description="what the user says; {ask} is the document's first line")
 
     @field_validator("instruction")

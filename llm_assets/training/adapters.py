@@ -75,7 +75,7 @@ def adapted(model: PreTrainedModel, adapter: Adapter) -> Any:
     from peft import get_peft_model
 
     model.name_or_path = "pretrained_checkpoint"  # goes into adapter_config.json, where a path of this machine has no business
-    return get_peft_model(model, configuration(adapter))  # type: ignore[arg-type]
+    return get_peft_model(model, configuration(adapter))
 
 
 def save(model: Any, folder: Path, weights: Any = None) -> None:

@@ -61,10 +61,24 @@ class Chat:
         found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return found
 
-    def encode(self, conversations: Sequence[Messages], prompt: bool = False) -> list[Spoken]:
-        """Each conversation as the template writes it; with ``prompt`` the beginning of an assistant's turn after it."""
+    def encode(self, conversations: Sequence[Messages], prompt: bool = False, longest: int | None = None) -> list[Spoken]:
+        """Each conversation as the template writes it; with ``prompt`` the beginning of an assistant's turn after it.
+
+        Of one with more than ``longest`` tokens the end of the first turn is left out, as of an article that asks for its title; where
+        that turn is too short for it, the conversation's end is cut off.
+        """
         words = iter(self._words([turn["content"] for messages in conversations for turn in messages]) if any(conversations) else [])
-        return [self._spoken([(turn["role"], next(words)) for turn in messages], prompt) for messages in conversations]
+        found = []
+        for messages in conversations:
+            turns = [(turn["role"], next(words)) for turn in messages]
+            spoken = self._spoken(turns, prompt)
+            if longest is not None and len(spoken.ids) > longest:
+                role, first = turns[0]
+                room = len(first) - (len(spoken.ids) - longest)
+                spoken = self._spoken([(role, first[:room]), *turns[1:]], prompt) if room > 0 else spoken
+                spoken = Spoken(spoken.ids[:longest], spoken.answers[:longest])
+            found.append(spoken)
+        return found
 
     def _spoken(self, turns: Sequence[tuple[str, list[int]]], prompt: bool) -> Spoken:
         ids, answers = [self.opening], [False]

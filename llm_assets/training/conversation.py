@@ -34,13 +34,13 @@ def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenize
     batch = job.micro_batch * job.accumulation * arguments.world_size
     order = sample_order(len(blocks), job.steps, batch, job.seed)
     held_out = pack([len(one.ids) for one in validation], objective.max_length, job.seed)
-    model = trained_decoder(decoder(job, tokenizer, len(tokenizer), objective.max_length))
+    model = adapted(trained_decoder(decoder(job, tokenizer, len(tokenizer), objective.max_length)), objective.adapter)
     worker = Worker(
         job=job,
         best=BestEvaluation(job.scratch),
         padding=tokenizer.pad_token_id,
         bytes_of_tokens=torch.tensor(bytes_of_tokens(tokenizer.backend_tokenizer)),
-        model=adapted(model, objective.adapter),
+        model=model,
         args=arguments,
         train_dataset=PackedConversations(train, blocks, order),
         eval_dataset=PackedConversations(validation, held_out, numpy.arange(len(held_out))),
@@ -51,21 +51,17 @@ def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenize
         "padding_share": round(1 - used / (len(blocks) * objective.max_length), 4),
         "blocks": len(blocks),
         "answer_share": round(sum(sum(one.answers) for one in train) / used, 4),
-        "trained_parameters": sum(parameter.numel() for parameter in worker.model.parameters() if parameter.requires_grad),  # type: ignore[union-attr]
+        "trained_parameters": sum(int(one.numel()) for one in model.parameters() if one.requires_grad),
     }
 
 
 def read_conversations(path: Path, chat: Chat, longest: int) -> list[Spoken]:
-    """The conversations of a Parquet table with ``messages``, each cut to ``longest`` tokens; the rows' order and number stay.
-
-    One whose assistant speaks only after the cut is left with no answer to learn from, which costs its place and no more.
-    """
+    """The conversations of a Parquet table with ``messages``, each cut to ``longest`` tokens (``Chat.encode``); the rows' order and number stay."""
     import pyarrow.parquet
 
     found: list[Spoken] = []
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["messages"]):
-        spoken = chat.encode(batch["messages"].to_pylist())
-        found += [Spoken(one.ids[:longest], one.answers[:longest]) for one in spoken]
+        found += chat.encode(batch["messages"].to_pylist(), longest=longest)
     return found
 
 

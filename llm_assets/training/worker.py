@@ -41,8 +41,12 @@ from llm_assets.training.trainer import Worker  # noqa: E402
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-WORKERS = {"masked": masked_worker, "causal": causal_worker, "classification": classification_worker,
-    "conversation": conversation_worker}  # by the kind of a job's objective
+WORKERS = {
+    "masked": masked_worker,
+    "causal": causal_worker,
+    "classification": classification_worker,
+    "conversation": conversation_worker,
+}  # by the kind of a job's objective
 CURVE = {  # log key -> column
     "loss": "loss",
     "learning_rate": "learning_rate",

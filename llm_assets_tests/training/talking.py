@@ -22,7 +22,7 @@ from llm_assets.training.decoders import DecoderShape, new_decoder
 from llm_assets_tests.links.trained import root
 
 SHAPE = DecoderShape(architecture="llama", hidden=32, layers=2, heads=2, key_value_heads=1, intermediate=48)
-NAMES = ("Anna", "Bert", "Carl", "Dora", "Emil", "Fritz")
+NAMES = ("Anna", "Bert", "Carl", "Dora", "Emil", "Fritz", "Gina", "Hans", "Ida", "Jan")
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "coal": "black", "snow": "white"}
 LONGEST = 64  # tokens
 
@@ -34,7 +34,7 @@ def dialogues(count: int) -> list[str]:
     for number in range(count):
         name, (thing, colour) = rng.choice(NAMES), rng.choice(sorted(COLOURS.items()))
         lines = [f"{name} asks: what colour has {thing}? {number}", f"{thing} is {colour}"]
-        found.append("\n".join(lines + ["thank you", f"you are welcome, {name}"] if number % 2 else lines))
+        found.append("\n".join([*lines, "thank you", f"you are welcome, {name}"] if number % 2 else lines))
     return found
 
 

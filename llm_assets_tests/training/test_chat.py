@@ -47,3 +47,14 @@ def test_a_template_that_does_not_match_is_refused() -> None:
     mine.eos_token = None
     with pytest.raises(TemplateError, match="states no bos_token or eos_token"):
         Chat(mine)
+
+
+def test_the_end_of_what_is_asked_is_left_out_before_an_answer() -> None:
+    mine = tokenizer()
+    article, short = messages("long " * 100 + "\nthe title"), messages("a\nb\nc\n" + "d" * 100)
+    cut, tail = Chat(mine).encode([article, short], longest=40)
+    assert len(cut.ids) == len(cut.answers) == 40 == len(tail.ids)
+    assert mine.decode(cut.ids).endswith("<|im_start|>assistant\nthe title<|im_end|>\n")
+    assert mine.decode(tail.ids).startswith("[CLS]<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc")
+    (asked,) = Chat(mine).encode([article[:1]], prompt=True, longest=40)
+    assert len(asked.ids) == 40 and mine.decode(asked.ids).endswith("<|im_end|>\n<|im_start|>assistant\n")
