@@ -30,7 +30,7 @@ from llm_assets.training.launch import launch
 
 SHAPE = DecoderShape(architecture="llama", hidden=256, layers=6, heads=4, key_value_heads=4, intermediate=704)  # 4.8M parameters in the layers
 CONTEXT = 256  # tokens of a block, and of a conversation at most
-STEPS, BLOCKS, CONVERSATIONS = 24, 16, 48  # updates; blocks in each of ours, conversations in each of the Trainer's: about as many tokens
+STEPS, BLOCKS, CONVERSATIONS = 12, 8, 24  # updates; blocks in each of ours, conversations in each of the Trainer's: about as many tokens
 ROUNDS = 2  # in turns; the fastest counts
 USEFUL = 2.0  # target
 SOURCES: tuple[dict[str, str], ...] = (
@@ -49,7 +49,7 @@ def conversation_finetuning(preset: str, home: Path) -> Result:
     """Finetuning on conversations in useful tokens a second (no padding) against transformers' Trainer, which pads each batch to its longest.
 
     A Llama with 4.8M parameters in its layers; Chinese customer service and English chitchat, at most 256 tokens each; the loss on the
-    assistant's turns. The Trainer: DataCollatorForSeq2Seq, 48 conversations an update, one process over all cores. Ours: 16 blocks of
+    assistant's turns. The Trainer: DataCollatorForSeq2Seq, 24 conversations an update, one process over all cores. Ours: 8 blocks of
     256 tokens, two processes under ZeRO-2.
     """
     with tempfile.TemporaryDirectory() as temporary:
