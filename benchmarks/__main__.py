@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
+from benchmarks.conversations import conversation_finetuning
 from benchmarks.decoders import bits, causal
 from benchmarks.decoding import decoding
 from benchmarks.distributed import resume, zero
@@ -53,6 +54,7 @@ FUNCTIONS = (
     finetuning,
     causal,
     bits,
+    conversation_finetuning,
     screening,
     screening_english,
     near_duplicates,
@@ -79,7 +81,7 @@ BENCHMARKS = {function.__name__: function for function in FUNCTIONS}
 
 def main() -> None:
     """Run one benchmark."""
-    summaries = "\n".join(f"  {name:<18} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
+    summaries = "\n".join(f"  {name:<24} {(function.__doc__ or '').splitlines()[0]}" for name, function in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=f"benchmarks:\n{summaries}", formatter_class=argparse.RawTextHelpFormatter
     )

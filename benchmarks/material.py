@@ -97,7 +97,8 @@ def corpus(texts: Sequence[str], folder: Path) -> Artifact:
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True)
-    table = pa.table({"doc_id": pa.array([doc_id(text) for text in texts], pa.string()), "text": pa.array(texts, pa.string())})
+    columns = {"doc_id": [doc_id(text) for text in texts], "text": texts, "source": ["texts"] * len(texts)}
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     pq.write_table(table, folder / "documents.parquet", row_group_size=ROW_GROUP)
     return artifact("clean_corpus", folder)
 

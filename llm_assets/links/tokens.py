@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -35,6 +35,15 @@ class TokensConfig(Section):
 
     context: int = Field(128, ge=8, description="tokens a block, the length the model is trained on")
     validation_share: float = Field(0.02, gt=0, lt=0.5, description="of the documents, picked by hash, for the validation loss of pretraining")
+    weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+        default_factory=dict,
+        description="how often a source's training documents stand in the blocks: 2 is twice each, 0.5 every other, 0 none; a source not named: once",
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """Without weights what it was before there were any."""
+        values = super().recipe()
+        return values if self.weights else {name: value for name, value in values.items() if name != "weights"}
 
 
 def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer: Artifact) -> Made:
@@ -43,12 +52,13 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     Each document starts with [CLS] and ends with [SEP]; documents follow each other in the order of their doc_ids, which
     mixes the sources, and may run on into the next block. Training blocks come first, then validation blocks; only the
     last block of each part is padded. `documents.parquet` leads from a doc_id to its blocks, and so from a block back to
-    the documents in it.
+    the documents in it. `weights` mix the sources: a document's copies stand a whole round apart, held-out documents always once;
+    the metrics state the tokens of each source.
     """
     import numpy as np
 
     encoder = load(tokenizer.directory)
-    encoded = encode(bench, clean_corpus, encoder)
+    encoded = weighed(encode(bench, clean_corpus, encoder), config)
     held_out = np.fromiter((is_validation(name.decode(), config.validation_share) for name in encoded.names), np.bool_, len(encoded.names))
     index = pack(encoded, held_out, config.context, special_token_ids(tokenizer)["pad_token"], bench)
     _write_index(bench, encoded.names, index, config.context)
@@ -70,6 +80,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
         metrics={
             **layout,
             "tokens": tokens,
+            "tokens_by_source": encoded.by_source(~held_out),
             "documents": len(encoded.names),
             "validation_documents": int(held_out.sum()),
             "longer_than_a_block": int((index.lengths > config.context).sum()),
@@ -80,13 +91,26 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
 
 @dataclass(frozen=True)
 class Encoded:
-    """Every document's tokens in a scratch file, in the order of their doc_ids: 36 bytes a document in memory."""
+    """Every document's tokens in a scratch file, in the order of their doc_ids: 38 bytes a document in memory."""
 
     path: Path
     dtype: np.dtype[Any]
     names: NDArray[np.bytes_]  # doc_ids, ascending
     lengths: NDArray[np.int64]  # tokens
     places: NDArray[np.int64]  # of the first token in the scratch file
+    sources: NDArray[np.int16]  # of each document, a place in `known`
+    known: tuple[str, ...]  # the sources' names
+
+    def taken(self, order: NDArray[np.int64]) -> Encoded:
+        """The documents at these places, one may stand several times."""
+        return replace(self, names=self.names[order], lengths=self.lengths[order], places=self.places[order], sources=self.sources[order])
+
+    def by_source(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
+        """The tokens of each source among the documents chosen."""
+        import numpy as np
+
+        found = np.bincount(self.sources[chosen], self.lengths[chosen], len(self.known))
+        return {name: int(found[place]) for place, name in sorted(enumerate(self.known), key=lambda pair: pair[1])}
 
 
 @dataclass(frozen=True)
@@ -104,19 +128,44 @@ def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
 
     path, total = bench.scratch / "encoded.bin", clean_corpus.rows("documents.parquet")
     dtype = np.dtype("<u2" if encoder.get_vocab_size() <= 65_535 else "<u4")
-    names, lengths, done = [np.empty(0, "S20")], [np.empty(0, np.int64)], 0
+    names, lengths, sources, done = [np.empty(0, "S20")], [np.empty(0, np.int64)], [np.empty(0, np.int16)], 0
+    known: dict[str, int] = {}
     with path.open("wb") as file:
-        for batch, encodings in _encodings(clean_corpus.batches("documents.parquet", ["doc_id", "text"], BATCH), encoder):
+        for batch, encodings in _encodings(clean_corpus.batches("documents.parquet", ["doc_id", "text", "source"], BATCH), encoder):
             ids = [encoding.ids for encoding in encodings]
             sizes = np.fromiter(map(len, ids), np.int64, len(ids))
             file.write(np.fromiter(chain.from_iterable(ids), dtype, int(sizes.sum())).tobytes())
             names.append(np.array(batch["doc_id"].to_pylist(), "S20"))
             lengths.append(sizes)
+            sources.append(np.array([known.setdefault(name, len(known)) for name in batch["source"].to_pylist()], np.int16))
             done += len(ids)
             bench.progress(done, total, "documents")
     every, sizes = np.concatenate(names), np.concatenate(lengths)
-    order = np.argsort(every, kind="stable")
-    return Encoded(path, dtype, every[order], sizes[order], (np.cumsum(sizes) - sizes)[order])
+    places = np.cumsum(sizes) - sizes
+    return Encoded(path, dtype, every, sizes, places, np.concatenate(sources), tuple(known)).taken(np.argsort(every, kind="stable"))
+
+
+def weighed(encoded: Encoded, config: TokensConfig) -> Encoded:
+    """The documents as often as their sources' weights say, in rounds: the first copies in the order of their doc_ids, then the second.
+
+    Raises ``ValueError`` for a weight of a source that the corpus has not.
+    """
+    import numpy as np
+
+    if not config.weights:
+        return encoded
+    if missing := sorted(set(config.weights) - set(encoded.known)):
+        raise ValueError(f"tokens.weights names {', '.join(missing)}; the clean corpus has documents of {', '.join(sorted(encoded.known))}")
+    names = (name.decode() for name in encoded.names)
+    counts = np.array([copies(name, encoded.known[source], config) for name, source in zip(names, encoded.sources, strict=True)], np.int64)
+    rounds = [np.flatnonzero(counts > number) for number in range(int(counts.max(initial=0)))]
+    return encoded.taken(np.concatenate([np.empty(0, np.int64), *rounds]))
+
+
+def copies(doc_id: str, source: str, config: TokensConfig) -> int:
+    """How often a document stands in the blocks: its source's weight, the fraction drawn by the document's own hash."""
+    weight = 1.0 if is_validation(doc_id, config.validation_share) else config.weights.get(source, 1.0)
+    return int(weight) + (_draw("weight", doc_id) < weight % 1)
 
 
 def _encodings(batches: Iterable[pa.RecordBatch], encoder: Tokenizer) -> Iterator[tuple[pa.RecordBatch, list[Any]]]:
@@ -176,7 +225,12 @@ def special_token_ids(tokenizer: Artifact) -> dict[str, int]:
 
 def is_validation(doc_id: str, share: float) -> bool:
     """Whether the document is held out: by its own hash, so that it stays held out whatever else the corpus holds."""
-    return int.from_bytes(hashlib.sha256(f"validation:{doc_id}".encode()).digest()[:8]) / 2**64 < share
+    return _draw("validation", doc_id) < share
+
+
+def _draw(purpose: str, doc_id: str) -> float:
+    """A number in [0, 1) that is always this document's."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}:{doc_id}".encode()).digest()[:8]) / 2**64
 
 
 def packed_blocks(artifact: Artifact) -> NDArray[np.unsignedinteger[Any]]:
@@ -221,7 +275,7 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     texts: dict[str, str] = {}
     for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id", "text"]):
         texts |= {one: batch["text"][row].as_py() for row, one in enumerate(batch["doc_id"].to_pylist()) if one in looked_up}
-    missing = len(np.setxor1d(_doc_ids(inputs["clean_corpus"]), indexed))
+    missing = _differing(_expected(artifact, inputs["clean_corpus"]), indexed)
     wrong = [
         one
         for one, place in looked_up.items()
@@ -230,10 +284,29 @@ def _index_holds(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     return Verdict(
         check="index_holds",
         passed=framed and not missing and not wrong,
-        description=f"{len(index)} documents, {missing} missing or foreign; {'all' if framed else 'not all'} opened and closed; "
+        description=f"{len(index)} documents, {missing} missing, foreign or not as often as due; {'all' if framed else 'not all'} opened and closed; "
         f"{len(wrong)} of {len(sample)} looked up are not their document's tokens",
         values={"doc_ids": wrong[:10]},
     )
+
+
+def _expected(artifact: Artifact, clean_corpus: Artifact) -> NDArray[np.bytes_]:
+    """The doc_ids that the index holds, each as often as its source's weight says."""
+    import numpy as np
+
+    config = TokensConfig.model_validate(artifact.manifest.recipe["config"])
+    if not config.weights:
+        return _doc_ids(clean_corpus)
+    rows = (row for batch in clean_corpus.batches("documents.parquet", ["doc_id", "source"]) for row in batch.to_pylist())
+    return np.array([row["doc_id"] for row in rows for _ in range(copies(row["doc_id"], row["source"], config))], "S20")
+
+
+def _differing(one: NDArray[np.bytes_], other: NDArray[np.bytes_]) -> int:
+    """How many values do not stand equally often in both."""
+    import numpy as np
+
+    _, place = np.unique(np.concatenate([one, other]), return_inverse=True)
+    return int(np.count_nonzero(np.bincount(place, np.concatenate([np.ones(len(one)), -np.ones(len(other))]))))
 
 
 def _doc_ids(artifact: Artifact) -> NDArray[np.bytes_]:

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from llm_assets.training.devices import DeviceError
-from llm_assets.training.job import Causal, Classification, TrainingJob
+from llm_assets.training.job import Causal, Classification, Conversation, TrainingJob
 from llm_assets.training.memory import EVALUATION
 from llm_assets.training.zero import deepspeed_config
 
@@ -50,7 +50,7 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         save_total_limit=2,  # one being written, one whole
         prediction_loss_only=not isinstance(job.objective, Classification),
         label_names=["labels"],
-        use_cache=isinstance(job.objective, Causal),  # only stated in the model's configuration: a decoder that is served keeps keys and values
+        use_cache=isinstance(job.objective, Causal | Conversation),  # only stated in its configuration: a decoder in service keeps keys and values
         remove_unused_columns=False,
         dataloader_pin_memory=job.hardware.pin_memory.value,
         report_to=[],

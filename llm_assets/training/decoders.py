@@ -7,6 +7,7 @@ its configuration's and model's names and what it asks for beyond the common dim
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -34,7 +35,19 @@ ARCHITECTURES: dict[Architecture, Family] = {
     "gemma": Family("GemmaConfig", "GemmaForCausalLM", {}),  # Gemma Team 2024: embeddings times the root of the width, GELU
     "glm": Family("GlmConfig", "GlmForCausalLM", {"attention_bias": True}),  # GLM Team 2024: rotary positions on half of a head
 }
+ALIKE = ("mistral", "qwen2")  # others of transformers' whose layers have the same parts: continued and finetuned, not built here
 RESIDUAL = ("o_proj", "down_proj")  # the matrices that write into the residual stream
+
+
+class DecoderError(ValueError):
+    """A checkpoint that is not trained here; the message says why and what to do."""
+
+
+def refuse_unfit(config: Mapping[str, Any], name: str) -> None:
+    """Raise ``DecoderError`` for a checkpoint whose configuration is of a shape that no test trains."""
+    kind, known = config.get("model_type"), (*ARCHITECTURES, *ALIKE)
+    if kind not in known:
+        raise DecoderError(f"{name} is a {kind}, and conversations are learnt by decoders of these shapes: {', '.join(known)}; take one of them")
 
 
 class DecoderShape(Strict):

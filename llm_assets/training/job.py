@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_assets.store.files import write_atomic
 from llm_assets.store.strict import Strict
+from llm_assets.training.adapters import Adapter
 from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import CPU, DeviceSettings
 from llm_assets.training.heads import Problem
@@ -62,6 +63,16 @@ class Classification(Part):
     overlap: int | None = Field(None, ge=0, description="tokens that two windows of a longer text share; none: it is cut")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
     patience: int = Field(0, ge=0, description="evaluations without a better one after which training ends; 0: it never ends early")
+
+
+class Conversation(Part):
+    """Learning the assistant's turns of packed conversations; the evaluation with the least loss on validation is kept (training/conversation.py)."""
+
+    kind: Literal["conversation"] = "conversation"
+    train: Path = Field(description="Parquet with the column messages, turns of role and content")
+    evaluation: Path = Field(description="Parquet with the column messages: the validation split")
+    max_length: int = Field(256, ge=8, description="tokens of a block; longer conversations are cut")
+    adapter: Adapter = Field(Adapter(), description="which weights are trained")
 
 
 class Optimization(Strict):
@@ -118,7 +129,7 @@ class Optimization(Strict):
 class TrainingJob(Optimization):
     """One training: what to learn from what, how, and where the result goes."""
 
-    objective: Annotated[Masked | Causal | Classification, Field(discriminator="kind")]
+    objective: Annotated[Masked | Causal | Classification | Conversation, Field(discriminator="kind")]
     tokenizer: Path
     output: Path = Field(description="folder for config.json and model.safetensors")
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")

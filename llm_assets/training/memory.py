@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.training.decoders import DecoderShape
-from llm_assets.training.job import CHUNK, Causal, Masked, ModelShape, TrainingJob
+from llm_assets.training.job import CHUNK, Causal, Conversation, Masked, ModelShape, TrainingJob
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
@@ -160,7 +160,7 @@ def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
 
     A causal model's are there for a chunk of tokens alone, in two copies, beside the gradient of the head's weights.
     """
-    if isinstance(job.objective, Causal):
+    if isinstance(job.objective, Causal | Conversation):
         return 4 * model.vocabulary * (2 * CHUNK + model.hidden)
     if not isinstance(job.objective, Masked):
         return 0

@@ -13,11 +13,11 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from llm_assets.training import repartition, states
+from llm_assets.training import adapters, repartition, states
 from llm_assets.training.callbacks import BestEvaluation
 from llm_assets.training.faults import refuse
 from llm_assets.training.heads import IGNORED
-from llm_assets.training.job import Causal, Masked, TrainingJob
+from llm_assets.training.job import Classification, TrainingJob
 from llm_assets.training.muon import Muon
 
 
@@ -97,8 +97,10 @@ class Worker(Trainer):
         """
         size, made = self.args.per_device_train_batch_size, self.state.global_step * self.args.gradient_accumulation_steps
         first = [((made + number) * self.args.world_size + self.args.process_index) * size for number in passes]
-        order = self.train_dataset.order  # type: ignore[union-attr]  # of Blocks and Texts
-        return [int(row) for start in first for row in order[start : start + size]]
+        order = self.train_dataset.order  # type: ignore[union-attr]  # of Blocks, Order, Texts and PackedConversations
+        found = [int(row) for start in first for row in order[start : start + size]]
+        members = getattr(self.train_dataset, "members", None)  # of packed rows: those in each block
+        return found if members is None else [row for block in found for row in members[block]]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed since the last log."""
@@ -113,10 +115,11 @@ class Worker(Trainer):
         started = time.monotonic()
         metrics: dict[str, float] = super().evaluate(*rest, **named)
         self.clock += time.monotonic() - started  # evaluation is no training time
-        if self.best is not None and self.best.is_beaten_by(metrics["eval_score"], metrics["eval_loss"], self.state.global_step):
+        score = metrics.get("eval_score", -metrics["eval_loss"])
+        if self.best is not None and self.best.is_beaten_by(score, metrics["eval_loss"], self.state.global_step):
             self.save_weights(self.best.scratch / f"best-{self.state.global_step}")
             if self.is_world_process_zero():
-                self.best.keep(metrics["eval_score"], metrics["eval_loss"], self.state.global_step)
+                self.best.keep(score, metrics["eval_loss"], self.state.global_step)
         self.accelerator.wait_for_everyone()
         return metrics
 
@@ -135,7 +138,7 @@ class Worker(Trainer):
         transformers' loop divides a batch's loss by the masked tokens of all ranks and then drops the ranks that only fill up: with
         a last batch of 10 blocks and two ranks it gave 2.86 where the mean is 3.08. Here each rank sums over its own batches.
         """
-        if not isinstance(self.job.objective, Masked | Causal):
+        if isinstance(self.job.objective, Classification):
             return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         dataset, size, world = dataloader.dataset, self.args.per_device_eval_batch_size, self.args.world_size
         starts = range(0, len(dataset), size)
@@ -159,7 +162,12 @@ class Worker(Trainer):
         return EvalLoopOutput(None, None, found, len(dataset))  # type: ignore[arg-type]  # nothing is predicted
 
     def save_weights(self, folder: Path) -> None:
-        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them."""
+        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them; of an adapter its folder alone."""
         weights = self.accelerator.get_state_dict(self.deepspeed)
-        if self.is_world_process_zero():
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=weights)
+        if not self.is_world_process_zero():
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        if adapters.used(self.job.objective):
+            adapters.save(model, folder, weights)
+        else:
+            model.save_pretrained(folder, state_dict=weights)

@@ -32,6 +32,7 @@ from llm_assets.training.arguments import training_arguments  # noqa: E402
 from llm_assets.training.callbacks import AgreedCheckpoints, Reports  # noqa: E402
 from llm_assets.training.causal import causal_worker  # noqa: E402
 from llm_assets.training.classification import classification_worker  # noqa: E402
+from llm_assets.training.conversation import conversation_worker  # noqa: E402
 from llm_assets.training.heads import METRICS  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
 from llm_assets.training.masked import masked_worker, next_sentence_accuracy  # noqa: E402
@@ -40,7 +41,12 @@ from llm_assets.training.trainer import Worker  # noqa: E402
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-WORKERS = {"masked": masked_worker, "causal": causal_worker, "classification": classification_worker}  # by the kind of a job's objective
+WORKERS = {
+    "masked": masked_worker,
+    "causal": causal_worker,
+    "classification": classification_worker,
+    "conversation": conversation_worker,
+}  # by the kind of a job's objective
 CURVE = {  # log key -> column
     "loss": "loss",
     "learning_rate": "learning_rate",

