@@ -1,12 +1,10 @@
-"""The annotation queue: the answers worth labelling by hand, to Label Studio and back into a batch that labelled_examples reads."""
+"""The annotation queue: the answers worth labelling, to the gateway's page or Label Studio, and back in a batch for labelled_examples."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,8 +18,9 @@ from llm_assets.operation.drift import DriftConfig
 from llm_assets.operation.profile import LENGTH, Profile, TooSmallError, profile_of
 from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import majority
+from llm_assets.serving import labelling
+from llm_assets.serving.agreement import Agreement, agreements
 from llm_assets.serving.disagreements import disagreements
-from llm_assets.store.journal import Journal
 from llm_assets.store.strict import Strict
 from llm_assets.training.heads import LabelError, Problem, canonical, parts
 
@@ -43,15 +42,6 @@ class Annotation(Strict):
         0.4, ge=-1, le=1, description="Cohen's kappa of two annotators, below which an import is refused; 0.4 is where fair agreement ends"
     )
     common: int = Field(20, ge=2, description="texts that two annotators must both have labelled for their kappa to count")
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two annotators agree: Cohen's kappa (Cohen 1960), 1 for always and 0 for as often as by chance."""
-
-    annotators: tuple[str, str]
-    texts: int  # that both labelled
-    kappa: float
 
 
 @dataclass(frozen=True)
@@ -96,13 +86,21 @@ def export(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> 
 
     Raises ``AnnotationError`` when there is nothing to label or nothing released.
     """
-    release = _release(home, chain)
-    chosen = queue(home, chain, settings, drift)
-    if not chosen:
-        raise AnnotationError(f"no traffic of {chain} is left to label: ask its gateway, then materialize {chain}/traffic")
-    _journal(home, chain).append({"exported": [[row["id"], row["index"]] for row, _ in chosen]})
+    release, chosen = _choose(home, chain, settings, drift)
+    labelling.chosen_journal(home, chain).append({"exported": [[row["id"], row["index"]] for row, _ in chosen]})
     problem = _problem(release)
     return [label_studio.task(row, reason, problem) for row, reason in chosen], label_studio.project(release.settings["labels"], problem)
+
+
+def put_on_page(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> list[labelling.Task]:
+    """The queue to the gateway's page, behind what waits there; what is put there is not exported.
+
+    Raises ``AnnotationError`` when there is nothing to label or nothing released.
+    """
+    release, chosen = _choose(home, chain, settings, drift)
+    tasks = [labelling.Task(row["id"], row["index"], row["masked"], row["label"], row["release"], reason) for row, reason in chosen]
+    labelling.enqueue(home, chain, labelling.Queue(tasks, release.settings["labels"], _problem(release)))
+    return tasks
 
 
 def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Imported:
@@ -111,15 +109,38 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
     The majority of a text's annotators decides, a tie leaves it out. Raises ``AnnotationError`` for a file that is no export,
     and where two annotators agree too little for their labels to mean anything.
     """
+    problem = _problem(_release(home, chain))
+    try:
+        labelled = [label_studio.read(task, problem) for task in exported]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnnotationError(f"this is no JSON export of Label Studio ({type(error).__name__}: {error}): export the project as JSON") from error
+    return _batch(home, chain, labelled, settings)[0]
+
+
+def take_from_page(home: Path, chain: str, settings: Annotation) -> Imported:
+    """The same of what was labelled on the gateway's page; texts on which nobody, or no majority, has decided stay in its queue."""
+    queued = labelling.read_queue(home, chain)
+    if queued is None:
+        raise AnnotationError(f"{chain} has no queue on the gateway's page: llm-assets annotate queue {chain}")
+    said = labelling.read_labels(home, chain)
+    labelled = [
+        label_studio.Annotated(task.id, task.index, task.text, found.at, found.ballot)
+        for task in queued.tasks
+        if (found := said.get((task.id, task.index)))
+    ]
+    imported, decided = _batch(home, chain, labelled, settings)
+    if decided:
+        labelling.dequeue(home, chain, decided)
+    return imported
+
+
+def _batch(home: Path, chain: str, labelled: Sequence[label_studio.Annotated], settings: Annotation) -> tuple[Imported, list[tuple[str, int]]]:
+    """What came of labelled texts, and the answers, by id and index, whose labels are in the batch."""
     from llm_assets.corpus.cleaning import clean_texts
     from llm_assets.corpus.documents import doc_id
 
     release = _release(home, chain)
     problem, known = _problem(release), set(release.settings["labels"])
-    try:
-        labelled = [label_studio.read(task, problem) for task in exported]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AnnotationError(f"this is no JSON export of Label Studio ({type(error).__name__}: {error}): export the project as JSON") from error
     left_out = {"unlabelled": 0, "unknown_label": 0, "disagreement": 0, "erased": 0}
     ballots: list[dict[str, str]] = []
     for each in labelled:
@@ -130,7 +151,8 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
     if poor := [one for one in found if one.kappa < settings.minimum_kappa]:
         said = "; ".join(f"{' and '.join(one.annotators)} on {one.texts} texts: {one.kappa:.2f}" for one in poor)
         raise AnnotationError(f"annotators agree too little (Cohen's kappa, at least {settings.minimum_kappa:g} is asked for): {said}")
-    rows, stones = [], Tombstones.of(home)
+    rows: list[dict[str, Any]] = []
+    stones = Tombstones.of(home)
     for each, ballot, text in zip(labelled, ballots, clean_texts([each.text for each in labelled]).texts, strict=True):
         label = majority(ballot.values())
         if stones.standing([doc_id(text)]) == [False]:
@@ -142,33 +164,21 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
         row = {"doc_id": doc_id(text), "id": each.id, "index": each.index, "at": each.at, "text": text, "label": label}
         rows.append({**row, "votes": list(ballot.values()).count(label), "provenance": "annotation"})
     batch = write_batch(batch_folder(home, chain), rows).stem if rows else None
-    return Imported(batch, len(rows), left_out, found)
+    return Imported(batch, len(rows), left_out, found), [(row["id"], row["index"]) for row in rows]
 
 
-def agreements(ballots: Sequence[Mapping[str, str]], common: int) -> list[Agreement]:
-    """Every two annotators with so many texts in common; ``ballots`` holds a label by annotator for each text."""
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for ballot in ballots:
-        for one, other in combinations(sorted(ballot), 2):
-            pairs[one, other].append((ballot[one], ballot[other]))
-    return [Agreement(pair, len(labels), cohens_kappa(labels)) for pair, labels in sorted(pairs.items()) if len(labels) >= common]
-
-
-def cohens_kappa(labels: Sequence[tuple[str, str]]) -> float:
-    """Cohen's kappa of two annotators' labels of the same texts; 1 where both said the same one thing of all."""
-    from sklearn.metrics import cohen_kappa_score
-
-    one, other = zip(*labels, strict=True)
-    if len({*one, *other}) == 1:
-        return 1.0  # nothing is left to chance, and the formula divides by it
-    return float(cohen_kappa_score(one, other))
+def _choose(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> tuple[Released, list[tuple[Row, Reason]]]:
+    release, chosen = _release(home, chain), queue(home, chain, settings, drift)
+    if not chosen:
+        raise AnnotationError(f"no traffic of {chain} is left to label: ask its gateway, then materialize {chain}/traffic")
+    return release, chosen
 
 
 def _candidates(home: Path, chain: str, days: int) -> list[Row]:
     """The newest answer of each text, of those not exported or batched yet."""
     batched = read_batches(batch_folder(home, chain))
     seen = set(zip(batched["id"].to_pylist(), batched["index"].to_pylist(), strict=True))
-    seen |= {(identity, index) for entry in _journal(home, chain).entries() for identity, index in entry["exported"]}
+    seen |= {(identity, index) for entry in labelling.chosen_journal(home, chain).entries() for identity, index in entry["exported"]}
     rows: dict[str, Row] = {}
     done: set[str] = set()
     for row in newest_rows(home, chain, days):
@@ -219,7 +229,3 @@ def _canonical(label: str, problem: Problem, known: set[str]) -> str | None:
     except LabelError:
         return None
     return written if problem == "regression" or set(parts(written, problem)) <= known else None
-
-
-def _journal(home: Path, chain: str) -> Journal:
-    return Journal(home / "serving" / "annotation" / f"{chain}.jsonl")
