@@ -20,7 +20,6 @@ from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import majority
 from llm_assets.serving import labelling
 from llm_assets.serving.agreement import Agreement, agreements
-from llm_assets.serving.disagreements import disagreements
 from llm_assets.store.strict import Strict
 from llm_assets.training.heads import LabelError, Problem, canonical, parts
 
@@ -60,7 +59,7 @@ def queue(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> l
     Each reason gets a quarter; what one cannot fill goes to the random share, which is the only one that tells how good the
     model is. Lewis and Gale 1994 (uncertainty), Seung et al. 1992 (disagreement of a committee, here of two releases).
     """
-    rows = _candidates(home, chain, settings.days)
+    rows, differed = _candidates(home, chain, settings.days)
     quota = settings.texts // 4
     taken: dict[str, tuple[Row, Reason]] = {}
 
@@ -73,8 +72,7 @@ def queue(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> l
                 most -= 1
 
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"annotation:{row['sha256']}".encode()).digest())
-    differed = disagreements(home, chain)
-    take("disagreement", (row for row in shuffled if row["sha256"] in differed or row["shadow"] not in (None, row["label"])), quota)
+    take("disagreement", (row for row in shuffled if row["sha256"] in differed), quota)
     take("uncertainty", sorted((row for row in shuffled if row["probability"] is not None), key=lambda row: row["probability"]), quota)
     take("novelty", _by_novelty(home, chain, shuffled, drift), quota)
     take("random", shuffled, settings.texts - len(taken))
@@ -174,19 +172,22 @@ def _choose(home: Path, chain: str, settings: Annotation, drift: DriftConfig) ->
     return release, chosen
 
 
-def _candidates(home: Path, chain: str, days: int) -> list[Row]:
-    """The newest answer of each text, of those not exported or batched yet."""
+def _candidates(home: Path, chain: str, days: int) -> tuple[list[Row], set[str]]:
+    """The newest answer of each text, of those not exported or batched yet, and the texts on which two releases ever differed, by SHA-256."""
     batched = read_batches(batch_folder(home, chain))
     seen = set(zip(batched["id"].to_pylist(), batched["index"].to_pylist(), strict=True))
     seen |= {(identity, index) for entry in labelling.chosen_journal(home, chain).entries() for identity, index in entry["exported"]}
     rows: dict[str, Row] = {}
     done: set[str] = set()
+    differed: set[str] = set()
     for row in newest_rows(home, chain, days):
+        if row["shadow"] not in (None, row["label"]):
+            differed.add(row["sha256"])
         if (row["id"], row["index"]) in seen:
             done.add(row["sha256"])
         elif row["masked"] is not None:
             rows.setdefault(row["sha256"], row)
-    return [row for key, row in rows.items() if key not in done]
+    return [row for key, row in rows.items() if key not in done], differed
 
 
 def _by_novelty(home: Path, chain: str, rows: Sequence[Row], drift: DriftConfig) -> list[Row]:

@@ -22,7 +22,7 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from filelock import Timeout
 
-from llm_assets.serving import annotate, errors, page, pages, status
+from llm_assets.serving import annotate, errors, page, pages, status, telemetry
 from llm_assets.serving.access import Access, client_of
 from llm_assets.serving.answers import Answers, new_id
 from llm_assets.serving.batching import Batcher, QueueFullError
@@ -93,8 +93,9 @@ class Gateway:
         self._executor = ThreadPoolExecutor(self._turns, thread_name_prefix="engine")
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
+        self._trials: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()  # of releases on trial
         self._written: dict[str, Any] | None = None
-        self.metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in list(self._batchers.values())))
+        self.metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in [*self._batchers.values(), *self._trials.values()]))
 
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
@@ -123,9 +124,10 @@ class Gateway:
             stable = self.deployment(request.model)
             classifier_of(stable, request.model)
             chain, release = request.model, stable.desired.release
-            deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
+            identity = new_id()
+            deployment, answers = await self._router.answer(stable, identity, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
             release = deployment.desired.release
-            response = _response(request.model, deployment, answers)
+            response = _response(identity, request.model, deployment, answers)
             await self._record(response, client, texts, began)
             status, tokens = 200, response["usage"]["total_tokens"]
         except ApiError as error:
@@ -133,6 +135,7 @@ class Gateway:
             raise
         finally:
             self.metrics.answered(chain, release, status, time.perf_counter() - began, tokens)
+            telemetry.note(**{"llm_assets.chain": chain, "llm_assets.release": release, "llm_assets.tokens": tokens})
         return response
 
     async def explain(self, request: ExplainRequest, is_gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
@@ -208,10 +211,14 @@ class Gateway:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error  # nobody reads it
 
     def _batcher(self, deployment: Deployment) -> Batcher:
-        if deployment not in self._batchers:
+        """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others."""
+        on_trial = self.reconciler.candidates.get(deployment.desired.chain) is deployment
+        batchers = self._trials if on_trial else self._batchers
+        if deployment not in batchers:
             engine = classifier_of(deployment, deployment.desired.chain)
-            self._batchers[deployment] = Batcher(engine, self._executor, watch=self.metrics.batched, turns=self._turns)
-        return self._batchers[deployment]
+            executor = ThreadPoolExecutor(self._turns, thread_name_prefix="trial") if on_trial else self._executor
+            batchers[deployment] = Batcher(engine, executor, watch=self.metrics.batched, turns=self._turns)
+        return batchers[deployment]
 
     async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float) -> None:
         """Put an answer into the log, and its id among those that can be voted on."""
@@ -255,12 +262,12 @@ class Gateway:
             self._written = state
 
 
-def _response(model: str, deployment: Deployment, answers: Sequence[Classified]) -> dict[str, Any]:
+def _response(identity: str, model: str, deployment: Deployment, answers: Sequence[Classified]) -> dict[str, Any]:
     engine = classifier_of(deployment, model)
     labels = engine.labels
     tokens = sum(answer.tokens for answer in answers)
     return {
-        "id": new_id(),
+        "id": identity,
         "object": "list",
         "created": int(time.time()),
         "model": model,
@@ -294,6 +301,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await gateway.close()
+        await asyncio.to_thread(end_telemetry)
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway
@@ -305,6 +313,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
+    end_telemetry = telemetry.install(app)  # the outermost of all, so that it sees what the others refuse
 
     @app.post(PATH, response_model=ClassifyAnswer, responses=documented(400, 404, 504))
     async def classify(request: ClassifyRequest, http: Request, x_session_id: Session = None) -> JSONResponse:

@@ -13,7 +13,6 @@ from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import features
 from llm_assets.operation.annotation import Annotation, AnnotationError, export, put_on_page, queue, take_from_page, take_in
 from llm_assets.operation.drift import DriftConfig
-from llm_assets.serving.disagreements import disagreements, note_disagreements
 from llm_assets.serving.labelling import read_queue, write_label
 from llm_assets_tests.operation.released import release, texts
 from llm_assets_tests.operation.test_drift import ask
@@ -53,12 +52,11 @@ def test_the_queue_holds_what_is_worth_labelling_and_no_text_twice(home: Path) -
 
 
 def test_where_two_releases_of_a_rollout_differed_is_worth_labelling(home: Path) -> None:
-    kinds = [f"喜欢 good {number}" for number in (7, 8)]
-    note_disagreements(home, "tiny", kinds, {"tiny-1": ["positive", "positive"], "tiny-2": ["negative", "positive"]})
-    note_disagreements(home, "tiny", kinds[1:], {"tiny-1": ["positive"], "tiny-2": ["positive"]})
-    assert list(disagreements(home, "tiny").values()) == [{"tiny-1": "positive", "tiny-2": "negative"}]
+    ask(home, ["喜欢 good 7"], ["positive"], first=600, shadow={"release": "tiny-2", "labels": ["negative"]})
+    ask(home, ["喜欢 good 7"], ["positive"], first=601)  # asked again, and not compared
+    ask(home, ["喜欢 good 8"], ["positive"], first=602, shadow={"release": "tiny-2", "labels": ["positive"]})
     chosen = queue(home, "tiny", Annotation(texts=80), DRIFT)
-    assert 7 in numbers(chosen, "disagreement") and 8 not in numbers(chosen, "disagreement")
+    assert 601 in numbers(chosen, "disagreement") and 602 not in numbers(chosen, "disagreement")
 
 
 def test_what_is_exported_or_in_a_batch_is_not_exported_again(home: Path) -> None:
