@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from llm_assets.serving.events import alerts_path, append_event
 from llm_assets.serving.rollout import Plan
 from llm_assets.store.files import write_json
@@ -36,6 +38,8 @@ def test_what_serves_what_is_asked_and_what_is_wrong(browser: Any, tmp_path: Pat
         assert page.get_by_text("length differ from the training distribution").count() == 1
         assert page.get_by_text("Of the newest requests: 4, p50").count() == 1
         assert page.locator(".prob", has_text="positive").inner_text().split() == ["positive", "75", "%"]
+        bar = page.locator(".prob", has_text="positive").locator(".track i")
+        assert bar.evaluate("(bar) => bar.offsetWidth / bar.parentElement.clientWidth") == pytest.approx(0.75, abs=0.02)
         assert "4 in this minute" in page.locator(".chart").get_attribute("aria-label") or eventually(lambda: page.locator(".chart i").count() > 1)
         assert page.get_by_text("tiny-2 answers 25% beside tiny-1").count() == 1
         check(page)

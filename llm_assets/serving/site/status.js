@@ -34,7 +34,7 @@ const percent = (share) => `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
 function shares(title, found) {
   const rows = Object.entries(found).map(([name, share]) => {
     const bar = element("i", {});
-    bar.style.width = percent(share);
+    bar.style.width = `${share * 100}%`;
     return element("div", { className: "prob top" }, element("span", { textContent: name }), element("span", { className: "track" }, bar), element("span", { textContent: percent(share) }));
   });
   return rows.length ? [element("h3", { textContent: title }), ...rows] : [];
