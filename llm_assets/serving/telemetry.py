@@ -16,6 +16,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llm_assets.serving.shortcut import PATH
+
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -92,7 +94,7 @@ class Traced:
         finally:
             _noted.reset(token)
             method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-            route = getattr(scope.get("route"), "path", None)
+            route = PATH if scope["path"] == PATH else getattr(scope.get("route"), "path", None)  # that one is answered before it is routed
             span.update_name(f"{method} {route or 'no route'}")
             told = {"http.request.method": method, "http.route": route, "http.response.status_code": status, **noted}
             span.set_attributes({name: value for name, value in told.items() if value not in (None, "")})
