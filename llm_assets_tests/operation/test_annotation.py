@@ -134,7 +134,7 @@ def test_a_queue_for_the_page_comes_back_as_a_batch_and_what_is_undecided_stays(
         for task, label in zip(tasks, labels, strict=False):  # the last one is seen by nobody, the one before skipped by both
             write_label(home, "tiny", task, annotator, "anonymous", {"p": "positive", "n": "negative", "-": None}[label])
     found = take_from_page(home, "tiny", SETTINGS)
-    assert found.rows == 5 and found.left_out == {"unlabelled": 1, "unknown_label": 0, "disagreement": 1}
+    assert found.rows == 5 and found.left_out == {"unlabelled": 1, "unknown_label": 0, "disagreement": 1, "erased": 0}
     assert found.agreements[0].kappa == pytest.approx(2 / 3)
     assert {row["id"]: row["label"] for row in read_batches(batch_folder(home, "tiny")).to_pylist()} == {
         task.id: {"p": "positive", "n": "negative"}[label] for task, label in zip(tasks, "ppnn?p", strict=False) if label != "?"
