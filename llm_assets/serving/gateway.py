@@ -146,7 +146,9 @@ class Gateway:
         asked = [("".join(text for text, _ in parts), *erasures(parts)) for parts in cut]
         answers = iter(await self._answered(deployment, [variant for variants in asked for variant in variants], is_gone))
         found = [[next(answers) for _ in variants] for variants in asked]
-        data = [{"index": index, **weighed(cut[index], whole, without, engine.labels, engine.problem)} for index, (whole, *without) in enumerate(found)]
+        data = [
+            {"index": index, **weighed(cut[index], whole, without, engine.labels, engine.problem)} for index, (whole, *without) in enumerate(found)
+        ]
         return {"model": request.model, "release": deployment.desired.release, "data": data}
 
     async def vote(self, request: FeedbackRequest, client: Key) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from llm_assets_tests.serving.conftest import gateway
 from llm_assets_tests.serving.talking import deploy
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
 
+
 def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
     deploy(tmp_path, 1)
     complaints: list[str] = []
