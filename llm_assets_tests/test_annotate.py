@@ -13,6 +13,7 @@ from llm_assets.corpus.batches import batch_folder, read_batches
 from llm_assets.operation import traffic
 from llm_assets.operation.annotation import AnnotationError
 from llm_assets.serving.dated_files import dated_files
+from llm_assets.serving.labelling import read_queue, write_label
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.operation.released import release, texts
 from llm_assets_tests.operation.traffic import line, write_log
@@ -51,6 +52,20 @@ def test_out_and_back(home: Path) -> None:
     said = run("import", "reviews", str(exported))
     assert "1 and 2 on 30 texts: Cohen's kappa 1.00" in said and "30 texts in batch" in said
     assert len(read_batches(batch_folder(home, "reviews"))) == 30
+
+
+def test_to_the_page_and_back(home: Path) -> None:
+    assert run("queue", "reviews").startswith("30 texts at http://127.0.0.1:8000/label (uncertainty 25, random 5)")
+    queue = read_queue(home, "reviews")
+    assert queue and len(queue.tasks) == 30
+    for number, task in enumerate(queue.tasks[:20]):
+        for annotator in ("Ann", "Bob"):
+            write_label(home, "reviews", task, annotator, "anonymous", "negative" if number % 2 else "positive")
+    said = run("import", "reviews")
+    assert "Ann and Bob on 20 texts: Cohen's kappa 1.00" in said and "20 texts in batch" in said
+    assert len(read_batches(batch_folder(home, "reviews"))) == 20
+    left = read_queue(home, "reviews")
+    assert left and left.tasks == queue.tasks[20:]
 
 
 def test_what_is_wrong_is_said(home: Path) -> None:

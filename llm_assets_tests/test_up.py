@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,16 @@ LAUNCH = """mutation($config: RunConfigData!) { launchRun(executionParams: {runC
   { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
     ... on RunConfigValidationInvalid { errors { message } } } }"""
 ASSETS = "{ assetNodes { assetKey { path } groupName latestRun: assetMaterializations(limit: 1) { runId } } }"
-RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 class Up:
@@ -92,13 +102,24 @@ def _answers(url: str) -> bool:
 def up(tiny_chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     home = tmp_path_factory.mktemp("up") / "home"
     shutil.copytree(tiny_chain, home, ignore=shutil.ignore_patterns("logs", "progress"))
+    with running_up(home, "readyz") as services:
+        yield services
+
+
+@contextmanager
+def running_up(home: Path, gateway_path: str) -> Iterator[Up]:
+    """`llm-assets up` on free ports until all of it answers, the gateway at a path of its own; nothing of it outlives the block."""
     ports = {name: _free_port() for name in ("dagster", "mlflow", "gateway")}
     options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     process = start(home, "up", *options, LLM_ASSETS_PRESET="tiny")
     services = Up(home, process, ports)
     try:
         wait_until(
-            lambda: _answers(f"{services.dagster}/server_info") and _answers(f"{services.mlflow}/health") and _answers(f"{services.gateway}/readyz"),
+            lambda: (
+                _answers(f"{services.dagster}/server_info")
+                and _answers(f"{services.mlflow}/health")
+                and _answers(f"{services.gateway}/{gateway_path}")
+            ),
             120,
         )
         yield services
@@ -124,17 +145,8 @@ def test_the_ui_knows_what_the_command_line_made(up: Up) -> None:
 def test_a_browser_finds_the_graph_materialized_with_its_checks(up: Up, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.goto(f"{up.dagster}/assets/reviews/finetuned_model", wait_until="domcontentloaded")
         page.get_by_text("models.finetuned.test.accuracy").first.wait_for(timeout=60_000)
@@ -254,6 +266,33 @@ def test_sigkill_of_a_run_leaves_no_worker_and_no_place_in_the_queue(up: Up) -> 
     wait_until(lambda: _workers(up.home) == 0, 30)
     succeed(up.home, "run", "reviews", "--preset", "tiny", "--select", "compute")  # notices the dead one on its way
     assert up.ask_dagster(RUNS_OF, id=run_id)["runOrError"]["status"] == "FAILURE"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_the_policy_sensor_is_switched_on_in_the_ui_and_starts_a_run(tmp_path: Path) -> None:
+    """A chain that never ran, and a new document: the switch in the browser, the daemon's tick, the run with its reason on the page."""
+    from playwright.sync_api import expect, sync_playwright
+
+    home = tmp_path / "home"
+    inbox = home / "inbox" / "reviews"
+    inbox.mkdir(parents=True)
+    (inbox / "new.txt").write_text("房间很干净，服务也很热情\n", encoding="utf-8")
+    with running_up(home, "healthz") as services, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.goto(f"{services.dagster}/automation", wait_until="domcontentloaded")
+        switch = page.locator("//a[contains(@href, '/sensors/reviews_retraining')]/following-sibling::div//input[@type='checkbox']")
+        switch.wait_for(state="attached", timeout=60_000)
+        expect(switch).to_be_enabled(timeout=60_000)
+        assert not switch.is_checked() and services.ask_dagster(RUNS)["runsOrError"]["results"] == []
+        switch.locator("xpath=..").click()  # the box itself is hidden behind what is drawn
+        run = wait_until(lambda: next(iter(services.ask_dagster(RUNS)["runsOrError"]["results"]), None), 120)
+        assert {tag["key"]: tag["value"] for tag in run["tags"]}["llm_assets/reason"] == "new documents: 1 files in the inbox"
+        page.goto(f"{services.dagster}/runs", wait_until="domcontentloaded")
+        page.get_by_text(run["runId"][:8]).first.wait_for(timeout=60_000)
+        services.ask_dagster(TERMINATE, id=run["runId"])
+        browser.close()
 
 
 @pytest.mark.slow

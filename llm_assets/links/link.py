@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -86,6 +86,7 @@ class Office:
     run_id: str | None = None
     progress: Progress = silent
     day: str | None = None  # the UTC date that a daily act is asked for
+    teams: Mapping[str, str] = field(default_factory=dict)  # by role, where the chain names them otherwise
 
 
 @dataclass(frozen=True)

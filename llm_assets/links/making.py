@@ -107,6 +107,7 @@ def act(
     trial: bool,
     progress: Progress = silent,
     day: str | None = None,
+    teams: Mapping[str, str] = {},
 ) -> tuple[Entry, Path]:
     """Run an act, judge its record, append both to its journal; returns the entry and the folder of its files.
 
@@ -117,7 +118,7 @@ def act(
     with store.act_lock(chain, link.name):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        office = Office(chain, store.home, journal, directory, run_id, progress, day)
+        office = Office(chain, store.home, journal, directory, run_id, progress, day, teams)
         with Meter() as meter:
             acted = link.make(office, config, **inputs)
             assert isinstance(acted, Acted)

@@ -21,7 +21,7 @@ from llm_assets.operation.channels import Channel, ChannelError, Email, Slack, c
 from llm_assets.operation.counters import answers_counted
 from llm_assets.operation.log import requests_since
 from llm_assets.operation.rules import Reading, Rule, Signals, parse, read
-from llm_assets.serving.events import append_event
+from llm_assets.serving.events import alerts_path, append_event
 from llm_assets.serving.state import gateway_state, newest_rollout
 from llm_assets.store.files import write_json
 from llm_assets.store.fingerprint import digest
@@ -80,7 +80,7 @@ def alerts(office: Office, config: AlertsConfig) -> Acted:
     Without requests enough to judge by, a rule stays as it is. A message that a channel does not take waits, for a day.
     The sensor `<chain>_alerts` does the same between materializations.
     """
-    outcome = look(office.home, office.chain, config)
+    outcome = look(office.home, office.chain, config, teams=office.teams)
     record = {
         "rules": len(config.rules),
         "firing": dict(outcome.firing),
@@ -91,10 +91,13 @@ def alerts(office: Office, config: AlertsConfig) -> Acted:
     return Acted(record, digest(sorted(outcome.firing))[:24])
 
 
-def look(home: Path, chain: str, config: AlertsConfig, now: datetime | None = None) -> Outcome:
-    """Read every rule, tell of what began and what ended, and deliver what waits. One at a time for each chain."""
+def look(home: Path, chain: str, config: AlertsConfig, now: datetime | None = None, teams: Mapping[str, str] = {}) -> Outcome:
+    """Read every rule, tell of what began and what ended, and deliver what waits. One at a time for each chain.
+
+    ``teams`` are the teams by role that the chain names otherwise.
+    """
     moment = now or datetime.now(UTC)
-    path = state_path(home, chain)
+    path = alerts_path(home, chain)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         state = _read_state(path)
@@ -103,22 +106,17 @@ def look(home: Path, chain: str, config: AlertsConfig, now: datetime | None = No
         state["counters"] = _counted(home, chain, state["counters"], moment, longest)
         signals = signals_of(home, chain, state["counters"], moment, longest)
         readings = {rule.text: read(rule, signals, config.minimum_requests) for rule in rules}
-        changes = _changes(chain, rules, readings, state["firing"], signals)
+        changes = _changes(chain, rules, readings, state["firing"], signals, teams)
         for change in changes:
             if (change["rule"].strip(), change["kind"]) == ("rollback", "alert"):
                 continue  # the gateway told of it when it did so
-            append_event(home, chain, **{key: change[key] for key in ("kind", "message", "release", "rule", "value", "role")})
+            append_event(home, chain, **{key: change[key] for key in ("kind", "message", "release", "rule", "value", "role", "team")})
             logger.warning("%s", change["message"])
         ways = list(channels(config.webhooks, config.email, config.slack))
         state["waiting"] += [{"channel": way.name, "since": moment.isoformat(), "body": change} for change in changes for way in ways]
         state["waiting"], undelivered = _deliver(ways, state["waiting"], moment)
         write_json(path, state)
     return Outcome(readings, {text: fired["since"] for text, fired in state["firing"].items()}, changes, undelivered)
-
-
-def state_path(home: Path, chain: str) -> Path:
-    """What is firing and what waits to be delivered."""
-    return home / "serving" / "alerts" / f"{chain}.json"
 
 
 def signals_of(home: Path, chain: str, counters: Sequence[Sequence[Any]], moment: datetime, longest: timedelta) -> Signals:
@@ -140,7 +138,9 @@ def signals_of(home: Path, chain: str, counters: Sequence[Sequence[Any]], moment
     )
 
 
-def _changes(chain: str, rules: Sequence[Rule], readings: Mapping[str, Reading], firing: dict[str, Any], signals: Signals) -> list[dict[str, Any]]:
+def _changes(
+    chain: str, rules: Sequence[Rule], readings: Mapping[str, Reading], firing: dict[str, Any], signals: Signals, teams: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """The messages of what began and ended; ``firing`` is brought up to date."""
     changes = []
     for rule in rules:
@@ -148,7 +148,8 @@ def _changes(chain: str, rules: Sequence[Rule], readings: Mapping[str, Reading],
         if reading.value is None:
             continue
         if rule.holds(reading.value) and rule.text not in firing:
-            firing[rule.text] = {"since": signals.now.isoformat(), "role": ROLES.get(rule.metric, endpoint.LINK.role)}
+            role = ROLES.get(rule.metric, endpoint.LINK.role)
+            firing[rule.text] = {"since": signals.now.isoformat(), "role": role, "team": teams.get(role, role)}
             changes.append(_message(chain, "alert", rule.text, reading, firing[rule.text], signals.release))
         elif not rule.holds(reading.value) and rule.text in firing:
             changes.append(_message(chain, "resolved", rule.text, reading, firing.pop(rule.text), signals.release))
@@ -160,10 +161,11 @@ def _changes(chain: str, rules: Sequence[Rule], readings: Mapping[str, Reading],
 def _message(chain: str, kind: str, rule: str, reading: Reading, fired: Mapping[str, Any], release: str | None) -> dict[str, Any]:
     value = f"{reading.value:.4g}, " if reading.value is not None else ""
     since = f" (since {fired['since'][:19]} UTC)" if kind == "resolved" else ""
-    text = f"{chain} {kind}: {rule}: {value}{reading.why}{since}; {release or 'no release'}; for team:{fired['role']}"
+    team = fired.get("team", fired["role"])  # one that began under an earlier version has none
+    text = f"{chain} {kind}: {rule}: {value}{reading.why}{since}; {release or 'no release'}; for team:{team}"
     return {
-        "chain": chain, "kind": kind, "rule": rule, "value": reading.value, "release": release, "role": fired["role"], "since": fired["since"],
-        "message": text,
+        "chain": chain, "kind": kind, "rule": rule, "value": reading.value, "release": release, "role": fired["role"], "team": team,
+        "since": fired["since"], "message": text,
     }  # fmt: skip
 
 

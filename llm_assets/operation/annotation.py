@@ -1,12 +1,10 @@
-"""The annotation queue: the answers worth labelling by hand, to Label Studio and back into a batch that labelled_examples reads."""
+"""The annotation queue: the answers worth labelling, to the gateway's page or Label Studio, and back in a batch for labelled_examples."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,8 +18,8 @@ from llm_assets.operation.drift import DriftConfig
 from llm_assets.operation.profile import LENGTH, Profile, TooSmallError, profile_of
 from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import majority
-from llm_assets.serving.disagreements import disagreements
-from llm_assets.store.journal import Journal
+from llm_assets.serving import labelling
+from llm_assets.serving.agreement import Agreement, agreements
 from llm_assets.store.strict import Strict
 from llm_assets.training.heads import LabelError, Problem, canonical, parts
 
@@ -46,15 +44,6 @@ class Annotation(Strict):
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far two annotators agree: Cohen's kappa (Cohen 1960), 1 for always and 0 for as often as by chance."""
-
-    annotators: tuple[str, str]
-    texts: int  # that both labelled
-    kappa: float
-
-
-@dataclass(frozen=True)
 class Imported:
     """What came of an import."""
 
@@ -70,7 +59,7 @@ def queue(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> l
     Each reason gets a quarter; what one cannot fill goes to the random share, which is the only one that tells how good the
     model is. Lewis and Gale 1994 (uncertainty), Seung et al. 1992 (disagreement of a committee, here of two releases).
     """
-    rows = _candidates(home, chain, settings.days)
+    rows, differed = _candidates(home, chain, settings.days)
     quota = settings.texts // 4
     taken: dict[str, tuple[Row, Reason]] = {}
 
@@ -83,8 +72,7 @@ def queue(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> l
                 most -= 1
 
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"annotation:{row['sha256']}".encode()).digest())
-    differed = disagreements(home, chain)
-    take("disagreement", (row for row in shuffled if row["sha256"] in differed or row["shadow"] not in (None, row["label"])), quota)
+    take("disagreement", (row for row in shuffled if row["sha256"] in differed), quota)
     take("uncertainty", sorted((row for row in shuffled if row["probability"] is not None), key=lambda row: row["probability"]), quota)
     take("novelty", _by_novelty(home, chain, shuffled, drift), quota)
     take("random", shuffled, settings.texts - len(taken))
@@ -96,13 +84,21 @@ def export(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> 
 
     Raises ``AnnotationError`` when there is nothing to label or nothing released.
     """
-    release = _release(home, chain)
-    chosen = queue(home, chain, settings, drift)
-    if not chosen:
-        raise AnnotationError(f"no traffic of {chain} is left to label: ask its gateway, then materialize {chain}/traffic")
-    _journal(home, chain).append({"exported": [[row["id"], row["index"]] for row, _ in chosen]})
+    release, chosen = _choose(home, chain, settings, drift)
+    labelling.chosen_journal(home, chain).append({"exported": [[row["id"], row["index"]] for row, _ in chosen]})
     problem = _problem(release)
     return [label_studio.task(row, reason, problem) for row, reason in chosen], label_studio.project(release.settings["labels"], problem)
+
+
+def put_on_page(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> list[labelling.Task]:
+    """The queue to the gateway's page, behind what waits there; what is put there is not exported.
+
+    Raises ``AnnotationError`` when there is nothing to label or nothing released.
+    """
+    release, chosen = _choose(home, chain, settings, drift)
+    tasks = [labelling.Task(row["id"], row["index"], row["masked"], row["label"], row["release"], reason) for row, reason in chosen]
+    labelling.enqueue(home, chain, labelling.Queue(tasks, release.settings["labels"], _problem(release)))
+    return tasks
 
 
 def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Imported:
@@ -111,15 +107,38 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
     The majority of a text's annotators decides, a tie leaves it out. Raises ``AnnotationError`` for a file that is no export,
     and where two annotators agree too little for their labels to mean anything.
     """
+    problem = _problem(_release(home, chain))
+    try:
+        labelled = [label_studio.read(task, problem) for task in exported]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnnotationError(f"this is no JSON export of Label Studio ({type(error).__name__}: {error}): export the project as JSON") from error
+    return _batch(home, chain, labelled, settings)[0]
+
+
+def take_from_page(home: Path, chain: str, settings: Annotation) -> Imported:
+    """The same of what was labelled on the gateway's page; texts on which nobody, or no majority, has decided stay in its queue."""
+    queued = labelling.read_queue(home, chain)
+    if queued is None:
+        raise AnnotationError(f"{chain} has no queue on the gateway's page: llm-assets annotate queue {chain}")
+    said = labelling.read_labels(home, chain)
+    labelled = [
+        label_studio.Annotated(task.id, task.index, task.text, found.at, found.ballot)
+        for task in queued.tasks
+        if (found := said.get((task.id, task.index)))
+    ]
+    imported, decided = _batch(home, chain, labelled, settings)
+    if decided:
+        labelling.dequeue(home, chain, decided)
+    return imported
+
+
+def _batch(home: Path, chain: str, labelled: Sequence[label_studio.Annotated], settings: Annotation) -> tuple[Imported, list[tuple[str, int]]]:
+    """What came of labelled texts, and the answers, by id and index, whose labels are in the batch."""
     from llm_assets.corpus.cleaning import clean_texts
     from llm_assets.corpus.documents import doc_id
 
     release = _release(home, chain)
     problem, known = _problem(release), set(release.settings["labels"])
-    try:
-        labelled = [label_studio.read(task, problem) for task in exported]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AnnotationError(f"this is no JSON export of Label Studio ({type(error).__name__}: {error}): export the project as JSON") from error
     left_out = {"unlabelled": 0, "unknown_label": 0, "disagreement": 0, "erased": 0}
     ballots: list[dict[str, str]] = []
     for each in labelled:
@@ -130,7 +149,8 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
     if poor := [one for one in found if one.kappa < settings.minimum_kappa]:
         said = "; ".join(f"{' and '.join(one.annotators)} on {one.texts} texts: {one.kappa:.2f}" for one in poor)
         raise AnnotationError(f"annotators agree too little (Cohen's kappa, at least {settings.minimum_kappa:g} is asked for): {said}")
-    rows, stones = [], Tombstones.of(home)
+    rows: list[dict[str, Any]] = []
+    stones = Tombstones.of(home)
     for each, ballot, text in zip(labelled, ballots, clean_texts([each.text for each in labelled]).texts, strict=True):
         label = majority(ballot.values())
         if stones.standing([doc_id(text)]) == [False]:
@@ -142,41 +162,32 @@ def take_in(home: Path, chain: str, exported: Any, settings: Annotation) -> Impo
         row = {"doc_id": doc_id(text), "id": each.id, "index": each.index, "at": each.at, "text": text, "label": label}
         rows.append({**row, "votes": list(ballot.values()).count(label), "provenance": "annotation"})
     batch = write_batch(batch_folder(home, chain), rows).stem if rows else None
-    return Imported(batch, len(rows), left_out, found)
+    return Imported(batch, len(rows), left_out, found), [(row["id"], row["index"]) for row in rows]
 
 
-def agreements(ballots: Sequence[Mapping[str, str]], common: int) -> list[Agreement]:
-    """Every two annotators with so many texts in common; ``ballots`` holds a label by annotator for each text."""
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for ballot in ballots:
-        for one, other in combinations(sorted(ballot), 2):
-            pairs[one, other].append((ballot[one], ballot[other]))
-    return [Agreement(pair, len(labels), cohens_kappa(labels)) for pair, labels in sorted(pairs.items()) if len(labels) >= common]
+def _choose(home: Path, chain: str, settings: Annotation, drift: DriftConfig) -> tuple[Released, list[tuple[Row, Reason]]]:
+    release, chosen = _release(home, chain), queue(home, chain, settings, drift)
+    if not chosen:
+        raise AnnotationError(f"no traffic of {chain} is left to label: ask its gateway, then materialize {chain}/traffic")
+    return release, chosen
 
 
-def cohens_kappa(labels: Sequence[tuple[str, str]]) -> float:
-    """Cohen's kappa of two annotators' labels of the same texts; 1 where both said the same one thing of all."""
-    from sklearn.metrics import cohen_kappa_score
-
-    one, other = zip(*labels, strict=True)
-    if len({*one, *other}) == 1:
-        return 1.0  # nothing is left to chance, and the formula divides by it
-    return float(cohen_kappa_score(one, other))
-
-
-def _candidates(home: Path, chain: str, days: int) -> list[Row]:
-    """The newest answer of each text, of those not exported or batched yet."""
+def _candidates(home: Path, chain: str, days: int) -> tuple[list[Row], set[str]]:
+    """The newest answer of each text, of those not exported or batched yet, and the texts on which two releases ever differed, by SHA-256."""
     batched = read_batches(batch_folder(home, chain))
     seen = set(zip(batched["id"].to_pylist(), batched["index"].to_pylist(), strict=True))
-    seen |= {(identity, index) for entry in _journal(home, chain).entries() for identity, index in entry["exported"]}
+    seen |= {(identity, index) for entry in labelling.chosen_journal(home, chain).entries() for identity, index in entry["exported"]}
     rows: dict[str, Row] = {}
     done: set[str] = set()
+    differed: set[str] = set()
     for row in newest_rows(home, chain, days):
+        if row["shadow"] not in (None, row["label"]):
+            differed.add(row["sha256"])
         if (row["id"], row["index"]) in seen:
             done.add(row["sha256"])
         elif row["masked"] is not None:
             rows.setdefault(row["sha256"], row)
-    return [row for key, row in rows.items() if key not in done]
+    return [row for key, row in rows.items() if key not in done], differed
 
 
 def _by_novelty(home: Path, chain: str, rows: Sequence[Row], drift: DriftConfig) -> list[Row]:
@@ -219,7 +230,3 @@ def _canonical(label: str, problem: Problem, known: set[str]) -> str | None:
     except LabelError:
         return None
     return written if problem == "regression" or set(parts(written, problem)) <= known else None
-
-
-def _journal(home: Path, chain: str) -> Journal:
-    return Journal(home / "serving" / "annotation" / f"{chain}.jsonl")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.request_log import log_folder
+from llm_assets.serving.shadows import shadows_of_day
 
 BLOCK = 1 << 16  # bytes read at once from a file's end: some 150 requests
 
@@ -26,7 +27,7 @@ class Text:
     masked: str | None  # None in logs of releases that kept no text
     label: str
     probs: list[float]
-    shadow: str | None  # the label that a release on trial gave
+    shadow: str | None  # the label that the other release of a rollout gave
 
     @property
     def certainty(self) -> float | None:
@@ -52,17 +53,19 @@ class Request:
 
 def requests(path: Path) -> Iterator[Request | None]:
     """Every line of a day's log, oldest first; None for one that a crash cut off or that is no request."""
+    shadows = _shadows(path)
     with path.open("rb") as file:
         for line in file:
             if line.strip():
-                yield _request(_json(line))
+                yield _request(_json(line), shadows)
 
 
 def newest_requests(home: Path, chain: str) -> Iterator[Request]:
     """A chain's requests, newest first, read from the ends of its files; what cannot be read is passed over."""
     for path in reversed(list(dated_files(log_folder(home), chain))):
+        shadows = _shadows(path)
         for line in _lines_backwards(path):
-            if (request := _request(_json(line))) is not None:
+            if (request := _request(_json(line), shadows)) is not None:
                 yield request
 
 
@@ -79,11 +82,17 @@ def _json(line: bytes) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _request(line: Mapping[str, Any] | None) -> Request | None:
+def _shadows(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What the other release said of a day's requests."""
+    return shadows_of_day(path.parents[3], path.parent.name, date.fromisoformat(path.stem))
+
+
+def _request(line: Mapping[str, Any] | None, shadows: Mapping[str, Mapping[str, Any]]) -> Request | None:
     if line is None:
         return None
     try:
-        shadow = (line.get("shadow") or {}).get("labels") or [None] * len(line["texts"])
+        said = (line.get("shadow") or shadows.get(line["id"]) or {}).get("labels") or []
+        shadow = [*said, *[None] * (len(line["texts"]) - len(said))]  # of a long request the first texts alone
         texts = [
             Text(index, text["sha256"], int(text["characters"]), text.get("masked"), str(label), [float(value) for value in probs], other)
             for index, (text, label, probs, other) in enumerate(zip(line["texts"], line["labels"], line["probs"], shadow, strict=True))

@@ -92,7 +92,7 @@ def newest_rows(home: Path, chain: str, days: int | None = None) -> Iterator[Row
 
 
 def schema() -> pa.Schema:
-    """The columns of a table; ``at`` is UTC, ``probability`` that of the answer, ``shadow`` what a release on trial said."""
+    """The columns of a table; ``at`` is UTC, ``probability`` that of the answer, ``shadow`` what the other release of a rollout said."""
     import pyarrow as pa
 
     strings = ("id", "release", "client", "sha256", "masked", "label", "shadow")

@@ -23,3 +23,8 @@ def read_events(home: Path, chain: str) -> list[Entry]:
 def events_journal(home: Path, chain: str) -> Journal:
     """The file they stand in."""
     return Journal(home / "serving" / "events" / f"{chain}.jsonl")
+
+
+def alerts_path(home: Path, chain: str) -> Path:
+    """Which alerts have begun and are not over, and what waits to be delivered; written by the look at the rules."""
+    return home / "serving" / "alerts" / f"{chain}.json"

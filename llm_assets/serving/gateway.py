@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import platform
 import sys
@@ -23,27 +22,41 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from filelock import Timeout
 
-from llm_assets.serving import errors, page, pages
+from llm_assets.serving import annotate, errors, page, pages, status, telemetry
 from llm_assets.serving.access import Access, client_of
 from llm_assets.serving.answers import Answers, new_id
 from llm_assets.serving.batching import Batcher, QueueFullError
 from llm_assets.serving.completion_wire import ChatCompletion, ChatRequest, CompletionRequest, TextCompletion
 from llm_assets.serving.completions import Completions, streamed
-from llm_assets.serving.engine import SEPARATOR, Classified, decided
+from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.engines import classifier_of
 from llm_assets.serving.errors import ApiError, ErrorBody, documented
+from llm_assets.serving.explanation import erasures, pieces, weighed
 from llm_assets.serving.feedback import Feedback, Vote
 from llm_assets.serving.generation import Generator
 from llm_assets.serving.keys import Key
+from llm_assets.serving.labelling import misfit
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.ports import bind
+from llm_assets.serving.pulse import Pulse
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError, log_folder
 from llm_assets.serving.router import Router
 from llm_assets.serving.shortcut import PATH, Shortcut
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
-from llm_assets.serving.wire import SESSION_LENGTH, Alive, ClassifyAnswer, ClassifyRequest, FeedbackAnswer, FeedbackRequest, Models, Readiness
+from llm_assets.serving.wire import (
+    SESSION_LENGTH,
+    Alive,
+    ClassifyAnswer,
+    ClassifyRequest,
+    ExplainAnswer,
+    ExplainRequest,
+    FeedbackAnswer,
+    FeedbackRequest,
+    Models,
+    Readiness,
+)
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 
@@ -67,6 +80,7 @@ class Gateway:
         self.reconciler = Reconciler(home)
         self._router = Router(home, self.reconciler)
         self.metrics = Metrics()
+        self.pulse = Pulse(self.metrics)
         self._home = home
         self._address = address
         self._log = RequestLog(log_folder(home), self.metrics.log_group.observe)
@@ -79,8 +93,9 @@ class Gateway:
         self._executor = ThreadPoolExecutor(self._turns, thread_name_prefix="engine")
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
+        self._trials: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()  # of releases on trial
         self._written: dict[str, Any] | None = None
-        self.metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in list(self._batchers.values())))
+        self.metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in [*self._batchers.values(), *self._trials.values()]))
 
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
@@ -109,9 +124,10 @@ class Gateway:
             stable = self.deployment(request.model)
             classifier_of(stable, request.model)
             chain, release = request.model, stable.desired.release
-            deployment, answers = await self._router.answer(stable, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
+            identity = new_id()
+            deployment, answers = await self._router.answer(stable, identity, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
             release = deployment.desired.release
-            response = _response(request.model, deployment, answers)
+            response = _response(identity, request.model, deployment, answers)
             await self._record(response, client, texts, began)
             status, tokens = 200, response["usage"]["total_tokens"]
         except ApiError as error:
@@ -119,7 +135,21 @@ class Gateway:
             raise
         finally:
             self.metrics.answered(chain, release, status, time.perf_counter() - began, tokens)
+            telemetry.note(**{"llm_assets.chain": chain, "llm_assets.release": release, "llm_assets.tokens": tokens})
         return response
+
+    async def explain(self, request: ExplainRequest, is_gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
+        """Which words carried the answer to each text; a question about an answer, so neither logged nor counted as one."""
+        cut = [pieces(text) for text in request.texts()]
+        deployment = self._loaded(request.model, request.release)
+        engine = classifier_of(deployment, request.model)
+        asked = [("".join(text for text, _ in parts), *erasures(parts)) for parts in cut]
+        answers = iter(await self._answered(deployment, [variant for variants in asked for variant in variants], is_gone))
+        found = [[next(answers) for _ in variants] for variants in asked]
+        data = [
+            {"index": index, **weighed(cut[index], whole, without, engine.labels, engine.problem)} for index, (whole, *without) in enumerate(found)
+        ]
+        return {"model": request.model, "release": deployment.desired.release, "data": data}
 
     async def vote(self, request: FeedbackRequest, client: Key) -> dict[str, Any]:
         """Store what a client says of an answer; it is on the disk when this returns."""
@@ -132,7 +162,10 @@ class Gateway:
         if request.rating is None and request.label is None and comment is None:
             raise ApiError(HTTPStatus.BAD_REQUEST, "nothing is said: send a rating, a label or a comment", "rating")
         if request.label is not None:
-            _check_label(self.deployment(known.chain), request.label)
+            engine = self.deployment(known.chain).engine  # what a generator should have said is the better answer, in the client's words
+            expected = None if isinstance(engine, Generator) else misfit(engine.problem, request.label, engine.labels)
+            if expected:
+                raise ApiError(HTTPStatus.BAD_REQUEST, f"label is not {expected}", "label")
         vote = Vote(known.chain, request.id, request.index, client.name, request.rating, request.label, comment)
         fresh = await self._feedback.store(vote, client.votes_per_day)
         if fresh:
@@ -159,6 +192,16 @@ class Gateway:
         known = ", ".join(status) or "none; materialize a chain's endpoint"
         raise ApiError(HTTPStatus.NOT_FOUND, f"no model {chain}; the models here: {known}", "model")
 
+    def _loaded(self, chain: str, release: str | None) -> Deployment:
+        """The deployment that serves a chain, or that of a release of it, which may be one on trial."""
+        serving = self.deployment(chain)
+        loaded = [serving, *([self.reconciler.candidates[chain]] if chain in self.reconciler.candidates else [])]
+        for deployment in loaded:
+            if release in (None, deployment.desired.release):
+                return deployment
+        names = ", ".join(deployment.desired.release for deployment in loaded)
+        raise ApiError(HTTPStatus.NOT_FOUND, f"{chain} does not serve {release} now; it serves {names}", "release")
+
     async def _answered(self, deployment: Deployment, texts: Sequence[str], is_gone: Callable[[], Awaitable[bool]]) -> list[Classified]:
         try:
             return await self._patience.wait(self._batcher(deployment).submit(texts), is_gone)
@@ -170,10 +213,14 @@ class Gateway:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error  # nobody reads it
 
     def _batcher(self, deployment: Deployment) -> Batcher:
-        if deployment not in self._batchers:
+        """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others."""
+        on_trial = self.reconciler.candidates.get(deployment.desired.chain) is deployment
+        batchers = self._trials if on_trial else self._batchers
+        if deployment not in batchers:
             engine = classifier_of(deployment, deployment.desired.chain)
-            self._batchers[deployment] = Batcher(engine, self._executor, watch=self.metrics.batched, turns=self._turns)
-        return self._batchers[deployment]
+            executor = ThreadPoolExecutor(self._turns, thread_name_prefix="trial") if on_trial else self._executor
+            batchers[deployment] = Batcher(engine, executor, watch=self.metrics.batched, turns=self._turns)
+        return batchers[deployment]
 
     async def _record(self, response: dict[str, Any], client: Key, texts: Sequence[str], began: float) -> None:
         """Put an answer into the log, and its id among those that can be voted on."""
@@ -210,18 +257,19 @@ class Gateway:
     def _reconcile(self) -> None:
         self.reconciler.step()
         self._router.step()
+        self.pulse.look()
         state = {**(self._address or {}), "chains": self.reconciler.status()}
         if self._address and state != self._written:
             write_json(gateway_state_path(self._home), state)
             self._written = state
 
 
-def _response(model: str, deployment: Deployment, answers: Sequence[Classified]) -> dict[str, Any]:
+def _response(identity: str, model: str, deployment: Deployment, answers: Sequence[Classified]) -> dict[str, Any]:
     engine = classifier_of(deployment, model)
     labels = engine.labels
     tokens = sum(answer.tokens for answer in answers)
     return {
-        "id": new_id(),
+        "id": identity,
         "object": "list",
         "created": int(time.time()),
         "model": model,
@@ -244,23 +292,6 @@ def _described(live: Deployment) -> dict[str, Any]:
     return {"created": created, "release": live.desired.release, **live.engine.described()}
 
 
-def _check_label(deployment: Deployment, label: str) -> None:
-    """Raise ``ApiError`` unless a label is written like an answer of the model."""
-    if isinstance(deployment.engine, Generator):
-        return  # the better answer, in the client's words
-    labels, problem = deployment.engine.labels, deployment.engine.problem
-    if problem == "regression":
-        try:
-            fits = math.isfinite(float(label))
-        except ValueError:
-            fits = False
-    else:
-        fits = set(label.split(SEPARATOR) if problem == "multi_label" else [label]) <= set(labels)
-    if not fits:
-        expected = "a number" if problem == "regression" else f"one of {', '.join(labels)}"
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"label is not {expected}", "label")
-
-
 def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     """The application over a data root; with ``address`` (pid, node, host, port, url, started) it also keeps the state file."""
     gateway = Gateway(home, address)
@@ -272,6 +303,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await gateway.close()
+        await asyncio.to_thread(end_telemetry)
 
     app = FastAPI(title="llm_assets gateway", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from a CDN
     app.state.gateway = gateway
@@ -283,6 +315,7 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
     app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT, together=BODIES_LIMIT)
     app.add_middleware(Access, home=home)
     errors.install(app)
+    end_telemetry = telemetry.install(app)  # the outermost of all, so that it sees what the others refuse
 
     @app.post(PATH, response_model=ClassifyAnswer, responses=documented(400, 404, 504))
     async def classify(request: ClassifyRequest, http: Request, x_session_id: Session = None) -> JSONResponse:
@@ -291,6 +324,11 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
         Of a model whose texts have several labels those with one half or more, with a bar between; of a regression the number.
         """
         return JSONResponse(await classified(request, http, x_session_id))
+
+    @app.post("/v1/explain", response_model=ExplainAnswer, responses=documented(400, 404, 504))
+    async def explain(request: ExplainRequest, http: Request) -> JSONResponse:
+        """Which words carried the answers: for each word, what the answer's probability loses when it is left out."""
+        return JSONResponse(await gateway.explain(request, http.is_disconnected))
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=streamed(404, 504))
     async def chat(request: ChatRequest, http: Request, x_session_id: Session = None) -> Response:
@@ -331,6 +369,8 @@ def create_app(home: Path, address: dict[str, Any] | None = None) -> FastAPI:
 
     page.install(app)  # routes are tried in order: the busiest stands first
     pages.install(app, home)
+    annotate.install(app, home)
+    status.install(app, home, gateway.reconciler, gateway.pulse)
     return app
 
 

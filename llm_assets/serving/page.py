@@ -1,6 +1,6 @@
-"""The page at ``/``, which asks classifiers, and the one at ``/chat``, which talks to decoders.
+"""The pages ``/`` (asks classifiers), ``/chat`` (talks to decoders), ``/label`` and ``/status``: files of ``site/``, no build step.
 
-Three files each, no build step, and nothing from elsewhere; their policy lets no script in but the gateway's own.
+They hold no data; what they show they ask of the routes, with the key that their user has. Their policy lets no script in but the gateway's own.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 FILES = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/chat": ("chat_page.html", "text/html"),
-    "/chat_page.css": ("chat_page.css", "text/css"),
-    "/chat_page.js": ("chat_page.js", "text/javascript"),
+    "/": "ask.html",
+    "/chat": "chat_page.html",
+    "/label": "label.html",
+    "/status": "status.html",
+    **{f"/{name}": name for name in ("site.css", "chat_page.css", "shared.js", "ask.js", "chat_page.js", "label.js", "status.js")},
 }
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and what it loads."""
-    for path, (name, kind) in FILES.items():
-        content = (files(__package__) / name).read_bytes()
-        app.add_api_route(path, _serving(content, kind), include_in_schema=False)
+    """Serve the pages and what they load."""
+    for path, name in FILES.items():
+        content = (files(__package__) / "site" / name).read_bytes()
+        app.add_api_route(path, _serving(content, KINDS[name.rpartition(".")[2]]), include_in_schema=False)
 
 
 def _serving(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:

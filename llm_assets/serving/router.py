@@ -19,21 +19,24 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from llm_assets.serving.answers import new_id
-from llm_assets.serving.disagreements import note_disagreements
 from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.engines import classifier_of
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import append_event
+from llm_assets.serving.patience import TIMEOUT
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import roll_back
 from llm_assets.serving.rollout import Plan, Rollout, Window, advance, begin, breach, rolled_back
+from llm_assets.serving.shadows import Shadows
 from llm_assets.serving.state import Desired, rollout_lock, rollout_of, write_rollout
 from llm_assets.serving.windows import Watch
 
 logger = logging.getLogger(__name__)
 
 BESIDE = 32  # texts of a request that the other release answers too, for comparison
+BESIDE_SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
+LEAST = 0.5  # seconds that the newer release may take for any request: a busy machine stops for some tenths at times
+SLOWLY = 5_000  # characters a second: a quarter of what a small model reads on one core of 2026
 NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 Submit = Callable[[Deployment], Awaitable[list[Classified]]]
@@ -65,7 +68,8 @@ class Router:
     """Splits a chain's requests between the stable release and the one that is rolled out, by the rules of ``rollout``.
 
     The share goes by a hash of the session (else of the request), so one session sees one release, and keeps it as the share
-    grows. A request on which the newer release fails is answered by the stable one. In the shadow stage the newer release
+    grows. A request on which the newer release fails, or is not heard of in time (``seconds_for``), is answered by the stable
+    one. In the shadow stage the newer release
     answers beside the stable one, in a canary the stable one beside the newer: one request at a time, in a thread of low
     priority that no client waits for; a request that finds it busy is not compared.
     A breach switches at once. ``step`` writes it down: the rollout's state stands beside the desired state, under a lock, so
@@ -78,26 +82,27 @@ class Router:
         self._breached: dict[str, Rollout] = {}  # switched back, and yet to be written down
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
         self._comparison: asyncio.Task[None] | None = None
+        self._shadows = Shadows(home)
 
     async def answer(
-        self, stable: Deployment, session: str | None, texts: Sequence[str], submit: Submit
+        self, stable: Deployment, identity: str, session: str | None, texts: Sequence[str], submit: Submit
     ) -> tuple[Deployment, list[Classified]]:
-        """The deployment that answered, and its answers; a request without a session is one of its own.
+        """The deployment that answered, and its answers, whose id is ``identity``; a request without a session is one of its own.
 
-        Raises what ``submit`` raises of the stable release, and any ``ApiError``.
+        Raises what ``submit`` raises of the stable release, and any ``ApiError`` but that of a newer release that took too long.
         """
         pair = self._pair(stable)
         if pair is None:
             return stable, await submit(stable)
-        if takes(pair.rollout, session or new_id()) and (answers := await self._attempt(pair, submit)) is not None:
+        if takes(pair.rollout, session or identity) and (answers := await self._attempt(pair, texts, submit)) is not None:
             if pair.plan.expected_disagreement is not None:
-                self._beside_it(pair, pair.stable, texts, answers)
+                self._beside_it(pair, pair.stable, identity, texts, answers)
             return pair.candidate, answers
         began = time.perf_counter()
         answers = await submit(stable)
         pair.watches.stable.request(failed=False, milliseconds=_milliseconds(began))
         if pair.rollout.stage == "shadow":
-            self._beside_it(pair, pair.candidate, texts, answers)
+            self._beside_it(pair, pair.candidate, identity, texts, answers)
         return stable, answers
 
     def choose(self, stable: Deployment, session: str) -> tuple[Deployment, Told]:
@@ -132,8 +137,9 @@ class Router:
                 self._breached.pop(chain, None)
 
     def close(self) -> None:
-        """End the thread of comparisons."""
-        self._beside.shutdown(cancel_futures=True)
+        """End the thread of comparisons, which is not waited for: a release may hang in it."""
+        self._beside.shutdown(wait=False, cancel_futures=True)
+        self._shadows.close()
 
     def _pair(self, stable: Deployment) -> Pair | None:
         """The stable release and what is rolled out beside it now, or None."""
@@ -153,52 +159,54 @@ class Router:
             known = self._watches[chain] = Watches(step)
         return known
 
-    async def _attempt(self, pair: Pair, submit: Submit) -> list[Classified] | None:
-        """The newer release's answers, or None where it failed.
+    async def _attempt(self, pair: Pair, texts: Sequence[str], submit: Submit) -> list[Classified] | None:
+        """The newer release's answers, or None where it failed or took too long.
 
-        An ``ApiError`` is about the request or the gateway and says nothing of it, but for one: it took too long.
+        Any other ``ApiError`` is about the request or the gateway and says nothing of it.
         """
         began = time.perf_counter()
         answers: list[Classified] | None = None
         try:
-            answers = await submit(pair.candidate)
+            async with asyncio.timeout(seconds_for(pair.plan, texts)):
+                answers = await submit(pair.candidate)
             _refuse_unsound(answers)
-        except ApiError as error:
-            if error.status == HTTPStatus.GATEWAY_TIMEOUT:
-                pair.watches.candidate.request(True, _milliseconds(began))
-                self._judge(pair)
-            raise
         except Exception as error:
+            if isinstance(error, ApiError) and error.status != HTTPStatus.GATEWAY_TIMEOUT:
+                raise
             answers = None
-            logger.warning("%s failed on a request, which %s answers: %s", pair.rollout.release, pair.rollout.stable, error)
+            said = str(error) or f"no answer after {_milliseconds(began):.0f} ms"
+            logger.warning("%s failed on a request, which %s answers: %s", pair.rollout.release, pair.rollout.stable, said)
         pair.watches.candidate.request(answers is None, _milliseconds(began))
         self._judge(pair)
         return answers
 
-    def _beside_it(self, pair: Pair, other: Deployment, texts: Sequence[str], answers: Sequence[Classified]) -> None:
+    def _beside_it(self, pair: Pair, other: Deployment, identity: str, texts: Sequence[str], answers: Sequence[Classified]) -> None:
         """Have the other release answer the first texts too, unless it is still at an earlier request."""
         if self._comparison is None or self._comparison.done():
-            work = self._compare(pair, other, list(texts[:BESIDE]), answers[:BESIDE])
+            work = self._compare(pair, other, identity, list(texts[:BESIDE]), answers[:BESIDE])
             self._comparison = asyncio.get_running_loop().create_task(work)
 
-    async def _compare(self, pair: Pair, other: Deployment, texts: list[str], answers: Sequence[Classified]) -> None:
+    async def _compare(self, pair: Pair, other: Deployment, identity: str, texts: list[str], answers: Sequence[Classified]) -> None:
         answered = pair.stable if other is pair.candidate else pair.candidate
         began = time.perf_counter()
+        loop = asyncio.get_running_loop()
         try:
-            theirs = await asyncio.get_running_loop().run_in_executor(self._beside, classifier_of(other, pair.chain).answer, texts)
+            async with asyncio.timeout(BESIDE_SECONDS):
+                theirs = await loop.run_in_executor(self._beside, classifier_of(other, pair.chain).answer, texts)
             _refuse_unsound(theirs)
         except Exception as error:
             theirs = None
-            logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, error)
+            said = str(error) or f"no answer after {BESIDE_SECONDS:g} s"
+            logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, said)
         if other is pair.candidate:
             pair.watches.candidate.request(theirs is None, _milliseconds(began))
         if theirs is not None and classifier_of(answered, pair.chain).problem != "regression":  # numbers always differ in some digit
-            labels = {deployment.desired.release: _labels(deployment, said) for deployment, said in ((answered, answers), (other, theirs))}
-            different = sum(len(set(both)) > 1 for both in zip(*labels.values(), strict=True))
+            labels = _labels(other, theirs)
+            different = sum(one != another for one, another in zip(_labels(answered, answers), labels, strict=True))
             pair.watches.candidate.comparisons(different, len(texts))
             self._judge(pair)
             with suppress(OSError):  # a full disk: the request log says so, and these are a help to annotators alone
-                await asyncio.get_running_loop().run_in_executor(self._beside, note_disagreements, self._home, pair.chain, texts, labels)
+                await loop.run_in_executor(self._beside, self._shadows.note, pair.chain, identity, other.desired.release, labels)
         self._judge(pair)
 
     def _judge(self, pair: Pair) -> None:
@@ -266,6 +274,14 @@ def takes(rollout: Rollout, session: str) -> bool:
     """Whether the newer release answers a session: a hash of both names falls below its share. A larger share keeps whom a smaller had."""
     place = int.from_bytes(hashlib.sha256(f"{rollout.release}/{session}".encode()).digest()[:8], "big")
     return place < rollout.share / 100 * 2**64
+
+
+def seconds_for(plan: Plan, texts: Sequence[str]) -> float:
+    """How long the newer release may take for a request before the stable one is asked: twice its p99, and longer for a long request.
+
+    A third of what a client waits for at most, so that there is time for the other.
+    """
+    return min(max(LEAST, 2 * plan.max_p99_ms / 1000) + sum(map(len, texts)) / SLOWLY, TIMEOUT / 3)
 
 
 def _step_of(rollout: Rollout) -> tuple[object, ...]:

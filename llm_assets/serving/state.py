@@ -181,18 +181,19 @@ def _is_of_the_dead(state: Mapping[str, Any]) -> bool:
 
 def page_url(home: Path, link: str, fingerprint: str, page: str) -> str:
     """Where the gateway that runs now, or the next one at its usual address, shows a page of an artifact, such as ``pages/rules.html``."""
-    return f"{_url(home)}/artifacts/{link}/{fingerprint}/{page}"
+    return f"{service_url(home)}/artifacts/{link}/{fingerprint}/{page}"
 
 
 def act_page_url(home: Path, directory: Path, page: str) -> str:
     """Where it shows a page of an act, whose files stand in ``directory`` below the data root."""
-    return f"{_url(home)}/{directory.relative_to(home).as_posix()}/{page}"
+    return f"{service_url(home)}/{directory.relative_to(home).as_posix()}/{page}"
 
 
 def audit_page_url(home: Path, page: str) -> str:
     """Where it shows the page of an audit's answer, such as ``verify.html``."""
-    return f"{_url(home)}/audit/{page}"
+    return f"{service_url(home)}/audit/{page}"
 
 
-def _url(home: Path) -> str:
+def service_url(home: Path) -> str:
+    """Where the gateway of a data root answers, or would where it usually does."""
     return str((gateway_state(home) or {}).get("url", DEFAULT_URL))

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, Field
 from llm_assets.serving.errors import ApiError
 
 INPUT_LIMIT = 256  # texts a request
+EXPLAINED_LIMIT = 8  # texts of a request to explain: each is classified once for each of its words
+EXPLAINED_LENGTH = 2000  # characters of such a text
 COMMENT_LIMIT = 2000  # characters
 SESSION_LENGTH = 256  # characters of a session's name
 
@@ -44,6 +46,23 @@ class ClassifyRequest(BaseModel):
         return texts
 
 
+class ExplainRequest(ClassifyRequest):
+    """A classify request whose answer is to be explained."""
+
+    input: Annotated[Text | list[Text], Field(description=f"one text, or up to {EXPLAINED_LIMIT}, each of {EXPLAINED_LENGTH} characters at most")]
+    release: Text | None = Field(None, description="whose answer is explained; default: the release that serves")
+
+    def texts(self) -> list[str]:
+        """The inputs as a list. Raises ``ApiError`` for none, an empty one, too many or one that is too long."""
+        texts = super().texts()
+        if len(texts) > EXPLAINED_LIMIT:
+            said = f"input holds {len(texts)} texts, {EXPLAINED_LIMIT} can be explained at once: send several requests"
+            raise ApiError(HTTPStatus.BAD_REQUEST, said, "input")
+        if any(len(text) > EXPLAINED_LENGTH for text in texts):
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"input holds a text of more than {EXPLAINED_LENGTH} characters: cut it", "input")
+        return texts
+
+
 class Classification(BaseModel):
     """The answer to one text."""
 
@@ -72,6 +91,30 @@ class ClassifyAnswer(BaseModel):
     data: list[Classification]
     usage: Usage
     release: str
+
+
+class Piece(BaseModel):
+    """A word of a text, or what stands between two."""
+
+    text: str
+    weight: float | None = Field(description="what the probability loses without it; null between words")
+
+
+class Explanation(BaseModel):
+    """Which words of one text carried its answer."""
+
+    index: int
+    label: str = Field(description="the likeliest; empty where the answer is a number")
+    value: float = Field(description="its probability, or the number")
+    pieces: list[Piece] = Field(description="in order; put together they are the text")
+
+
+class ExplainAnswer(BaseModel):
+    """An explanation for each input."""
+
+    model: str
+    release: str
+    data: list[Explanation]
 
 
 class FeedbackRequest(BaseModel):
@@ -124,3 +167,51 @@ class Readiness(BaseModel):
 
     ready: bool
     chains: dict[str, Any]
+
+
+class AnnotationTask(BaseModel):
+    """A text to label by hand."""
+
+    id: str = Field(description="of the answer")
+    index: int
+    text: str = Field(description="with personal data masked")
+    answered: str = Field(description="the model's label")
+    reason: str = Field(description="why it was chosen")
+
+
+class AnnotatorAgreement(BaseModel):
+    """Cohen's kappa of two annotators."""
+
+    annotators: tuple[str, str]
+    texts: int = Field(description="that both labelled")
+    kappa: float
+
+
+class AnnotationQueue(BaseModel):
+    """A chain's queue as one annotator sees it."""
+
+    chain: str
+    labels: list[str]
+    problem: str
+    tasks: list[AnnotationTask] = Field(description="the next one, of which the annotator has said nothing; none at the end")
+    left: int = Field(description="of which the annotator has said nothing")
+    annotators: dict[str, int] = Field(description="labels by annotator")
+    agreements: list[AnnotatorAgreement]
+
+
+class AnnotationChains(BaseModel):
+    """The chains that have a queue."""
+
+    chains: list[str]
+
+
+Annotator = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$", description="who labels, as claimed")]
+
+
+class LabelRequest(BaseModel):
+    """What an annotator says of a text; a newer label takes the place of the older one."""
+
+    annotator: Annotator
+    id: Text = Field(description="id of the answer")
+    index: int = Field(0, ge=0, description="which of its texts")
+    label: Text | None = Field(description="one of the queue's; null skips the text")

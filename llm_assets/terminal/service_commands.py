@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of the gateway: without any, clients of other machines may ask and vote, nothing more.")
-annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: to Label Studio and back.")
+annotate = typer.Typer(no_args_is_help=True, help="Label answers by hand: on the gateway's page, or in Label Studio and back.")
 
 
 def register(app: typer.Typer) -> None:
@@ -172,25 +173,45 @@ def annotate_export(chain: Chain, file: File) -> None:
     tasks, project = export(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
     write_json(file, tasks)
     write_atomic(file.with_name(f"{file.name}.xml"), project)
-    reasons = Counter(task["data"]["reason"] for task in tasks)
-    typer.echo(f"{len(tasks)} texts in {file} ({', '.join(f'{reason} {count}' for reason, count in reasons.items())}); project in {file}.xml")
+    typer.echo(f"{len(tasks)} texts in {file} ({_counted(task['data']['reason'] for task in tasks)}); project in {file}.xml")
+
+
+@annotate.command("queue")
+def annotate_queue(chain: Chain) -> None:
+    """Put the answers worth labelling on the gateway's page `/label`, behind those that wait there."""
+    from llm_assets.operation.annotation import put_on_page
+    from llm_assets.serving.state import service_url
+
+    spec = spec_of(chain)
+    tasks = put_on_page(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
+    typer.echo(f"{len(tasks)} texts at {service_url(data_root())}/label ({_counted(task.reason for task in tasks)})")
 
 
 @annotate.command("import")
-def annotate_import(chain: Chain, file: File) -> None:
-    """Take in a JSON export of Label Studio: a batch that labelled_examples reads, and how far the annotators agree."""
-    from llm_assets.operation.annotation import AnnotationError, take_in
+def annotate_import(
+    chain: Chain,
+    file: Annotated[Path | None, typer.Argument(help="A JSON export of Label Studio; default: what was labelled on the gateway's page.")] = None,
+) -> None:
+    """Take in what was labelled: a batch that labelled_examples reads, and how far the annotators agree."""
+    from llm_assets.operation.annotation import AnnotationError, take_from_page, take_in
 
     spec = spec_of(chain)
-    try:
-        exported = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AnnotationError(f"{file} is no JSON ({error})") from error
-    found = take_in(data_root(), chain, exported, spec.annotation)
+    if file is None:
+        found = take_from_page(data_root(), chain, spec.annotation)
+    else:
+        try:
+            exported = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise AnnotationError(f"{file} is no JSON ({error})") from error
+        found = take_in(data_root(), chain, exported, spec.annotation)
     for one in found.agreements:
         typer.echo(f"{one.annotators[0]} and {one.annotators[1]} on {one.texts} texts: Cohen's kappa {one.kappa:.2f}")
     left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found.left_out.items() if count)
     typer.echo(f"{found.rows} texts in batch {found.batch or '(none)'}{f'; left out: {left_out}' if left_out else ''}")
+
+
+def _counted(reasons: Iterable[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).items())
 
 
 def _mirror(chain: str) -> None:

@@ -24,10 +24,10 @@ from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import traffic
 from llm_assets.operation.log import requests
 from llm_assets.serving.dated_files import DatedFiles
-from llm_assets.serving.disagreements import disagreements, note_disagreements
 from llm_assets.serving.events import append_event, read_events
 from llm_assets.serving.feedback import read_votes
 from llm_assets.serving.request_log import log_folder
+from llm_assets.store.journal import Journal
 from llm_assets.store.store import Store
 from llm_assets_tests.operation.traffic import line, vote, write_log
 
@@ -200,10 +200,12 @@ def test_a_batch_is_rewritten_into_another_and_leaves_a_marker(store: Store) -> 
 def test_the_hash_by_which_releases_differed_goes_with_the_text(store: Store) -> None:
     asked = f"请问：{TEXT}"  # its hash is in no probe: the log tells that it was the text's
     write_log(store.home, [line(1, asked)])
-    note_disagreements(store.home, "tiny", [asked, OTHER], {"tiny-1": ["a", "a"], "tiny-2": ["b", "b"]})
-    known = hashlib.sha256(asked.encode()).hexdigest()
+    known, other = (hashlib.sha256(text.encode()).hexdigest() for text in (asked, OTHER))
+    journal = Journal(store.home / "serving" / "disagreements" / "tiny.jsonl")  # gateways of before shadows joined the log wrote it
+    journal.append({"texts": {text: {"tiny-1": "a", "tiny-2": "b"} for text in (known, other)}})
     clean(store)
-    found = disagreements(store.home, "tiny")
+    [noted] = journal.entries()
+    found = noted["texts"]
     assert len(found) == 2 and known not in found  # two texts still differ
     [entry] = [json.loads(one) for one in next((log_folder(store.home) / "tiny").iterdir()).read_bytes().splitlines()]
     assert entry["texts"][0]["sha256"] in found

@@ -105,6 +105,9 @@ def test_the_alert_sensor_says_what_fires_and_shows_it_at_the_asset(home: Path) 
         assert event.asset_key == dg.AssetKey(["reviews", "alerts"]) and event.metadata["kind"].value == "alert"
         again = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=definitions))
         assert again.asset_events == [] and again.skip_message and again.skip_message.startswith("firing: positive_share")
+        renamed = spec(alerts={"rules": ["positive_share > 0.4 over 15m"], "minimum_requests": 1}, roles={"operations_engineer": "night-watch"})
+        told = alerting(renamed).evaluate_tick(dg.build_sensor_context(instance=instance, definitions=chain_definitions(renamed)))
+        assert [event.metadata["team"].value for event in told.asset_events if event.metadata["kind"].value == "alert"] == ["night-watch"]
     silent = alerting(spec()).evaluate_tick(dg.build_sensor_context(definitions=definitions))
     assert silent.skip_message == "the YAML has no alerts.rules"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -105,6 +106,19 @@ def test_the_owner_of_what_is_wrong_is_named(tmp_path: Path) -> None:
     said = {change["rule"]: change["message"] for change in found.changes}
     assert said["stale_model > 10d"].endswith("tiny-1 was made 19.5 days ago; tiny-1; for team:data_scientist")
     assert "length differ; tiny-1; for team:operations_engineer" in said["drift"] and len(said) == 3
+
+
+def test_the_owner_is_named_as_the_chain_names_it(tmp_path: Path, web: Web) -> None:
+    config, teams = AlertsConfig(rules=[RULE], webhooks=["HOOK"]), {"operations_engineer": "night-watch", "data_scientist": "research"}
+    ask(tmp_path, "negative", 0)
+    look(tmp_path, "tiny", config, NOON + timedelta(minutes=1), teams)
+    ask(tmp_path, "positive", 20)
+    look(tmp_path, "tiny", config, NOON + timedelta(minutes=21), {"operations_engineer": "day-watch"})  # renamed while it lasts
+    assert [(body["role"], body["team"]) for body in web.bodies] == [("operations_engineer", "night-watch")] * 2
+    assert all(body["message"].endswith("for team:night-watch") for body in web.bodies)
+    assert [event["team"] for event in read_events(tmp_path, "tiny")] == ["night-watch"] * 2
+    act = LINK.make(replace(office(tmp_path, "alerts"), teams={"operations_engineer": "act-watch"}), AlertsConfig(rules=["requests < 1 over 1h"]))
+    assert [message.endswith("for team:act-watch") for message in act.record["changes"]] == [True]
 
 
 def test_the_gateways_counters_are_looked_at(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

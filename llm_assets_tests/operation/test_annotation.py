@@ -11,9 +11,9 @@ from llm_assets.corpus.batches import batch_folder, read_batches
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import features
-from llm_assets.operation.annotation import Annotation, AnnotationError, agreements, cohens_kappa, export, queue, take_in
+from llm_assets.operation.annotation import Annotation, AnnotationError, export, put_on_page, queue, take_from_page, take_in
 from llm_assets.operation.drift import DriftConfig
-from llm_assets.serving.disagreements import disagreements, note_disagreements
+from llm_assets.serving.labelling import read_queue, write_label
 from llm_assets_tests.operation.released import release, texts
 from llm_assets_tests.operation.test_drift import ask
 from llm_assets_tests.operation.traffic import vote, write_log
@@ -52,12 +52,11 @@ def test_the_queue_holds_what_is_worth_labelling_and_no_text_twice(home: Path) -
 
 
 def test_where_two_releases_of_a_rollout_differed_is_worth_labelling(home: Path) -> None:
-    kinds = [f"喜欢 good {number}" for number in (7, 8)]
-    note_disagreements(home, "tiny", kinds, {"tiny-1": ["positive", "positive"], "tiny-2": ["negative", "positive"]})
-    note_disagreements(home, "tiny", kinds[1:], {"tiny-1": ["positive"], "tiny-2": ["positive"]})
-    assert list(disagreements(home, "tiny").values()) == [{"tiny-1": "positive", "tiny-2": "negative"}]
+    ask(home, ["喜欢 good 7"], ["positive"], first=600, shadow={"release": "tiny-2", "labels": ["negative"]})
+    ask(home, ["喜欢 good 7"], ["positive"], first=601)  # asked again, and not compared
+    ask(home, ["喜欢 good 8"], ["positive"], first=602, shadow={"release": "tiny-2", "labels": ["positive"]})
     chosen = queue(home, "tiny", Annotation(texts=80), DRIFT)
-    assert 7 in numbers(chosen, "disagreement") and 8 not in numbers(chosen, "disagreement")
+    assert 601 in numbers(chosen, "disagreement") and 602 not in numbers(chosen, "disagreement")
 
 
 def test_what_is_exported_or_in_a_batch_is_not_exported_again(home: Path) -> None:
@@ -128,12 +127,35 @@ def test_a_file_that_is_no_export_is_told_so(home: Path) -> None:
             take_in(home, "tiny", wrong, SETTINGS)
 
 
-def test_cohens_kappa() -> None:
-    """The example of Cohen's table: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no give 0.4."""
-    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert cohens_kappa(pairs) == pytest.approx(0.4)
-    assert cohens_kappa([("y", "y")] * 3) == 1
-    assert agreements([{"a": "y", "b": "y"}] * 3, 4) == []
+def test_a_queue_for_the_page_comes_back_as_a_batch_and_what_is_undecided_stays(home: Path) -> None:
+    tasks = put_on_page(home, "tiny", Annotation(texts=8, common=4), DRIFT)
+    assert {task.id for task in tasks}.isdisjoint(task["data"]["answer_id"] for task in export(home, "tiny", SETTINGS, DRIFT)[0])
+    for annotator, labels in (("ann", "ppnnpp-"), ("bob", "ppnnnp-")):
+        for task, label in zip(tasks, labels, strict=False):  # the last one is seen by nobody, the one before skipped by both
+            write_label(home, "tiny", task, annotator, "anonymous", {"p": "positive", "n": "negative", "-": None}[label])
+    found = take_from_page(home, "tiny", SETTINGS)
+    assert found.rows == 5 and found.left_out == {"unlabelled": 1, "unknown_label": 0, "disagreement": 1, "erased": 0}
+    assert found.agreements[0].kappa == pytest.approx(2 / 3)
+    assert {row["id"]: row["label"] for row in read_batches(batch_folder(home, "tiny")).to_pylist()} == {
+        task.id: {"p": "positive", "n": "negative"}[label] for task, label in zip(tasks, "ppnn?p", strict=False) if label != "?"
+    }
+    left = read_queue(home, "tiny")
+    assert left and [task.id for task in left.tasks] == [tasks[place].id for place in (4, 6, 7)]
+    write_label(home, "tiny", tasks[4], "cy", "anonymous", "positive")
+    assert take_from_page(home, "tiny", SETTINGS).rows == 1 and take_from_page(home, "tiny", SETTINGS).batch is None
+
+
+def test_annotators_of_the_page_who_agree_too_little_are_refused(home: Path) -> None:
+    with pytest.raises(AnnotationError, match="tiny has no queue"):
+        take_from_page(home, "tiny", SETTINGS)
+    tasks = put_on_page(home, "tiny", Annotation(texts=8, common=4), DRIFT)
+    for task, one, other in zip(tasks, "ppppnnnn", "ppnnppnn", strict=True):
+        for annotator, label in (("ann", one), ("bob", other)):
+            write_label(home, "tiny", task, annotator, "anonymous", {"p": "positive", "n": "negative"}[label])
+    with pytest.raises(AnnotationError, match=r"ann and bob on 8 texts: 0\.00"):
+        take_from_page(home, "tiny", SETTINGS)
+    left = read_queue(home, "tiny")
+    assert left and len(left.tasks) == 8
 
 
 def test_votes_and_annotations_do_not_ask_for_the_same_answer(home: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -16,6 +17,8 @@ from fastapi.testclient import TestClient
 
 from llm_assets.serving.gateway import create_app
 from llm_assets.serving.state import gateway_state
+from llm_assets_tests.serving.browsing import CHROMIUM, FLAGS
+from llm_assets_tests.serving.tiny import deploy
 
 SECONDS = 30  # how long anything may take to come about
 
@@ -50,6 +53,11 @@ def local_client(home: Path) -> TestClient:
     return TestClient(create_app(home), "http://127.0.0.1", client=("127.0.0.1", 5000), raise_server_exceptions=False)
 
 
+def ask(client: TestClient, text: str | list[str] = "good") -> httpx.Response:
+    """Ask the chain `tiny`."""
+    return client.post("/v1/classify", json={"model": "tiny", "input": text})
+
+
 def answers(client: httpx.Client, path: str) -> bool:
     try:
         return client.get(path).status_code == 200
@@ -71,3 +79,31 @@ def no_process_left() -> Iterator[None]:
         return [process for process in psutil.Process().children(recursive=True) if process.pid not in before and alive(process.pid)]
 
     eventually(lambda: not left(), seconds=5)  # a browser's last helpers end a moment after it
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    deploy(home, 1)
+    return home
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[TestClient]:
+    with local_client(home) as client:
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        assert ask(client).status_code == 200  # starts the recorder, which ends with the last of the tests
+        yield client
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Debian's chromium, headless; the test is skipped without it."""
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

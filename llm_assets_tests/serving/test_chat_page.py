@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.feedback import read_votes
@@ -16,20 +12,7 @@ from llm_assets.serving.keys import add_key
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.serving.conftest import gateway
 from llm_assets_tests.serving.talking import deploy
-from llm_assets_tests.serving.test_page import CHROMIUM, FLAGS
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
-
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:

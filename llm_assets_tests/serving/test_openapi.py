@@ -15,16 +15,22 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from llm_assets.serving.keys import add_key
+from llm_assets.serving.labelling import Queue, Task, enqueue
 from llm_assets_tests.serving.conftest import eventually, local_client
 from llm_assets_tests.serving.talking import deploy as deploy_decoder
-from llm_assets_tests.serving.tiny import deploy
+from llm_assets_tests.serving.tiny import LABELS, deploy
 
 OPERATIONS = (
     "POST /v1/classify",
+    "POST /v1/explain",
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/feedback",
     "GET /v1/models",
+    "GET /v1/annotations",
+    "GET /v1/annotations/{chain}",
+    "POST /v1/annotations/{chain}",
+    "GET /v1/status",
     "GET /metrics",
     "GET /healthz",
     "GET /readyz",
@@ -46,7 +52,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClien
         client.headers["Authorization"] = f"Bearer {key}"
         eventually(lambda: client.get("/readyz").status_code == 200)
         answer = client.post("/v1/classify", json={"model": "tiny", "input": ["good"] * 3}).json()
-        yield client, {"model": "tiny", "id": answer["id"], "index": 2, "label": "positive"}
+        enqueue(home, "tiny", Queue([Task(answer["id"], 2, "good", "positive", "tiny-1", "random")], LABELS, "single_label"))
+        yield client, {"model": "tiny", "release": "tiny-1", "chain": "tiny", "id": answer["id"], "index": 2, "label": "positive"}
 
 
 TALK: dict[str, Any] = {
@@ -70,9 +77,10 @@ def test_every_answer_is_documented(served: tuple[TestClient, dict[str, Any]], o
     @settings(max_examples=50, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=schema[path][method].as_strategy(), real=st.booleans())
     def holds(case: Any, real: bool) -> None:
-        if real and isinstance(case.body, dict):
-            plausible = TALK if path.endswith("completions") else known
-            case.body |= {name: value for name, value in plausible.items() if name in case.body}
+        plausible = TALK if path.endswith("completions") else known
+        for part in (case.body, case.path_parameters):
+            if real and isinstance(part, dict) and not path.startswith("/acts/"):
+                part |= {name: value for name, value in plausible.items() if name in part}
         if path.endswith("completions") and isinstance(case.body, dict):
             case.body.setdefault("max_tokens", 2)  # else an answer fills the context
         sent = case.as_transport_kwargs(base_url=str(client.base_url))

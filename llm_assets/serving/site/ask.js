@@ -1,47 +1,20 @@
-"use strict";
-const SAID = {
+import { byId, call, element, failed, say, start, state } from "./shared.js";
+
+const WORDS = {
   en: {
-    text: "Text, one a line", model: "Model", send: "Classify", ready: "ready", none: "no model is served yet",
-    silent: "the gateway does not answer", key: "API key", needed: "an API key is needed", release: "release", chat: "Chat",
+    text: "Text, one a line", model: "Model", send: "Classify", none: "no model is served yet", release: "release", chat: "Chat",
     up: "The answer is right", down: "The answer is wrong", correct: "The right label …", number: "The right number",
-    stored: "stored, thank you", storing: "storing …", language: "中文",
+    stored: "stored, thank you", storing: "storing …", carried: "Carried by", against: "against it", uncarried: "No word alone carried it",
   },
   zh: {
-    text: "文本，每行一条", model: "模型", send: "分类", ready: "就绪", none: "尚无模型",
-    silent: "网关无响应", key: "API 密钥", needed: "需要 API 密钥", release: "版本", chat: "对话",
+    text: "文本，每行一条", model: "模型", send: "分类", none: "尚无模型", release: "版本", chat: "对话",
     up: "答案正确", down: "答案错误", correct: "正确的标签……", number: "正确的数值",
-    stored: "已保存，谢谢", storing: "正在保存……", language: "English",
+    stored: "已保存，谢谢", storing: "正在保存……", carried: "依据", against: "反对", uncarried: "没有哪个词单独决定答案",
   },
 };
-const byId = (id) => document.getElementById(id);
-let language = localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
+const EXPLAINED = 8, LENGTH = 2000; // texts that the gateway explains at once, and their characters at most
 let models = {}; // by release
 let answered = null; // what the cards show, to draw them again in the other language
-
-const say = (key) => SAID[language][key];
-
-function element(tag, attributes, ...children) {
-  const node = Object.assign(document.createElement(tag), attributes);
-  node.append(...children);
-  return node;
-}
-
-function state(text, bad) {
-  byId("state").textContent = text;
-  byId("state").className = bad ? "error" : "";
-}
-
-async function call(path, body) {
-  const key = byId("key").value.trim();
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const options = { headers };
-  if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body), headers: { ...headers, "Content-Type": "application/json" } });
-  const response = await fetch(path, options);
-  const answer = await response.json();
-  if (response.status === 401) byId("keyrow").hidden = false;
-  if (!response.ok) throw Object.assign(new Error(answer.error ? answer.error.message : response.statusText), { status: response.status });
-  return answer;
-}
 
 async function refresh() {
   try {
@@ -56,7 +29,7 @@ async function refresh() {
     state(say(data.length ? "ready" : "none"));
   } catch (error) {
     byId("send").disabled = true;
-    state(say(error.status === 401 ? "needed" : "silent"), true);
+    failed(error);
   }
 }
 
@@ -115,17 +88,62 @@ function vote(answer, result, model) {
   return element("div", { className: "vote" }, thumbs.up, thumbs.down, field, told);
 }
 
+/** How strongly a piece spoke for the answer (1 to 3) or against it (-1 to -3), beside the strongest of its text; 0: hardly. */
+function strength(weight, strongest) {
+  const share = Math.abs(weight) / strongest;
+  return Math.sign(weight) * (share >= 0.6 ? 3 : share >= 0.25 ? 2 : share >= 0.08 ? 1 : 0);
+}
+
+/** The text with its words marked by what they carried, and the same said in a line. */
+function explained({ label, pieces }, isNumber) {
+  const least = isNumber ? 0 : 0.005; // half a percent, below which a weight is noise
+  const strongest = Math.max(...pieces.map((piece) => Math.abs(piece.weight || 0)));
+  if (!(strongest > least)) return [element("p", { textContent: pieces.map((piece) => piece.text).join("") }), element("p", { className: "quiet", textContent: say("uncarried") })];
+  const points = (weight) => (weight > 0 ? "+" : "−") + (isNumber ? Math.abs(weight).toPrecision(3) : `${(Math.abs(weight) * 100).toFixed(1)} %`);
+  const marked = pieces.map((piece) => {
+    const level = strength(piece.weight || 0, strongest);
+    return level ? element("mark", { className: `${level > 0 ? "for" : "against"}${Math.abs(level)}`, textContent: piece.text, title: points(piece.weight) }) : piece.text;
+  });
+  const named = (sign, most) => pieces.filter((piece) => Math.sign(strength(piece.weight || 0, strongest)) === sign)
+    .sort((one, other) => sign * (other.weight - one.weight)).slice(0, most).map((piece) => `${piece.text} ${points(piece.weight)}`).join(" · ");
+  const carried = named(1, 4), against = named(-1, 2);
+  const line = [carried && `${say("carried")}${label ? ` (${label})` : ""}: ${carried}`, against && `${say("against")}: ${against}`].filter(Boolean).join("; ");
+  return [element("p", {}, ...marked), element("p", { className: "quiet carried", textContent: line })];
+}
+
+/** Fills in what is known of a card's text by now. */
+function showText(result) {
+  const { input, answer, unexplained } = answered, model = models[answer.release];
+  const isNumber = Boolean(model && model.problem === "regression");
+  const text = result.explanation ? explained(result.explanation, isNumber) : [element("p", { textContent: input[result.index] })];
+  result.place.replaceChildren(...text, ...(unexplained ? [element("p", { className: "quiet", textContent: unexplained })] : []));
+}
+
+async function explain(shown) {
+  const indices = shown.input.map((_, index) => index).filter((index) => shown.input[index].length <= LENGTH).slice(0, EXPLAINED);
+  if (!indices.length) return;
+  const { model, release, data } = shown.answer;
+  try {
+    const found = await call("v1/explain", { model, release, input: indices.map((index) => shown.input[index]) });
+    for (const one of found.data) data[indices[one.index]].explanation = one;
+  } catch (error) {
+    shown.unexplained = error.message;
+  }
+  if (answered === shown) data.forEach(showText);
+}
+
+function card(result) {
+  const { answer, milliseconds } = answered, model = models[answer.release];
+  result.place = element("div", {});
+  showText(result);
+  return element("article", { className: "answer card" }, result.place, ...bars(result, model),
+    element("footer", { className: "quiet", textContent: `${say("release")} ${answer.release} · ${milliseconds.toFixed(0)} ms` }),
+    ...(model ? [vote(answer, result, model)] : []));
+}
+
 function draw() {
-  for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   byId("model").ariaLabel = say("model");
-  byId("language").textContent = say("language");
-  document.documentElement.lang = language;
-  if (!answered) return;
-  const { input, answer, milliseconds } = answered, model = models[answer.release];
-  byId("answers").replaceChildren(...answer.data.map((result) => element("article", { className: "answer" },
-    element("p", { textContent: input[result.index] }), ...bars(result, model),
-    element("footer", { textContent: `${say("release")} ${answer.release} · ${milliseconds.toFixed(0)} ms` }),
-    ...(model ? [vote(answer, result, model)] : []))));
+  if (answered) byId("answers").replaceChildren(...answered.answer.data.map(card));
 }
 
 byId("form").addEventListener("submit", async (event) => {
@@ -138,22 +156,14 @@ byId("form").addEventListener("submit", async (event) => {
     answered = { input, answer, milliseconds: performance.now() - began };
     if (!models[answer.release]) await refresh();
     draw();
+    explain(answered);
   } catch (error) {
     answered = null;
-    byId("answers").replaceChildren(element("p", { className: "error answer", textContent: error.message }));
+    byId("answers").replaceChildren(element("p", { className: "error card", textContent: error.message }));
   }
   byId("send").disabled = false;
 });
 byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("form").requestSubmit();
 });
-byId("key").addEventListener("change", refresh);
-byId("language").addEventListener("click", () => {
-  language = language === "zh" ? "en" : "zh";
-  localStorage.setItem("language", language);
-  draw();
-  refresh();
-});
-draw();
-refresh();
-setInterval(refresh, 5000);
+start(WORDS, draw, refresh);
