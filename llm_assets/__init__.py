@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_assets.components.llm_chain.component import LlmChain
+    from llm_assets.components.llm_chain.component import GenerationChain, LlmChain
     from llm_assets.store.artifact import Artifact
 
-__all__ = ["LlmChain", "__version__", "open"]
+__all__ = ["GenerationChain", "LlmChain", "__version__", "open"]
 __version__ = "0.1.0"
 
 
@@ -28,9 +28,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """``LlmChain``, the type a chain's YAML names, imported when asked for: a training worker needs no Dagster."""
-    if name != "LlmChain":
+    """The types that a chain's YAML names, imported when asked for: a training worker needs no Dagster."""
+    if name not in ("GenerationChain", "LlmChain"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llm_assets.components.llm_chain.component import LlmChain
+    from llm_assets.components.llm_chain import component
 
-    return LlmChain
+    return getattr(component, name)

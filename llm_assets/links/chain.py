@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llm_assets.links import (
+    assistant_model,
     clean_corpus,
     compute,
+    conversations,
     endpoint,
     evaluation_sets,
     finetuned_model,
+    generation_scorecard,
+    gguf_model,
     labelled_examples,
     pretrained_checkpoint,
     quantized_model,
@@ -38,7 +42,9 @@ CHAIN: tuple[Link, ...] = (
     release.LINK,
     endpoint.LINK,
 )
-TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN}
+OF_GENERATION = {link.name: link for link in (conversations.LINK, assistant_model.LINK, gguf_model.LINK, generation_scorecard.LINK)}
+GENERATION: tuple[Link, ...] = tuple(OF_GENERATION.get(link.name, link) for link in CHAIN)  # the same graph
+TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN, "generation": GENERATION}
 EVERY: tuple[Link, ...] = tuple(dict.fromkeys(link for chain in TASKS.values() for link in chain))
 LINKS: dict[str, Link] = {link.name: link for link in reversed(EVERY)}  # what all variants of a name share: stage, role, act, trained
 AUDITED = ("release", "endpoint")  # after which the check `lineage` holds Dagster's graph against the store, all the way up

@@ -16,7 +16,7 @@ from llm_assets.components.llm_chain.lineage_check import lineage_checks
 from llm_assets.components.llm_chain.policy import retraining
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.service_events import service_events
-from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, Settings, with_preset
+from llm_assets.components.llm_chain.spec import ChainSpec, GenerationSpec, PresetError, Settings, with_preset
 from llm_assets.components.llm_chain.watching import alerting, watching, watching_job
 
 STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything else by default
@@ -35,12 +35,32 @@ STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything
 }
 
 
+TALKING_STARTER = {
+    "raw_corpus": {
+        "sources": [{"kind": "files", "name": "mine", "path": "inbox/CHAIN/*.jsonl", "license": "yours", "language": "zh", "columns": {"text": "text"}}]
+    },
+    "evaluation_sets": {"unlabelled": True, "sources": ["mine"]},
+    "tokenizer": {"kind": "byte_bpe"},
+    "labelled_examples": {"sources": ["mine"]},
+    "pretrained_checkpoint": {"objective": "causal", "size": "micro"},
+}
+
+
 class ChainScaffolder(dg.Scaffolder):
     """Writes a chain's first YAML: JSON lines with a text and a label, from the chain's inbox."""
 
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write ``defs.yaml`` into the new folder, its inbox named after it."""
         text = json.dumps(STARTER).replace("CHAIN", request.target_path.name)
+        dg.scaffold_component(request, json.loads(text))
+
+
+class ConversationScaffolder(dg.Scaffolder):
+    """Writes the first YAML of a chain that talks: JSON lines from its inbox, each text a conversation, a turn a line."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write ``defs.yaml`` into the new folder, its inbox named after it."""
+        text = json.dumps(TALKING_STARTER).replace("CHAIN", request.target_path.name)
         dg.scaffold_component(request, json.loads(text))
 
 
@@ -79,6 +99,16 @@ class LlmChain(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Everything Dagster shows of this chain."""
         return chain_definitions(self.spec)
+
+
+@dg.scaffold_with(ConversationScaffolder)
+class GenerationChain(LlmChain):
+    """The same chain for a model that talks: a decoder that learns from conversations and is served in OpenAI's shapes.
+
+    Labelled examples are conversations, the finetuned model answers, the quantized one is GGUF for llama.cpp.
+    """
+
+    SPEC = GenerationSpec
 
 
 def chain_definitions(spec: Settings) -> dg.Definitions:

@@ -62,8 +62,10 @@ def check_pages(artifact: Artifact, home: Path) -> dict[str, Metadata]:
     return {path.stem: {"page": _page(artifact, home, path)} for path in sorted((artifact.directory / VERDICT_PAGES).glob("*.html"))}
 
 
-def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]], pages: Mapping[str, Metadata] | None = None) -> list[dg.AssetCheckResult]:
-    """Verdicts as Dagster's check results, with the ``pages`` of each; one that does not block is a warning."""
+def check_results(
+    verdicts: Sequence[Verdict | Mapping[str, Any]], team: str, pages: Mapping[str, Metadata] | None = None
+) -> list[dg.AssetCheckResult]:
+    """Verdicts as Dagster's check results, each with the ``team`` that answers for it and its page; one that does not block is a warning."""
     parsed = [Verdict.model_validate(verdict) if isinstance(verdict, Mapping) else verdict for verdict in verdicts]
     return [
         dg.AssetCheckResult(
@@ -71,7 +73,7 @@ def check_results(verdicts: Sequence[Verdict | Mapping[str, Any]], pages: Mappin
             passed=verdict.passed,
             severity=dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN,
             description=verdict.description,
-            metadata={**_figures(verdict.values), **(pages or {}).get(verdict.check, {})},
+            metadata={"team": team, **_figures(verdict.values), **(pages or {}).get(verdict.check, {})},
         )
         for verdict in parsed
     ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from llm_assets.links.chain import CHAIN
+from llm_assets.links.chain import CHAIN, GENERATION
 from llm_assets.links.link import Link, Section
 from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION
@@ -105,6 +105,7 @@ def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = O
 
 
 ChainSpec = spec_of_task("ChainSpec", CHAIN)
+GenerationSpec = spec_of_task("GenerationSpec", GENERATION)
 
 
 class PresetError(ValueError):

@@ -43,6 +43,7 @@ class Step:
 
     def __init__(self, context: dg.AssetExecutionContext, spec: Settings, link: Link) -> None:
         self.context, self.spec, self.link = context, spec, link
+        self.team = spec.team_of(link.role)
         resource: ChainResource = getattr(context.resources, resource_key(spec.name))
         self.store, self.tracker, self.emitter = resource.store(), resource.tracker(), resource.emitter(spec.name)
         self.progress = ProgressFile(self.store.home / "work" / "progress" / f"{context.run_id}.jsonl")
@@ -105,7 +106,7 @@ class Step:
             metadata={**artifact_metadata(artifact, self.store.home, outcome.reused, self.is_trial, sent), **self._records()},
             data_version=dg.DataVersion(artifact.data_version),
             tags=tags,
-            check_results=check_results(outcome.verdicts, check_pages(artifact, self.store.home)),
+            check_results=check_results(outcome.verdicts, self.team, check_pages(artifact, self.store.home)),
         )
 
     def _act(self, config: Section, inputs: dict[str, Any], tags: dict[str, str], told: Materializing) -> dg.MaterializeResult[Any]:
@@ -119,6 +120,7 @@ class Step:
             trial=self.is_trial,
             progress=self.progress.for_link(self.link.name),
             day=self.context.partition_key if self.context.has_partition_key else None,
+            teams=self.spec.roles,
         )
         verdicts = [Verdict.model_validate(verdict) for verdict in entry["verdicts"]]
         demanded: dict[str, Any] = {}
@@ -134,7 +136,7 @@ class Step:
             metadata={**act_metadata(entry, directory, self.store.home, self.is_trial), **demanded, **self._records()},
             data_version=dg.DataVersion(entry["data_version"]),
             tags=tags,
-            check_results=check_results(verdicts),
+            check_results=check_results(verdicts, self.team),
         )
 
     def _materializing(self, inputs: dict[tuple[str, ...], str]) -> Materializing:

@@ -70,7 +70,7 @@ def alerting(spec: Settings) -> dg.SensorDefinition:
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if not section.rules:
             return dg.SensorResult(skip_reason="the YAML has no alerts.rules")
-        outcome = look(data_root(), spec.name, section)
+        outcome = look(data_root(), spec.name, section, teams=spec.roles)
         told = [dg.AssetMaterialization(key, description=change["message"], metadata=_metadata(change)) for change in outcome.changes]
         return dg.SensorResult(skip_reason=_said(outcome), asset_events=told)
 
@@ -98,4 +98,4 @@ def _said(outcome: Outcome) -> str:
 
 
 def _metadata(change: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: change[key] for key in ("kind", "rule", "role", "since") if change[key] is not None}
+    return {key: change[key] for key in ("kind", "rule", "role", "team", "since") if change[key] is not None}

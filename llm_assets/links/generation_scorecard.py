@@ -1,0 +1,209 @@
+"""What a chain's decoder is worth, rounded and not, and the gates that a release must pass."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from pydantic import Field
+
+from llm_assets.evaluation.quality import paired_bootstrap
+from llm_assets.links import plots
+from llm_assets.links.champion import OTHER_DOCUMENTS, WORDS, incumbent, not_worse_than_champion, stated
+from llm_assets.links.gguf_model import QUANTIZED, REFERENCE, read_predictions
+from llm_assets.links.link import Acted, Check, Link, Office, Section
+from llm_assets.links.scorecard_page import as_markdown
+from llm_assets.serving.generation import Generator
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_atomic, write_json
+from llm_assets.store.fingerprint import digest
+from llm_assets.store.verdict import Verdict
+
+PROBLEM = "generation"
+TRAININGS = 1  # that each figure rests on; the intervals say nothing of another seed
+CLOCK = ("p50_ms", "p99_ms", "tokens_per_second", "cost")  # figures that differ from run to run
+RESAMPLES = 2000
+Rows = Sequence[Mapping[str, Any]]  # of the table of predictions
+
+
+class GenerationScorecardConfig(Section):
+    """How answers are timed, and what the gates ask for."""
+
+    latency_calls: int = Field(20, ge=1, description="answers timed, one at a time")
+    answer_tokens: int = Field(32, ge=2, description="tokens in each of them")
+    allowed_rise: float = Field(0.02, ge=0, description="share by which rounding may raise the bits per byte of the test documents over F16")
+    allowed_loss: float = Field(
+        0.01, ge=0, description="share of the champion's bits per byte that a candidate's may lie above them and still be `not worse`"
+    )
+
+
+def scorecard(
+    office: Office,
+    config: GenerationScorecardConfig,
+    pretrained_checkpoint: Artifact,
+    finetuned_model: Artifact,
+    quantized_model: Artifact,
+    labelled_examples: Artifact,
+    evaluation_sets: Artifact,
+) -> Acted:
+    """Puts the decoder as it is served beside the same at F16: bits per byte of the frozen test split, size, speed and cost.
+
+    Bits per byte come from what llama.cpp made of each test document when the model was rounded, with 95% intervals over
+    documents; what the model does in each task stands beside, as finetuned_model measured it on the same split, with its baselines.
+    The milliseconds to an answer's first token and the tokens a second that follow are measured now, one answer at a time. The
+    candidate is compared with the champion on the documents both were read on, by bits per byte.
+    """
+    tested = {name: read_predictions(quantized_model, name) for name in (REFERENCE, QUANTIZED)}
+    costs = _costs(pretrained_checkpoint, finetuned_model, quantized_model)
+    sizes = {REFERENCE: quantized_model.metrics["candidates"][REFERENCE]["bytes"], QUANTIZED: quantized_model.metrics["models"][QUANTIZED]["bytes"]}
+    speed = _speed(office, config, quantized_model, evaluation_sets)
+    models = [
+        {
+            "name": name,
+            **worth(rows),
+            "bytes": sizes[name],
+            **(speed if name == QUANTIZED else {}),
+            "cost": costs,
+            "against_reference": None if name == REFERENCE else _rise(rows, tested[REFERENCE]),
+        }
+        for name, rows in tested.items()
+    ]
+    record: dict[str, Any] = {
+        "chain": office.chain,
+        "problem": PROBLEM,
+        "models": sorted(models, key=lambda model: -model["test_bits_per_byte"]),
+        "tasks": {name: splits["test"] for name, splits in finetuned_model.metrics["models"].items()},
+        "baseline": None,
+        "seeds": TRAININGS,
+        "split": _split_sizes(labelled_examples, evaluation_sets),
+        "quantized_model": quantized_model.fingerprint,
+        "champion": _against_champion(office, quantized_model, config.allowed_loss),
+        "allowed_rise": config.allowed_rise,
+    }
+    write_json(office.directory / "scorecard.json", record)
+    write_atomic(office.directory / "scorecard.md", as_markdown(record))
+    bits = {model["name"]: model["test_bits_per_byte"] for model in models}
+    plots.bars(office.directory, "models", bits, "Test documents, bits per byte", "bits")
+    outcome = [{key: value for key, value in model.items() if key not in CLOCK} for model in record["models"]]
+    return Acted(record, digest([quantized_model.fingerprint, outcome, record["split"]])[:24])
+
+
+def worth(rows: Rows) -> dict[str, Any]:
+    """Bits per byte of documents and perplexity a token, with the 95% interval of the bits where documents are drawn anew.
+
+    Both are of all documents as one text: long ones weigh more (Efron & Tibshirani 1993, chapter 13, for the interval of a ratio).
+    """
+    import numpy
+
+    nats, sizes, tokens = (numpy.array([row[name] for row in rows], numpy.float64) for name in ("nats", "bytes", "tokens"))
+    draws = numpy.random.default_rng(0).multinomial(len(rows), numpy.full(len(rows), 1 / len(rows)), size=RESAMPLES)
+    low, high = numpy.quantile((draws @ nats) / (draws @ sizes) / math.log(2), (0.025, 0.975))
+    return {
+        "test_bits_per_byte": float(nats.sum() / sizes.sum() / math.log(2)),
+        "test_bits_per_byte_interval": [float(low), float(high)],
+        "test_perplexity": float(numpy.exp(nats.sum() / tokens.sum())),
+    }
+
+
+def merit(rows: Rows) -> dict[str, float]:
+    """Of each document minus its bits per byte: more is better, as ``paired_bootstrap`` compares."""
+    return {row["doc_id"]: -row["nats"] / math.log(2) / row["bytes"] for row in rows}
+
+
+def _rise(rows: Rows, reference: Rows) -> float:
+    ours, theirs = (sum(row["nats"] for row in each) for each in (rows, reference))
+    return float(ours / theirs - 1)
+
+
+def _against_champion(office: Office, candidate: Artifact, allowed_loss: float) -> dict[str, Any]:
+    """The candidate's merit minus the champion's, as ``links/champion.py`` has it for classifiers.
+
+    ``disagreement`` is None: two decoders word almost every answer otherwise, so a rollout is judged by errors and latency.
+    """
+    known = incumbent(office, candidate)
+    if known.release is None or known.model is None:
+        return known.nothing()
+    if "test_bits_per_byte" not in known.metrics:
+        return known.nothing("the champion does not generate, so nothing could be compared")
+    theirs = merit(read_predictions(known.model, QUANTIZED))
+    difference = paired_bootstrap(merit(read_predictions(candidate, QUANTIZED)), theirs)
+    if difference is None:
+        return known.nothing(OTHER_DOCUMENTS)
+    allowed = allowed_loss * -sum(theirs.values()) / len(theirs)
+    outcome = difference.outcome(allowed)
+    said = WORDS[outcome].format(release=known.release, allowed=allowed, unit="bits per byte")
+    found = f"{said}: {difference.mean:+.4f} bits per byte less on {difference.documents} common test documents"
+    found += f", 95% interval {difference.low:+.4f} to {difference.high:+.4f}"
+    return {"release": known.release, "outcome": outcome, "found": found, **stated(difference), "allowed": allowed, "disagreement": None}
+
+
+def _speed(office: Office, config: GenerationScorecardConfig, quantized_model: Artifact, evaluation_sets: Artifact) -> dict[str, Any]:
+    """Milliseconds to the first token of an answer, and tokens a second from there on, of the served engine alone."""
+    import numpy
+
+    asked = [text.split("\n", 1)[0] for text in evaluation_sets.table("evaluation.parquet", ["text"])["text"].to_pylist()[: config.latency_calls]]
+    first, rates = [], []
+    with closing(Generator(quantized_model.directory, slots=1)) as engine:
+        for number, question in enumerate(asked):
+            office.progress(number, len(asked), "answers timed")
+            prompt = engine.chat([{"role": "user", "content": question}])[: engine.context - config.answer_tokens]
+            marks = asyncio.run(_marks(engine, prompt, config.answer_tokens))
+            first.append(1000 * (marks[1] - marks[0]))
+            if len(marks) > 2:
+                rates.append((len(marks) - 2) / (marks[-1] - marks[1]))
+    p50, p99 = numpy.percentile(first, (50, 99))
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "tokens_per_second": round(float(numpy.median(rates)), 1) if rates else None}
+
+
+async def _marks(engine: Generator, prompt: Sequence[int], tokens: int) -> list[float]:
+    """The time before a greedy answer, and that of each of its events; its end is not looked for, so that all answers are as long."""
+    marks = [time.perf_counter()]
+    async for _ in engine.generate(prompt, {"n_predict": tokens, "temperature": 0, "ignore_eos": True}):
+        marks.append(time.perf_counter())
+    return marks
+
+
+def _costs(*made: Artifact) -> dict[str, float]:
+    """Seconds and peak memory that it took to make the model."""
+    return {
+        "seconds": round(sum(artifact.manifest.seconds for artifact in made), 3),
+        "peak_memory_bytes": max(artifact.manifest.peak_memory_bytes for artifact in made),
+    }
+
+
+def _split_sizes(labelled_examples: Artifact, evaluation_sets: Artifact) -> dict[str, int]:
+    splits = evaluation_sets.table("evaluation.parquet", ["split"])["split"].to_pylist()
+    return {"train": labelled_examples.rows("train.parquet"), **{split: splits.count(split) for split in ("validation", "test")}}
+
+
+def _rise_within(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdict:
+    model = next(model for model in record["models"] if model["name"] == QUANTIZED)
+    rise, allowed = model["against_reference"], record["allowed_rise"]
+    return Verdict(
+        check="rise_within",
+        passed=rise <= allowed,
+        description=f"{model['test_bits_per_byte']:.4f} bits per byte on the test split, {rise:+.2%} against F16; at most {allowed:+.2%} is allowed",
+        values={"rise": rise, "allowed": allowed},
+    )
+
+
+LINK = Link(
+    name="scorecard",
+    variant=PROBLEM,
+    version=1,
+    make=scorecard,
+    config=GenerationScorecardConfig,
+    inputs=("pretrained_checkpoint", "finetuned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
+    stage="model",
+    role="data_scientist",
+    kinds=("python",),
+    checks=(
+        Check("rise_within", "Rounding raises the bits per byte of the test documents by at most the allowed share.", _rise_within),
+        Check("not_worse_than_champion", "The candidate is not worse than the champion on the same documents.", not_worse_than_champion),
+    ),
+    act=True,
+)
