@@ -105,7 +105,7 @@ def by_document(
     there, back, filling = documents["there"], documents["back"], documents["filling"]
     rows = [_rearranged(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back) for tensor in (query, key, value)]
     shapes: Sequence[Sequence[int]] = documents["shapes"].tolist()
-    parts = [row.split([count * length for count, length in shapes]) for row in rows]
+    parts = [torch.split(row, [count * length for count, length in shapes]) for row in rows]
     found = []
     for (count, length), *alike in zip(shapes, *parts, strict=True):
         asking, asked, given = (part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike)

@@ -24,7 +24,7 @@ def test_an_unknown_key_is_refused() -> None:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"optimizer": "lion"}, "'adamw', 'nadamw' or 'sgd'"),
+        ({"optimizer": "lion"}, "'adamw', 'nadamw', 'sgd' or 'muon'"),
         ({"schedule": "polynomial"}, "'linear', 'cosine', 'constant_with_warmup' or 'warmup_stable_decay'"),
         ({"offload_optimizer": "nvme"}, "'none' or 'cpu'"),
         ({"offload_optimizer": "cpu", "zero_stage": 0}, r"offload_optimizer: cpu needs zero_stage 1, 2 or 3 \(it is 0\)"),
