@@ -133,7 +133,7 @@ def _answered(home: Path, chain: str) -> dict[str, Any]:
     times = sorted(line["milliseconds"] for line in lines)
     return {
         "requests": len(lines),
-        "labels": _shares(label for line in lines for label in line["labels"]),
+        "labels": _shares(label for line in lines for label in line.get("labels", ())),
         "releases": _shares(line["release"] for line in lines),
         "p50_ms": _rank(times, 0.5),
         "p99_ms": _rank(times, 0.99),
