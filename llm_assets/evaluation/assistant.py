@@ -32,8 +32,8 @@ class Assistant:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer, local_files_only=True)
         self.chat = Chat(self.tokenizer)
         self.max_length = max_length
-        self.model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, use_safetensors=True)
-        self.model.eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        self.model = model.eval()
         self._bytes = bytes_of_tokens(self.tokenizer.backend_tokenizer)
 
     def likelihoods(self, conversations: Sequence[Messages], last: bool = False, progress: Progress = silent) -> list[Likelihood]:
