@@ -21,7 +21,7 @@ from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.generation import SLOTS
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.serving.conftest import eventually, gateway
-from llm_assets_tests.serving.talking import CONTEXT, decoder, deploy
+from llm_assets_tests.serving.talking import CONTEXT, LONG, decoder, deploy
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
 
 ASKED: list[Any] = [{"role": "user", "content": "怎么退货?"}]
@@ -228,7 +228,6 @@ def test_the_log_has_the_answer_before_its_end_with_personal_data_masked(served:
     assert voted.status_code == 200
 
 
-LONG = 20_000  # tokens of an answer that takes many seconds
 ENDLESS: dict[str, Any] = {"max_tokens": LONG - 100, "extra_body": {"grammar": 'root ::= "a" root'}}
 
 
