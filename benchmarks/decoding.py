@@ -57,7 +57,7 @@ def decoding(preset: str, home: Path) -> Result:
     holds = all(faster[kind] >= times for kind, times in FASTER.items()) and share >= SHARE and different == ties
     said = ", ".join(f"{kind} >= {times:g}x" for kind, times in FASTER.items())
     print(f"gateway: {100 * share:.1f}% of llama.cpp's own server")
-    target = f"{said} of transformers (value: q8_0); gateway >= {100 * SHARE:g}% of llama.cpp's own server; equal text on {COMPARED} prompts but for ties"
+    target = f"{said} of transformers (value: q8_0); gateway >= {100 * SHARE:g}% of llama.cpp's server; equal text on {COMPARED} prompts or ties"
     return Result("decoding", round(faster["q8_0"], 2), "x", target, holds)
 
 
