@@ -154,9 +154,9 @@ class Answer(Generic[Asked]):
 
     def _prompt_logprobs(self) -> list[dict[str, Any] | None] | None:
         """As vLLM gives them: for each token its own log-probability and those of the likeliest, by id; none for the first."""
-        top: int | None = self.request.prompt_logprobs
-        if top is None:
+        if self.request.prompt_logprobs is None:
             return None
+        top = int(self.request.prompt_logprobs)
         return [None, *(self._by_id(one, top) for one in self.likelihood)]
 
     def _by_id(self, one: Likely, top: int) -> dict[str, Any]:
