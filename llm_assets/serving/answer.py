@@ -156,7 +156,7 @@ class Answer(Generic[Asked]):
         """As vLLM gives them: for each token its own log-probability and those of the likeliest, by id; none for the first."""
         if self.request.prompt_logprobs is None:
             return None
-        top = int(self.request.prompt_logprobs)
+        top: int = self.request.prompt_logprobs or 0
         return [None, *(self._by_id(one, top) for one in self.likelihood)]
 
     def _by_id(self, one: Likely, top: int) -> dict[str, Any]:
