@@ -36,7 +36,8 @@ def decoding(preset: str, home: Path) -> Result:
 
     One stream: transformers `generate` in float32 against llama.cpp on F16, Q8_0 and Q4_0, 32 tokens read and 128 written. Eight
     streams on Q8_0: the gateway, which writes its request log, against llama.cpp's own server on the same file with the same
-    settings; both are processes, asked by the same client. And on 100 prompts the greedy text of F16 against that of transformers.
+    settings; both are processes, asked by the same client. And on 100 prompts the greedy text of F16 against that of transformers;
+    random weights have near ties (below .02 nats) that the rounding of activations to F16 turns around, which are counted and shown.
     """
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folders = _written(Path(temporary))
@@ -53,10 +54,10 @@ def decoding(preset: str, home: Path) -> Result:
         different, ties = _compared(folders)
     print(f"greedy at F16: {COMPARED - different} of {COMPARED} answers of {ANSWER} tokens are equal; {ties} others part at a tie")
     faster = {kind: rates[kind] / rates["transformers"] for kind in FASTER}
-    holds = all(faster[kind] >= times for kind, times in FASTER.items()) and share >= SHARE and different == 0
+    holds = all(faster[kind] >= times for kind, times in FASTER.items()) and share >= SHARE and different == ties
     said = ", ".join(f"{kind} >= {times:g}x" for kind, times in FASTER.items())
     print(f"gateway: {100 * share:.1f}% of llama.cpp's own server")
-    target = f"{said} of transformers (value: q8_0); gateway >= {100 * SHARE:g}% of llama.cpp's own server; equal text on {COMPARED} prompts"
+    target = f"{said} of transformers (value: q8_0); gateway >= {100 * SHARE:g}% of llama.cpp's server; equal text on {COMPARED} prompts or ties"
     return Result("decoding", round(faster["q8_0"], 2), "x", target, holds)
 
 

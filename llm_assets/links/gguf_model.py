@@ -51,7 +51,8 @@ def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Arti
     rule is size, not speed; the measured speed is stated beside it.
     """
     texts = [text for _, text in evaluation_texts(evaluation_sets, "validation", config.evaluation_texts)]
-    context = config.context or Shape.read(finetuned_model.directory).context
+    made_for = Shape.read(finetuned_model.directory).context
+    context = min(config.context or made_for, made_for)  # llama.cpp serves no more either
     formats: list[Format] = [kind for kind in FORMATS if kind in {*config.formats, REFERENCE}]
     candidates: dict[str, dict[str, float]] = {}
     found: list[Parting] = []

@@ -156,7 +156,8 @@ class Answer(Generic[Asked]):
         """As vLLM gives them: for each token its own log-probability and those of the likeliest, by id; none for the first."""
         if self.request.prompt_logprobs is None:
             return None
-        return [None, *(self._by_id(one, self.request.prompt_logprobs) for one in self.likelihood)]
+        top: int = self.request.prompt_logprobs or 0
+        return [None, *(self._by_id(one, top) for one in self.likelihood)]
 
     def _by_id(self, one: Likely, top: int) -> dict[str, Any]:
         ranked: list[tuple[int, float, int]] = [(token, logprob, rank) for rank, (token, logprob) in enumerate(one.top[:top], 1)]

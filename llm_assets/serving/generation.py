@@ -54,7 +54,8 @@ class Generator:
         except Exception as error:  # the library raises no narrower type
             raise EngineError(f"{directory}/tokenizer.json is no tokenizer ({error}): materialize quantized_model again") from error
         named = _special(directory)
-        self._opening: list[int] = [self.tokenizer.token_to_id(named["bos_token"])] if "bos_token" in named else []
+        opening = self.tokenizer.token_to_id(named.get("bos_token", ""))
+        self._opening = [] if opening is None else [opening]
         special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
         self._special = sorted(special, key=len, reverse=True)
         self._template = _template(directory, named)

@@ -17,14 +17,15 @@ from llm_assets.serving.state import Desired, proven, write_desired
 from llm_assets_tests.compression.decoders import write_decoder
 from llm_assets_tests.serving.tiny import committed, record
 
-CONTEXT = 128
+CONTEXT = 128  # tokens that are served
+LONG = 20_000  # that the model was made for: an answer of so many takes many seconds
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @cache
 def decoder(seed: int) -> Path:
     """A folder in Hugging Face's form with its ``model-f16.gguf``; the same one for the same seed."""
-    folder = write_decoder(Path(mkdtemp()), seed=seed, max_position_embeddings=CONTEXT)
+    folder = write_decoder(Path(mkdtemp()), seed=seed, max_position_embeddings=LONG)
     write_gguf(folder, folder / "model-f16.gguf", "f16")
     return folder
 

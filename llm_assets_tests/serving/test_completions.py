@@ -21,7 +21,7 @@ from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.generation import SLOTS
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.serving.conftest import eventually, gateway
-from llm_assets_tests.serving.talking import CONTEXT, decoder, deploy
+from llm_assets_tests.serving.talking import CONTEXT, LONG, decoder, deploy
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
 
 ASKED: list[Any] = [{"role": "user", "content": "怎么退货?"}]
@@ -228,27 +228,34 @@ def test_the_log_has_the_answer_before_its_end_with_personal_data_masked(served:
     assert voted.status_code == 200
 
 
-def test_those_who_hang_up_free_their_slots_within_a_second(served: Served) -> None:
-    endless = {"max_tokens": CONTEXT, "extra_body": {"grammar": 'root ::= "a" root'}}
-    before = len(served.lines())
-    streams = [chat(served, stream=True, **endless) for _ in range(SLOTS)]
+ENDLESS: dict[str, Any] = {"max_tokens": LONG - 100, "extra_body": {"grammar": 'root ::= "a" root'}}
+
+
+def test_those_who_hang_up_free_their_slots_within_a_second(tmp_path: Path) -> None:
+    deploy(tmp_path, 1, context=LONG)
+    with serving(tmp_path) as served:
+        _hang_up(served)
+
+
+def _hang_up(served: Served) -> None:
+    streams = [chat(served, stream=True, **ENDLESS) for _ in range(SLOTS)]
     for stream in streams:
-        next(stream)
+        next(stream), next(stream)  # whose turn it is, then some text
         stream.close()
     began = time.monotonic()
     assert chat(served, max_tokens=1).usage.completion_tokens == 1
     assert time.monotonic() - began < 1
-    eventually(lambda: len(served.lines()) > before)
+    eventually(lambda: [line["finish"] for line in served.lines()].count("broken off") == SLOTS)
 
 
 def test_an_engine_that_dies_is_started_again_and_those_in_flight_are_told(tmp_path: Path) -> None:
-    deploy(tmp_path, 1)
+    deploy(tmp_path, 1, context=LONG)
     with serving(tmp_path) as served:
         _kill_in_midstream(served)
 
 
 def _kill_in_midstream(served: Served) -> None:
-    stream = chat(served, stream=True, max_tokens=CONTEXT, extra_body={"grammar": 'root ::= "a" root'})
+    stream = chat(served, stream=True, **ENDLESS)
     next(stream)
     engine = served.engine()
     engine.kill()
