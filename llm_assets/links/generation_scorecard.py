@@ -156,7 +156,11 @@ def _speed(office: Office, config: GenerationScorecardConfig, quantized_model: A
             if len(marks) > 2:
                 rates.append((len(marks) - 2) / (marks[-1] - marks[1]))
     p50, p99 = numpy.percentile(first, (50, 99))
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "tokens_per_second": round(float(numpy.median(rates)), 1) if rates else None}
+    return {
+        "p50_ms": round(float(p50), 3),
+        "p99_ms": round(float(p99), 3),
+        "tokens_per_second": round(float(numpy.median(rates)), 1) if rates else None,
+    }
 
 
 async def _marks(engine: Generator, prompt: Sequence[int], tokens: int) -> list[float]:

@@ -37,7 +37,16 @@ STARTER = {  # what `dg scaffold defs` writes: one source to replace, everything
 
 TALKING_STARTER = {
     "raw_corpus": {
-        "sources": [{"kind": "files", "name": "mine", "path": "inbox/CHAIN/*.jsonl", "license": "yours", "language": "zh", "columns": {"text": "text"}}]
+        "sources": [
+            {
+                "kind": "files",
+                "name": "mine",
+                "path": "inbox/CHAIN/*.jsonl",
+                "license": "yours",
+                "language": "zh",
+                "columns": {"text": "text"},
+            }
+        ]
     },
     "evaluation_sets": {"unlabelled": True, "sources": ["mine"]},
     "tokenizer": {"kind": "byte_bpe"},
