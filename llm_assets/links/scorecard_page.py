@@ -20,7 +20,11 @@ FIGURES: dict[str, dict[str, str]] = {  # of each problem, in the order of the c
 
 
 def as_markdown(record: Mapping[str, Any]) -> str:
-    """The models, worst first, and their labels as Markdown tables, and what the figures rest on."""
+    """The models, worst first, and their labels or tasks as Markdown tables, and what the figures rest on."""
+    return _generating(record) if record.get("problem") == "generation" else _classifying(record)
+
+
+def _classifying(record: Mapping[str, Any]) -> str:
     classes = [
         (model["name"], label, *(f"{figures[name]:.3f}" for name in ("precision", "recall", "f1")), f"{figures['support']:,}")
         for model in record["models"]
@@ -40,6 +44,38 @@ def as_markdown(record: Mapping[str, Any]) -> str:
         f"{split['train']} training, {split['validation']} validation and {split['test']} test documents; trainings behind each figure: "
         f"{record['seeds']}. The intervals are over test documents (bootstrap). The baseline compared with, strongest on validation: "
         f"{record['baseline'] or 'none was trained'}.",
+        "",
+        f"Against the champion: {record['champion']['found']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _generating(record: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            model["name"],
+            _figure(model, "test_bits_per_byte"),
+            f"{model['test_perplexity']:.2f}",
+            f"{model['bytes'] / 1e6:.2f}",
+            *(f"{model[name]:.2f}" if model.get(name) is not None else "" for name in ("p50_ms", "p99_ms", "tokens_per_second")),
+        )
+        for model in record["models"]
+    ]
+    figures = sorted({name for found in record["tasks"].values() for name in found})
+    tasks = [(name, *(f"{found[figure]:.4g}" if figure in found else "" for figure in figures)) for name, found in record["tasks"].items()]
+    columns = ("model", "bits per byte (95%)", "perplexity", "MB", "p50 ms to the first token", "p99 ms", "tokens/s")
+    split, cost = record["split"], record["models"][0]["cost"]
+    lines = [
+        f"# {record['chain']}",
+        "",
+        *_table(columns, rows),
+        "",
+        "What the finetuned model does on the test split, beside its baselines:",
+        "",
+        *_table(("model", *figures), tasks),
+        "",
+        f"{split['train']} conversations to learn from, {split['validation']} validation and {split['test']} test documents; trainings behind each "
+        f"figure: {record['seeds']}. The intervals are over test documents (bootstrap). {cost['seconds']:,.1f} s to make.",
         "",
         f"Against the champion: {record['champion']['found']}.",
     ]

@@ -10,7 +10,12 @@ from rich.table import Table
 
 from llm_assets.audit.plan import Step
 
-SHOWN = {"single_label": ("accuracy", "macro_f1"), "multi_label": ("micro_f1", "macro_f1"), "regression": ("r2", "mae")}  # figures of a scorecard
+SHOWN = {  # figures of a scorecard
+    "single_label": ("accuracy", "macro_f1"),
+    "multi_label": ("micro_f1", "macro_f1"),
+    "regression": ("r2", "mae"),
+    "generation": ("bits_per_byte", "perplexity"),
+}
 STATE_STYLE = {"reuse": "green", "refused": "red", "make": "yellow", "maybe": "cyan", "act": "dim"}
 
 
@@ -48,7 +53,7 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
             f"{low:.3f}-{high:.3f}",
             f"{model[f'test_{other}']:.3f}",
             f"{model['bytes'] / 1e6:,.2f}",
-            f"{model['p50_ms']:.1f}",
+            f"{model['p50_ms']:.1f}" if "p50_ms" in model else "",
         )
     return table
 
