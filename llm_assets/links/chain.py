@@ -46,7 +46,7 @@ OF_GENERATION = {link.name: link for link in (conversations.LINK, assistant_mode
 GENERATION: tuple[Link, ...] = tuple(OF_GENERATION.get(link.name, link) for link in CHAIN)  # the same graph
 TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN, "generation": GENERATION}
 EVERY: tuple[Link, ...] = tuple(dict.fromkeys(link for chain in TASKS.values() for link in chain))
-LINKS: dict[str, Link] = {link.name: link for link in reversed(EVERY)}  # what all variants of a name share: stage, role, act, trained
+LINKS: dict[str, Link] = {link.name: link for link in CHAIN}  # what all variants of a name share: stage, role, act, trained
 AUDITED = ("release", "endpoint")  # after which the check `lineage` holds Dagster's graph against the store, all the way up
 
 

@@ -1,0 +1,112 @@
+"""The scorecard of a decoder: what is measured, and each gate failing on a model that should not be released."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from llm_assets.links.champion import not_worse_than_champion
+from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfig, _against_champion, merit, scorecard, worth
+from llm_assets.links.link import Office
+from llm_assets.links.scorecard_page import as_markdown
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.journal import Journal
+from llm_assets.terminal.tables import scorecard_table
+from llm_assets_tests.links import trained
+from llm_assets_tests.serving import talking
+
+DOCUMENTS = 40
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    (tmp_path / "acts").mkdir()
+    return Office("talk", tmp_path, Journal(tmp_path / "journal" / "talk" / "scorecard.jsonl"), tmp_path / "acts")
+
+
+def rounded(folder: Path, bits: float, rise: float = 0.0) -> Artifact:
+    """A served decoder that found each test document as likely as so many bits a byte; F16 less so by ``rise``."""
+    talking.write_model(folder)
+    rows = [
+        {
+            "model": name,
+            "split": "test",
+            "doc_id": str(number),
+            "nats": share * bits * (90 + number) * math.log(2),
+            "tokens": 30,
+            "bytes": 90 + number,
+        }
+        for name, share in (("quantized", 1 + rise), ("f16", 1.0))
+        for number in range(DOCUMENTS)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "predictions.parquet")
+    size = {"bytes": 1000}
+    return trained.artifact(folder, "quantized_model", {"models": {"quantized": size}, "candidates": {"f16": size}})
+
+
+def inputs(folder: Path, model: Artifact) -> dict[str, Artifact]:
+    made = {"quantized_model": model}
+    for name in ("pretrained_checkpoint", "finetuned_model", "labelled_examples", "evaluation_sets"):
+        (folder / name).mkdir()
+    rows = [{"text": f"好吗 {number}\n好", "split": "test" if number % 2 else "validation"} for number in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation_sets" / "evaluation.parquet")
+    pq.write_table(pa.Table.from_pylist([{"doc_id": "1"}]), folder / "labelled_examples" / "train.parquet")
+    scores = {"models": {"finetuned": {"test": {"chrf": 12.5}, "validation": {"chrf": 11.0}}, "copy": {"test": {"chrf": 3.0}}}}
+    for name in ("pretrained_checkpoint", "labelled_examples", "evaluation_sets", "finetuned_model"):
+        made[name] = trained.artifact(folder / name, name, scores if name == "finetuned_model" else None)
+    return made
+
+
+def run(office: Office, model: Artifact) -> Any:
+    config = GenerationScorecardConfig(latency_calls=2, answer_tokens=3)
+    return scorecard(office, config, **inputs(office.home, model)).record
+
+
+def test_the_record_is_of_what_is_served_and_f16_beside_it(office: Office) -> None:
+    record = run(office, rounded(office.home / "model", 2.0, rise=0.01))
+    worst, best = record["models"]
+    assert (worst["name"], best["name"]) == ("quantized", "f16") and best["test_bits_per_byte"] == pytest.approx(2.0)
+    assert worst["against_reference"] == pytest.approx(0.01) and worst["p99_ms"] >= worst["p50_ms"] > 0 and worst["tokens_per_second"] > 0
+    assert record["split"] == {"train": 1, "validation": 3, "test": 3}
+    assert all(check.judge(record, {}).passed and check.blocking for check in LINK.checks)
+    assert json.loads((office.directory / "scorecard.json").read_text()) == record
+    shown = Console(file=io.StringIO(), width=100)
+    shown.print(scorecard_table({**record, "release": None}))
+    assert "2.0200" in shown.file.getvalue()  # type: ignore[attr-defined]
+    page = as_markdown(record)
+    assert "| finetuned | 12.5 |" in page and "| copy | 3 |" in page and "there is no champion yet" in page
+
+
+def test_rounding_beyond_what_is_allowed_is_refused(office: Office) -> None:
+    record = run(office, rounded(office.home / "model", 2.0, rise=0.03))
+    assert not LINK.checks[0].judge(record, {}).passed
+    assert LINK.checks[0].judge({**record, "allowed_rise": 0.04}, {}).passed
+
+
+@pytest.mark.parametrize(("bits", "outcome"), [(1.9, "better"), (2.005, "not worse"), (2.1, "worse")])
+def test_the_champion_is_faced_document_by_document(office: Office, bits: float, outcome: str) -> None:
+    champion = rounded(office.home / "before", 2.0)
+    record = {
+        "number": 1, "release": "talk-1", "quantized_model": "before", "directory": "before", "metrics": {"test_bits_per_byte": 2.0},
+    }  # fmt: skip
+    Journal(office.home / "journal" / "talk" / "release.jsonl").append({"trial": False, "verdicts": [], "record": record})
+    found = _against_champion(office, rounded(office.home / "after", bits), 0.01)
+    assert found["outcome"] == outcome and found["documents"] == DOCUMENTS and "talk-1" in found["found"]
+    assert not_worse_than_champion({"champion": found}, {}).passed == (outcome != "worse")
+    assert _against_champion(office, champion, 0.01)["found"] == "the candidate is the champion"
+
+
+def test_bits_per_byte_are_of_all_documents_as_one_text() -> None:
+    rows = [{"doc_id": "a", "nats": 2 * math.log(2), "bytes": 2, "tokens": 1}, {"doc_id": "b", "nats": 12 * math.log(2), "bytes": 2, "tokens": 2}]
+    found = worth(rows)
+    assert found["test_bits_per_byte"] == pytest.approx(14 / 4) and found["test_perplexity"] == pytest.approx(2 ** (14 / 3))
+    assert found["test_bits_per_byte_interval"] == pytest.approx([1.0, 6.0])
+    assert merit(rows) == pytest.approx({"a": -1.0, "b": -6.0})
