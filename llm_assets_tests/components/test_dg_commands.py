@@ -35,14 +35,15 @@ def dg(checkout: Path, *arguments: str) -> str:
 
 def test_the_component_is_listed(checkout: Path) -> None:
     listed = json.loads(dg(checkout, "list", "components", "--json"))
-    assert "llm_assets.LlmChain" in {component["key"] for component in listed["items"]}
+    assert {"llm_assets.LlmChain", "llm_assets.GenerationChain"} <= {component["key"] for component in listed["items"]}
 
 
-def test_a_scaffolded_chain_passes_the_check_and_reads_its_own_inbox(checkout: Path) -> None:
-    dg(checkout, "scaffold", "defs", "llm_assets.LlmChain", "opinions")
-    written = yaml.safe_load((checkout / "llm_assets" / "defs" / "opinions" / "defs.yaml").read_text(encoding="utf-8"))
-    assert written["type"] == "llm_assets.LlmChain"
-    assert written["attributes"]["raw_corpus"]["sources"][0]["path"] == "inbox/opinions/*.jsonl"
+def test_scaffolded_chains_pass_the_check_and_read_their_own_inbox(checkout: Path) -> None:
+    for name, component in (("opinions", "llm_assets.LlmChain"), ("helpers", "llm_assets.GenerationChain")):
+        dg(checkout, "scaffold", "defs", component, name)
+        written = yaml.safe_load((checkout / "llm_assets" / "defs" / name / "defs.yaml").read_text(encoding="utf-8"))
+        assert written["type"] == component
+        assert written["attributes"]["raw_corpus"]["sources"][0]["path"] == f"inbox/{name}/*.jsonl"
     dg(checkout, "check", "defs")
     keys = {asset["asset_key"] for asset in json.loads(dg(checkout, "list", "defs", "--json"))["assets"]}
-    assert {"opinions/raw_corpus", "opinions/endpoint", "reviews/raw_corpus"} <= keys
+    assert {"opinions/raw_corpus", "opinions/endpoint", "helpers/raw_corpus", "helpers/endpoint", "reviews/raw_corpus"} <= keys

@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from llm_assets.components.llm_chain.run_config import config_schema
-from llm_assets.components.llm_chain.spec import ChainSpec, PresetError, with_preset
+from llm_assets.components.llm_chain.spec import ChainSpec, GenerationSpec, PresetError, Settings, with_preset
 from llm_assets.components.llm_chain.trial import overrides
-from llm_assets.links.chain import CHAIN
+from llm_assets.links.chain import CHAIN, EVERY
 from llm_assets.operation.acts import OPERATION
 from llm_assets_tests.running import ROOT
 
@@ -23,6 +24,7 @@ LINKS = (*CHAIN, *OPERATION)
 DEFS = ROOT / "llm_assets" / "defs" / "reviews" / "defs.yaml"
 YAML = DEFS.read_text(encoding="utf-8")
 VALUES = yaml.safe_load(YAML)["attributes"] | {"name": "reviews"}
+TALKING = yaml.safe_load((DEFS.parents[1] / "assistant" / "defs.yaml").read_text(encoding="utf-8"))["attributes"] | {"name": "assistant"}
 PROJECT = """
 [tool.dg]
 directory_type = "project"
@@ -96,9 +98,10 @@ def test_a_mistake_in_a_preset_names_its_line(tmp_path: Path) -> None:
     assert "there are: context, validation_share" in ended.stderr
 
 
-def test_every_preset_is_valid_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("values", "model"), [(VALUES, ChainSpec), (TALKING, GenerationSpec)], ids=["reviews", "assistant"])
+def test_every_preset_is_valid_and_differs(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], model: type[Settings]) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
-    specs = {name: with_preset({**VALUES, "preset": name}) for name in VALUES["presets"]}
+    specs = {name: with_preset({**values, "preset": name}, model) for name in values["presets"]}
     assert set(specs) == {"tiny", "demo", "full"}
     assert len({spec.model_dump_json() for spec in specs.values()}) == 3
 
@@ -112,17 +115,18 @@ def test_the_environment_chooses_over_the_yaml(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_key_is_documented() -> None:
-    for model in (ChainSpec, *(link.config for link in LINKS)):
+    for model in (ChainSpec, *(link.config for link in (*EVERY, *OPERATION))):
         for name, field in model.model_fields.items():
             if model is ChainSpec and name in {link.name for link in LINKS}:
                 continue
             assert field.description, f"{model.__name__}.{name} has no description"
 
 
-def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("values", "model"), [(VALUES, ChainSpec), (TALKING, GenerationSpec)], ids=["reviews", "assistant"])
+def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], model: type[Settings]) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
-    spec = with_preset(VALUES)
-    for link in LINKS:
+    spec = with_preset(values, model)
+    for link in (*spec.CHAIN, *spec.OPERATION):
         section = getattr(spec, link.name)
         schema = config_schema(section)
         assert {name: field.default_value for name, field in schema.items()} == section.model_dump(mode="json")
@@ -217,10 +221,10 @@ def test_the_wheel_carries_the_chains(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     wheel = next((tmp_path / "wheels").glob("*.whl"))
     names = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True, check=True).stdout
-    for name in ("llm_assets/defs/reviews/defs.yaml", "llm_assets/links/versions.json", "llm_assets/serving/page.html"):
+    for name in ("llm_assets/defs/reviews/defs.yaml", "llm_assets/links/versions.json", "llm_assets/serving/site/ask.html"):
         assert name in names, name
     shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
     script = "import llm_assets, llm_assets.definitions as d; print(llm_assets.__file__, list(d.chains()))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "LLM_ASSETS_HOME": str(tmp_path / "home")}
     printed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) in printed and "['imdb', 'reviews']" in printed
+    assert str(tmp_path) in printed and "['assistant', 'imdb', 'reviews']" in printed
