@@ -6,13 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llm_assets.store.home import data_root, prepare_environment
 from llm_assets.terminal.chain_commands import Chain, Preset, materialize
 from llm_assets.terminal.settings import UsageError, spec_of, specs
+
+if TYPE_CHECKING:
+    from llm_assets.components.llm_chain.spec import Settings
 
 File = Annotated[Path, typer.Argument(help="JSON file.", dir_okay=False)]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -169,7 +172,7 @@ def annotate_export(chain: Chain, file: File) -> None:
     from llm_assets.operation.annotation import export
     from llm_assets.store.files import write_atomic, write_json
 
-    spec = spec_of(chain)
+    spec = _labelling(chain)
     tasks, project = export(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
     write_json(file, tasks)
     write_atomic(file.with_name(f"{file.name}.xml"), project)
@@ -182,7 +185,7 @@ def annotate_queue(chain: Chain) -> None:
     from llm_assets.operation.annotation import put_on_page
     from llm_assets.serving.state import service_url
 
-    spec = spec_of(chain)
+    spec = _labelling(chain)
     tasks = put_on_page(data_root(), chain, spec.annotation, spec.drift)  # type: ignore[attr-defined]
     typer.echo(f"{len(tasks)} texts at {service_url(data_root())}/label ({_counted(task.reason for task in tasks)})")
 
@@ -195,7 +198,7 @@ def annotate_import(
     """Take in what was labelled: a batch that labelled_examples reads, and how far the annotators agree."""
     from llm_assets.operation.annotation import AnnotationError, take_from_page, take_in
 
-    spec = spec_of(chain)
+    spec = _labelling(chain)
     if file is None:
         found = take_from_page(data_root(), chain, spec.annotation)
     else:
@@ -210,6 +213,14 @@ def annotate_import(
     typer.echo(f"{found.rows} texts in batch {found.batch or '(none)'}{f'; left out: {left_out}' if left_out else ''}")
 
 
+def _labelling(chain: str) -> Settings:
+    """The spec of a chain whose answers are labels. Raises ``UsageError`` for one that talks."""
+    spec = spec_of(chain)
+    if not hasattr(spec, "drift"):
+        raise UsageError(f"{chain} talks, and only answers that are labels are annotated: name a chain of type llm_assets.LlmChain")
+    return spec
+
+
 def _counted(reasons: Iterable[str]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).items())
 
@@ -219,7 +230,7 @@ def _mirror(chain: str) -> None:
     from llm_assets.components.llm_chain.registry import mirror_releases
     from llm_assets.components.llm_chain.resources import ChainResource
 
-    spec = spec_of(chain)
+    spec = _labelling(chain)
     resource = ChainResource(store_root=spec.store, mlflow_uri=spec.mlflow)
     if warning := mirror_releases(resource.store(), resource.tracker(), chain):
         typer.secho(warning, err=True, fg="yellow")

@@ -10,10 +10,17 @@ import openai
 import pytest
 
 from benchmarks.gateways import gateway
+from llm_assets.components.llm_chain.spec import GenerationSpec
 from llm_assets.links.chain import GENERATION
 from llm_assets.store.store import Store
-from llm_assets_tests.running import processes_of, succeed
+from llm_assets_tests.running import llm_assets, processes_of, succeed
 from llm_assets_tests.test_up import wait_until
+
+
+def test_a_chain_that_talks_is_watched_but_not_labelled(tmp_path: Path) -> None:
+    ended = llm_assets(tmp_path, "annotate", "queue", "assistant")
+    assert ended.returncode == 1 and "assistant talks, and only answers that are labels are annotated" in ended.stderr
+    assert {link.name for link in GenerationSpec.OPERATION} == {"traffic", "alerts"}
 
 
 @pytest.mark.slow

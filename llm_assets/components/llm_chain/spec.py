@@ -12,7 +12,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from llm_assets.links.chain import CHAIN, GENERATION
 from llm_assets.links.link import Link, Section
 from llm_assets.links.roles import ROLES
-from llm_assets.operation.acts import OPERATION
+from llm_assets.operation.acts import OPERATION, TALKING
 from llm_assets.operation.annotation import Annotation
 from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
@@ -105,7 +105,7 @@ def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = O
 
 
 ChainSpec = spec_of_task("ChainSpec", CHAIN)
-GenerationSpec = spec_of_task("GenerationSpec", GENERATION)
+GenerationSpec = spec_of_task("GenerationSpec", GENERATION, TALKING)
 
 
 class PresetError(ValueError):
