@@ -218,7 +218,7 @@ def test_the_artifact_opens_in_a_notebook(tiny_chain: Path, monkeypatch: pytest.
 
 
 def test_unknown_names_are_answered_with_the_known_ones(tiny_chain: Path) -> None:
-    assert "no chain 'review'; there are: imdb, reviews" in llm_assets(tiny_chain, "run", "review").stderr
+    assert "no chain 'review'; there are: assistant, imdb, reviews" in llm_assets(tiny_chain, "run", "review").stderr
     assert "labelled_examples" in llm_assets(tiny_chain, "run", "reviews", "--select", "labels").stderr
     wrong = llm_assets(tiny_chain, "run", "reviews", "--set", "tokens.contxt=3")
     assert wrong.returncode == 1 and "tokens.contxt" in wrong.stderr and "context" in wrong.stderr
