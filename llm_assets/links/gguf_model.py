@@ -29,7 +29,7 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 COLUMNS = ("bits_per_byte", "rise", "perplexity", "tokens_per_second", "bytes", "seconds")
 ANSWER = 32  # tokens of a greedy answer that are compared
 QUANTIZED = "quantized"
-TESTED = 400  # test documents read at most, by what is served and by F16
+TESTED = 200  # test documents read at most, by what is served and by F16
 
 
 class GgufModelConfig(Section):
@@ -37,7 +37,7 @@ class GgufModelConfig(Section):
 
     formats: list[Format] = Field(list(FORMATS), min_length=1, description="what is written: f16, q8_0, q5_0, q4_1, q4_0")
     allowed_rise: float = Field(0.02, ge=0, description="share by which the bits per byte of held-out text may rise over F16")
-    evaluation_texts: int = Field(200, ge=1, description="validation documents, drawn by hash, that each format is measured on")
+    evaluation_texts: int = Field(100, ge=1, description="validation documents, drawn by hash, that each format is measured on")
     compared_prompts: int = Field(20, ge=1, description="of them, whose greedy answers at F16 must be those of transformers")
     context: int | None = Field(None, ge=16, description="tokens of prompt and answer that are served; default: as many as the model was made for")
 
