@@ -32,7 +32,7 @@ def test_the_official_client_streams_from_what_the_chain_made(tmp_path: Path) ->
         link.name for link in GENERATION if link.variant and not link.act
     }
     assert "quantized" in succeed(tmp_path, "scorecard", "assistant")
-    assert succeed(tmp_path, "run", "assistant", "--preset", "tiny").count("reused") == len(made)
+    assert llm_assets(tmp_path, "run", "assistant", "--preset", "tiny").stderr.count("reused") == len(made)
     with gateway(tmp_path, "assistant") as (url, _):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", http_client=httpx.Client(trust_env=False)) as client:
             events = list(
