@@ -134,7 +134,7 @@ def running_up(home: Path, gateway_path: str) -> Iterator[Up]:
 
 def test_the_ui_knows_what_the_command_line_made(up: Up) -> None:
     every = {"/".join(node["assetKey"]["path"]): node for node in up.ask_dagster(ASSETS)["assetNodes"]}
-    assert {key.split("/")[0] for key in every} == {"imdb", "reviews"}
+    assert {key.split("/")[0] for key in every} == {"assistant", "imdb", "reviews"}
     nodes = {key: node for key, node in every.items() if key.startswith("reviews/")}
     assert len(nodes) == len(CHAIN) + len(OPERATION) + 1  # the request log
     assert {key.split("/")[1] for key, node in nodes.items() if node["latestRun"]} == {link.name for link in CHAIN}
