@@ -92,7 +92,7 @@ def test_a_decoder_learns_and_states_bits_per_byte_and_every_number_of_its_dial(
     assert derived["intermediate"] == {"value": 96, "reason": derived["intermediate"]["reason"]} and "Shazeer" in derived["intermediate"]["reason"]
     assert derived["hidden"]["reason"] == "stated; size micro alone would give 128"
     assert found["settings"]["intermediate"] == f"96: {derived['intermediate']['reason']}"
-    assert 0.7 < found["memory_estimate_bytes"] / found["memory_measured_bytes"] < 1.4
+    assert found["memory_estimate_bytes"] < 1.4 * found["memory_measured_bytes"]  # of a process that may have trained before, so no lower bound
     assert json.loads((out / "config.json").read_text())["use_cache"] is True
 
 

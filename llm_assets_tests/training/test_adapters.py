@@ -38,8 +38,11 @@ def test_a_merged_adapter_says_what_it_said_unmerged(kind: Kind, tmp_path: Path)
     merge(checkpoint(), tmp_path)
 
     merged, apart = AutoModelForCausalLM.from_pretrained(tmp_path).eval(), unmerged(checkpoint(), tmp_path / FOLDER)
-    answers = said(merged, PROMPTS)
-    assert answers == said(apart, PROMPTS) and len(set(map(tuple, answers))) > 1
+    assert said(merged, PROMPTS) == said(apart, PROMPTS)
+    with torch.no_grad():  # a model of so few steps answers many prompts alike, so what it thinks of them is compared, too
+        for prompt in PROMPTS[:10]:
+            ids = torch.tensor([tokenizer().encode(prompt)])
+            assert torch.allclose(merged(ids).logits, apart(ids).logits, atol=1e-3)
     assert said(merged, PROMPTS[:10]) != said(AutoModelForCausalLM.from_pretrained(checkpoint()).eval(), PROMPTS[:10])
     with torch.no_grad():  # what was saved is what was trained
         assert float(trained_decoder(merged)(**batch).loss) == pytest.approx(learnt, abs=1e-4)
