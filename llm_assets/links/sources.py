@@ -48,12 +48,21 @@ def git_state() -> dict[str, str | bool | None]:
 
 @cache
 def git_remote() -> str:
-    """Where the repository comes from, without a password; of one that comes from nowhere its own folder as a URL."""
+    """The URL that the repository comes from, without a password; of one that comes from nowhere its own folder's."""
     try:
         remote = _git("config", "--get", "remote.origin.url")
     except (OSError, subprocess.CalledProcessError):
         return PACKAGE.parent.as_uri()
-    return re.sub(r"//[^/\s]*@", "//", remote)
+    return as_url(remote, PACKAGE.parent)
+
+
+def as_url(remote: str, checkout: Path) -> str:
+    """What git takes for a remote as a URL: ``user@host:path`` is ssh, a path is a file's, one relative to the checkout too."""
+    if "://" in remote:
+        return re.sub(r"//[^/\s]*@", "//", remote)
+    if found := re.fullmatch(r"(?:[^@/:]+@)?([^/:]+):(.*)", remote):
+        return f"ssh://{found[1]}/{found[2].lstrip('/')}"
+    return (checkout / remote).resolve().as_uri()
 
 
 def _git(*arguments: str) -> str:

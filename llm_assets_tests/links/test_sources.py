@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llm_assets.links import sources
@@ -17,3 +19,17 @@ def test_serving_shapes_no_result_but_for_the_engine_that_scores() -> None:
     found = {path.relative_to(sources.PACKAGE).as_posix() for path in sources.source_files("llm_assets.links.quantized_model")}
     assert {name for name in found if name.startswith("serving/")} == {"serving/engine.py"}
     assert not [name for name in found if name.startswith("store/")]
+
+
+@pytest.mark.parametrize(
+    ("remote", "url"),
+    [
+        ("https://user:secret@example.org/a/b.git", "https://example.org/a/b.git"),
+        ("git@example.org:a/b.git", "ssh://example.org/a/b.git"),
+        ("example.org:/a/b.git", "ssh://example.org/a/b.git"),
+        ("/srv/a b", "file:///srv/a%20b"),
+        ("../b", "file:///srv/b"),
+    ],
+)
+def test_a_remote_is_told_as_a_url_without_a_password(remote: str, url: str) -> None:
+    assert sources.as_url(remote, Path("/srv/a")) == url
