@@ -29,7 +29,6 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 COLUMNS = ("bits_per_byte", "rise", "perplexity", "tokens_per_second", "bytes", "seconds")
 ANSWER = 32  # tokens of a greedy answer that are compared
 QUANTIZED = "quantized"
-TESTED = 200  # test documents read at most, by what is served and by F16
 
 
 class GgufModelConfig(Section):
@@ -38,6 +37,7 @@ class GgufModelConfig(Section):
     formats: list[Format] = Field(list(FORMATS), min_length=1, description="what is written: f16, q8_0, q5_0, q4_1, q4_0")
     allowed_rise: float = Field(0.02, ge=0, description="share by which the bits per byte of held-out text may rise over F16")
     evaluation_texts: int = Field(100, ge=1, description="validation documents, drawn by hash, that each format is measured on")
+    test_texts: int = Field(200, ge=1, description="test documents that what is served and F16 are read on, for the scorecard")
     compared_prompts: int = Field(20, ge=1, description="of them, whose greedy answers at F16 must be those of transformers")
     context: int | None = Field(None, ge=16, description="tokens of prompt and answer that are served; default: as many as the model was made for")
 
@@ -74,7 +74,7 @@ def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Arti
     for path in (bench.scratch / chosen).iterdir():
         shutil.copyfile(path, bench.directory / path.name)
     _show(bench.directory, candidates, chosen, len(texts))
-    _write_predictions(bench, evaluation_sets, {QUANTIZED: chosen, REFERENCE: REFERENCE})
+    _write_predictions(bench, evaluation_texts(evaluation_sets, "test", config.test_texts), {QUANTIZED: chosen, REFERENCE: REFERENCE})
     return Made(
         {
             "models": {QUANTIZED: candidates[chosen]},
@@ -147,12 +147,12 @@ def measure(engine: Generator, texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _write_predictions(bench: Bench, evaluation_sets: Artifact, models: Mapping[str, str]) -> None:
+def _write_predictions(bench: Bench, tested: Sequence[tuple[str, str]], models: Mapping[str, str]) -> None:
     """``predictions.parquet``: how likely the model that is served, and F16 beside it, found each test document."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    doc_ids, texts = zip(*evaluation_texts(evaluation_sets, "test", TESTED), strict=True)
+    doc_ids, texts = zip(*tested, strict=True)
     rows = []
     for number, (name, kind) in enumerate(models.items()):
         bench.progress(number, len(models), "test documents read")
