@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -22,7 +23,7 @@ Events = Sequence[dict[str, Any]]
 FINISHED = {"eos": "stop", "word": "stop", "limit": "length"}  # llama.cpp's reasons to OpenAI's
 
 
-class Answer(Generic[Asked]):
+class Answer(ABC, Generic[Asked]):
     """One answer of one release. Raises ``ApiError`` for a request that its model cannot answer."""
 
     kind: ClassVar[str]  # what its id begins with
@@ -116,19 +117,21 @@ class Answer(Generic[Asked]):
         if self.request.stream_options and self.request.stream_options.include_usage:
             yield {**self._chunk([]), "usage": self.usage()}
 
+    @abstractmethod
     def whole(self) -> dict[str, Any]:
         """The answer at once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prompt(self) -> list[int]:
-        raise NotImplementedError
+        """The tokens that llama.cpp reads. Raises ``ApiError`` for what has none."""
 
+    @abstractmethod
     def _asked(self) -> str:
         """The prompt as its client wrote it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _choice(self, text: str, scored: Sequence[dict[str, Any]], finish: str | None) -> dict[str, Any]:
-        raise NotImplementedError
+        """A streamed piece in this object's shape."""
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head(self.chunks), "choices": choices}
