@@ -398,7 +398,7 @@ def serve(host: str, port: int, home: Path) -> None:
         write_json(gateway_state_path(home), {**address, "chains": {}})  # over what a gateway that was killed left
         app = create_app(home, address)
         sys.setswitchinterval(SWITCH)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a text takes 20 microseconds: waking other threads for it takes longer
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # waking other threads takes longer than a text does
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN)
         print(f"gateway: {url}", flush=True)
         uvicorn.Server(config).run(sockets=[listener])

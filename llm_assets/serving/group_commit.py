@@ -1,6 +1,6 @@
 """Work that is done in groups: what comes while one group is on its way to the disk shares the next write and fsync.
 
-An fsync takes 0.1 to 10 ms, so one a request would be the limit of the whole service (group commit: DeWitt et al., 1984).
+A disk makes a few hundred or thousand fsyncs a second, so one a request would be the limit of the whole service (group commit: DeWitt et al., 1984).
 """
 
 from __future__ import annotations

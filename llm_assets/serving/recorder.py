@@ -1,10 +1,10 @@
 """The process that writes the request log: ``python -m llm_assets.serving.recorder FOLDER``, started by the gateway and ended with it.
 
 Masking is hundreds of short steps in numpy, each of which gives the interpreter to the event loop and waits to get it back: beside
-a busy gateway in one process a write took 6 ms, of which 1 was work. It reads lines of JSON, lists of requests, and answers each
+a busy gateway in one process most of a write was such waiting. It reads lines of JSON, lists of requests, and answers each
 with a line, a list of one error or null for each. What has come while it was busy is one group, with one write and one fsync a
-chain: an fsync takes 0.1 to 10 ms, so one a request would be the limit of the whole service (group commit: DeWitt et al., 1984).
-It ends when standard input does, so it outlives no gateway.
+chain: a disk makes a few hundred or thousand fsyncs a second, so one a request would be the limit of
+the whole service (group commit: DeWitt et al., 1984). It ends when standard input does, so it outlives no gateway.
 """
 
 from __future__ import annotations

@@ -58,19 +58,18 @@ TALKING_STARTER = {
 class ChainScaffolder(dg.Scaffolder):
     """Writes a chain's first YAML: JSON lines with a text and a label, from the chain's inbox."""
 
+    STARTER: ClassVar[dict[str, Any]] = STARTER
+
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write ``defs.yaml`` into the new folder, its inbox named after it."""
-        text = json.dumps(STARTER).replace("CHAIN", request.target_path.name)
+        text = json.dumps(self.STARTER).replace("CHAIN", request.target_path.name)
         dg.scaffold_component(request, json.loads(text))
 
 
-class ConversationScaffolder(dg.Scaffolder):
+class ConversationScaffolder(ChainScaffolder):
     """Writes the first YAML of a chain that talks: JSON lines from its inbox, each text a conversation, a turn a line."""
 
-    def scaffold(self, request: dg.ScaffoldRequest) -> None:
-        """Write ``defs.yaml`` into the new folder, its inbox named after it."""
-        text = json.dumps(TALKING_STARTER).replace("CHAIN", request.target_path.name)
-        dg.scaffold_component(request, json.loads(text))
+    STARTER = TALKING_STARTER
 
 
 class ChainSpecError(ValueError):
