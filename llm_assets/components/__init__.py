@@ -1,1 +1,1 @@
-"""Dagster components; `llm_assets.LlmChain` is their public name."""
+"""Dagster components; `llm_assets.LlmChain` and `llm_assets.GenerationChain` are their public names."""
