@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_assets.serving.batching import Batcher
 from llm_assets.serving.engine import OnnxClassifier
-from llm_assets.serving.gateway import SWITCH
+from llm_assets.serving.server import SWITCH
 
 
 def create() -> ASGIApp:

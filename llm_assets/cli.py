@@ -90,10 +90,10 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.links.making import SourceChangedError
     from llm_assets.operation.annotation import AnnotationError
     from llm_assets.serving.client import GatewayRefusedError
-    from llm_assets.serving.gateway import GatewayRunningError
     from llm_assets.serving.keys import KeysError
     from llm_assets.serving.ports import PortError
     from llm_assets.serving.releases import ReleaseError
+    from llm_assets.serving.server import GatewayRunningError
     from llm_assets.serving.supervisor import ServiceError
     from llm_assets.store.manifest import ArtifactError
     from llm_assets.store.verdict import RefusedError

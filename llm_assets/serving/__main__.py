@@ -7,8 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from llm_assets.serving.gateway import GatewayRunningError, serve
 from llm_assets.serving.ports import PortError
+from llm_assets.serving.server import GatewayRunningError, serve
 from llm_assets.store.home import data_root
 
 

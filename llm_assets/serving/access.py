@@ -15,13 +15,13 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_assets.serving import page
 from llm_assets.serving.errors import SECURITY, error_response
 from llm_assets.serving.keys import VOTES, Key, Keyring, KeysError, Role
+from llm_assets.serving.routes import site
 
 logger = logging.getLogger(__name__)
 
-OPEN = frozenset({*page.FILES, "/healthz", "/readyz"})
+OPEN = frozenset({*site.FILES, "/healthz", "/readyz"})
 ASK_PATHS = frozenset({"/v1/classify", "/v1/explain", "/v1/chat/completions", "/v1/completions", "/v1/models", "/openapi.json"})
 FEEDBACK_PATHS = frozenset({"/v1/feedback"})
 ANONYMOUS = Key("anonymous", "", ("ask", "feedback"), None, VOTES)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Send
@@ -17,6 +17,7 @@ from starlette.types import Send
 from llm_assets.serving.answer import Answer, ChatAnswer, CompletionAnswer, Events
 from llm_assets.serving.answers import new_id
 from llm_assets.serving.completion_wire import ChatRequest, CompletionRequest
+from llm_assets.serving.desk import Desk
 from llm_assets.serving.engines import generator_of
 from llm_assets.serving.errors import ApiError, documented, error_response
 from llm_assets.serving.keys import Key
@@ -41,18 +42,6 @@ def streamed(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of a route's errors, and of an answer that comes as server-sent events."""
     described = "The answer; with `stream` a chunk an event, then `[DONE]`"
     return {**documented(400, *statuses), 200: {"description": described, "content": {"text/event-stream": {"schema": EVENT}}}}
-
-
-class Desk(Protocol):
-    """What the gateway lends."""
-
-    def deployment(self, chain: str) -> Deployment:
-        """The stable release of a chain. Raises ``ApiError``."""
-        ...
-
-    async def keep(self, line: dict[str, Any]) -> None:
-        """Put a line into the request log. Raises ``ApiError`` where it cannot be written."""
-        ...
 
 
 class Begun:

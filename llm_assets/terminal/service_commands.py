@@ -36,7 +36,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback serves your network.")] = "127.0.0.1", port: Port = 8000
 ) -> None:
     """Run the gateway: it serves the release that each chain's endpoint asset names."""
-    from llm_assets.serving.gateway import serve as serve_gateway
+    from llm_assets.serving.server import serve as serve_gateway
 
     serve_gateway(host, port, prepare_environment())
 

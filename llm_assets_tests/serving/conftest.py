@@ -15,7 +15,7 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
-from llm_assets.serving.gateway import create_app
+from llm_assets.serving.app import create_app
 from llm_assets.serving.state import gateway_state
 from llm_assets_tests.serving.browsing import CHROMIUM, FLAGS
 from llm_assets_tests.serving.tiny import deploy

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from llm_assets.serving.access import SECURITY, role_of
-from llm_assets.serving.gateway import create_app
+from llm_assets.serving.app import create_app
 from llm_assets.serving.keys import Role, add_key, keys_path
 from llm_assets_tests.serving.conftest import local_client
 

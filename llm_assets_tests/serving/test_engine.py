@@ -146,7 +146,7 @@ def test_another_normaliser_is_refused(tmp_path: Path) -> None:
 def test_serving_needs_no_torch(directory: Path) -> None:
     script = (
         "import sys; sys.modules.update(torch=None, transformers=None);"  # as if neither were installed: importing one is an error
-        "from pathlib import Path; from llm_assets.serving.engine import OnnxClassifier; import llm_assets.serving.gateway;"
+        "from pathlib import Path; from llm_assets.serving.engine import OnnxClassifier; import llm_assets.serving.app;"
         f"OnnxClassifier(Path({str(directory)!r})).classify(['good']);"
         "assert not {'dagster', 'mlflow'} & set(sys.modules), 'heavy import'"
     )

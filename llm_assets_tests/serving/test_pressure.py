@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from llm_assets.serving import batching
+from llm_assets.serving.app import BODY_LIMIT, create_app
 from llm_assets.serving.engine import OnnxClassifier
-from llm_assets.serving.gateway import BODY_LIMIT, create_app
 from llm_assets.serving.ports import bind
 from llm_assets.serving.reconciler import PROBE, Reconciler
 from llm_assets_tests.serving.conftest import SECONDS, answers, eventually, gateway
@@ -142,7 +142,7 @@ def test_a_full_queue_answers_429_at_once(stuck: Asking, monkeypatch: pytest.Mon
 
 
 def test_a_request_that_waits_too_long_gets_504(stuck: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stuck.app.state.gateway._patience, "_timeout", 0.2)
+    monkeypatch.setattr(stuck.app.state.gateway.classifications._patience, "_timeout", 0.2)
     response = stuck.ask("first").result()
     assert response.status_code == 504 and "within 0.2 s" in response.json()["error"]["message"]
 

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from llm_assets.operation.log import requests
 from llm_assets.serving import router as routing
+from llm_assets.serving.app import create_app
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import read_events
-from llm_assets.serving.gateway import create_app
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.serving.request_log import log_folder

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from llm_assets.serving.gateway import create_app
+from llm_assets.serving.app import create_app
 from llm_assets.serving.telemetry import ENDPOINTS, Traced
 from llm_assets_tests.serving.conftest import ask, eventually, local_client
 from llm_assets_tests.serving.tiny import deploy
@@ -120,7 +120,7 @@ def test_without_a_receiver_no_request_passes_by_it(tmp_path: Path, monkeypatch:
 
 
 def test_without_a_receiver_the_sdk_is_not_loaded(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from llm_assets.serving.gateway import create_app; create_app(Path(sys.argv[1])); "
+    script = "import sys; from pathlib import Path; from llm_assets.serving.app import create_app; create_app(Path(sys.argv[1])); "
     loaded = subprocess.run(
         [sys.executable, "-c", script + "print('opentelemetry.sdk' in sys.modules)", str(tmp_path)], capture_output=True, text=True
     )

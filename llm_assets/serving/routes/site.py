@@ -15,6 +15,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SITE = files("llm_assets.serving") / "site"
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 FILES = {
     "/": "ask.html",
@@ -28,7 +29,7 @@ FILES = {
 def install(app: FastAPI) -> None:
     """Serve the pages and what they load."""
     for path, name in FILES.items():
-        content = (files(__package__) / "site" / name).read_bytes()
+        content = (SITE / name).read_bytes()
         app.add_api_route(path, _serving(content, KINDS[name.rpartition(".")[2]]), include_in_schema=False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from llm_assets.serving.gateway import create_app
+from llm_assets.serving.app import create_app
 from llm_assets.serving.keys import add_key
 from llm_assets.serving.labelling import Queue, Task, dequeue, enqueue, labels_journal, read_labels
 from llm_assets_tests.serving.conftest import local_client

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from llm_assets.serving.gateway import create_app
+from llm_assets.serving.app import create_app
 from llm_assets.serving.state import act_page_url, page_url
 from llm_assets_tests.serving.conftest import local_client
 

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm_assets.serving.app import create_app
 from llm_assets.serving.engine import OnnxClassifier
-from llm_assets.serving.gateway import create_app
 from llm_assets.serving.reconciler import Reconciler
 from llm_assets.serving.wire import INPUT_LIMIT
 from llm_assets_tests.serving.conftest import ask, eventually, local_client

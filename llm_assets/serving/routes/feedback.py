@@ -1,0 +1,50 @@
+"""Saying whether an answer was right: a vote is checked against the answer that it is on, then stored."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from llm_assets.serving.access import client_of
+from llm_assets.serving.errors import ApiError, documented
+from llm_assets.serving.feedback import Vote
+from llm_assets.serving.gateway import Gateway
+from llm_assets.serving.generation import Generator
+from llm_assets.serving.keys import Key
+from llm_assets.serving.labelling import misfit
+from llm_assets.serving.wire import FeedbackAnswer, FeedbackRequest
+
+
+def install(app: FastAPI, gateway: Gateway) -> None:
+    """Take votes on a gateway's answers."""
+
+    @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=documented(400, 404))
+    async def feedback(request: FeedbackRequest, http: Request) -> JSONResponse:
+        """Say whether an answer was right, and what is; stored when this answers."""
+        client = client_of(http.scope)
+        vote = await _vote(gateway, request, client)
+        fresh = await gateway.feedback.store(vote, client.votes_per_day)
+        if fresh:
+            gateway.metrics.votes.labels(vote.chain, vote.rating or "none").inc()
+        return JSONResponse({"id": vote.id, "index": vote.index, "already": not fresh})
+
+
+async def _vote(gateway: Gateway, request: FeedbackRequest, client: Key) -> Vote:
+    """What a client says of an answer. Raises ``ApiError`` for one that there is not, and for a vote that says nothing or what cannot be."""
+    known = gateway.answers.recall(request.id) or await asyncio.to_thread(gateway.answers.find, request.id)
+    if known is None:
+        raise ApiError(HTTPStatus.NOT_FOUND, f"no answer {request.id}: send the id that /v1/classify gave", "id")
+    if request.index >= known.texts:
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"{request.id} answers {known.texts} texts: index is below that", "index")
+    comment = (request.comment or "").strip() or None
+    if request.rating is None and request.label is None and comment is None:
+        raise ApiError(HTTPStatus.BAD_REQUEST, "nothing is said: send a rating, a label or a comment", "rating")
+    if request.label is not None:
+        engine = gateway.desk.deployment(known.chain).engine  # what a generator should have said is the better answer, in the client's words
+        expected = None if isinstance(engine, Generator) else misfit(engine.problem, request.label, engine.labels)
+        if expected:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"label is not {expected}", "label")
+    return Vote(known.chain, request.id, request.index, client.name, request.rating, request.label, comment)
