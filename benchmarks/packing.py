@@ -15,8 +15,10 @@ from benchmarks.material import artifact, batches, bench, corpus, megabytes, new
 from benchmarks.result import Result
 from benchmarks.timing import cores, timed, use_cores
 from llm_assets.corpus.cleaning import clean_texts
+from llm_assets.links.mixture import is_validation
+from llm_assets.links.packing import encode, pack
 from llm_assets.links.tokenizer import TokenizerConfig, load, tokenizer
-from llm_assets.links.tokens import TokensConfig, encode, is_validation, pack, tokens
+from llm_assets.links.tokens import TokensConfig, tokens
 
 ROUNDS, RUNS = 3, 2  # processes of each way, taking turns so that what else the machine does meets all alike; runs in each; the fastest counts
 CONTEXT = 128

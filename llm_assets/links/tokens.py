@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import chain
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from llm_assets.corpus.documents import ROW_GROUP, table_writer
 from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.links.mixture import Mixture, is_validation
+from llm_assets.links.packing import Encoded, Packed, encode, pack
 from llm_assets.links.plots import bars, histogram
 from llm_assets.links.tokenizer import load, special_tokens
 from llm_assets.store.artifact import Artifact
@@ -23,11 +19,7 @@ from llm_assets.store.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
-
-BATCH = 5_000  # documents encoded at once
 
 
 class TokensConfig(Section):
@@ -45,6 +37,11 @@ class TokensConfig(Section):
         values = super().recipe()
         return values if self.weights else {name: value for name, value in values.items() if name != "weights"}
 
+    @property
+    def mixture(self) -> Mixture:
+        """What the weights ask for."""
+        return Mixture(self.weights, self.validation_share)
+
 
 def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer: Artifact) -> Made:
     """Encodes the clean corpus and packs it into blocks of `context` tokens without waste.
@@ -58,7 +55,7 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     import numpy as np
 
     encoder = load(tokenizer.directory)
-    encoded = weighed(encode(bench, clean_corpus, encoder), config)
+    encoded = _mixed(encode(bench, clean_corpus, encoder), config.mixture)
     held_out = np.fromiter((is_validation(name.decode(), config.validation_share) for name in encoded.names), np.bool_, len(encoded.names))
     index = pack(encoded, held_out, config.context, special_token_ids(tokenizer)["pad_token"], bench)
     _write_index(bench, encoded.names, index, config.context)
@@ -89,118 +86,12 @@ def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer
     )
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Every document's tokens in a scratch file, in the order of their doc_ids: 38 bytes a document in memory."""
-
-    path: Path
-    dtype: np.dtype[Any]
-    names: NDArray[np.bytes_]  # doc_ids, ascending
-    lengths: NDArray[np.int64]  # tokens
-    places: NDArray[np.int64]  # of the first token in the scratch file
-    sources: NDArray[np.int16]  # of each document, a place in `known`
-    known: tuple[str, ...]  # the sources' names
-
-    def taken(self, order: NDArray[np.int64]) -> Encoded:
-        """The documents at these places, one may stand several times."""
-        return replace(self, names=self.names[order], lengths=self.lengths[order], places=self.places[order], sources=self.sources[order])
-
-    def by_source(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
-        """The tokens of each source among the documents chosen."""
-        import numpy as np
-
-        found = np.bincount(self.sources[chosen], self.lengths[chosen], len(self.known))
-        return {name: int(found[place]) for place, name in sorted(enumerate(self.known), key=lambda pair: pair[1])}
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Where each document stands in ``tokens.bin``."""
-
-    starts: NDArray[np.int64]  # of its first token
-    lengths: NDArray[np.int64]
-    blocks: tuple[int, int]  # of training, of validation
-
-
-def encode(bench: Bench, clean_corpus: Artifact, encoder: Tokenizer) -> Encoded:
-    """Encode the documents as they stand in the corpus, a batch at a time, into the scratch folder."""
-    import numpy as np
-
-    path, total = bench.scratch / "encoded.bin", clean_corpus.rows("documents.parquet")
-    dtype = np.dtype("<u2" if encoder.get_vocab_size() <= 65_535 else "<u4")
-    names, lengths, sources, done = [np.empty(0, "S20")], [np.empty(0, np.int64)], [np.empty(0, np.int16)], 0
-    known: dict[str, int] = {}
-    with path.open("wb") as file:
-        for batch, encodings in _encodings(clean_corpus.batches("documents.parquet", ["doc_id", "text", "source"], BATCH), encoder):
-            ids = [encoding.ids for encoding in encodings]
-            sizes = np.fromiter(map(len, ids), np.int64, len(ids))
-            file.write(np.fromiter(chain.from_iterable(ids), dtype, int(sizes.sum())).tobytes())
-            names.append(np.array(batch["doc_id"].to_pylist(), "S20"))
-            lengths.append(sizes)
-            sources.append(np.array([known.setdefault(name, len(known)) for name in batch["source"].to_pylist()], np.int16))
-            done += len(ids)
-            bench.progress(done, total, "documents")
-    every, sizes = np.concatenate(names), np.concatenate(lengths)
-    places = np.cumsum(sizes) - sizes
-    return Encoded(path, dtype, every, sizes, places, np.concatenate(sources), tuple(known)).taken(np.argsort(every, kind="stable"))
-
-
-def weighed(encoded: Encoded, config: TokensConfig) -> Encoded:
-    """The documents as often as their sources' weights say, in rounds: the first copies in the order of their doc_ids, then the second.
-
-    Raises ``ValueError`` for a weight of a source that the corpus has not.
-    """
-    import numpy as np
-
-    if not config.weights:
+def _mixed(encoded: Encoded, mixture: Mixture) -> Encoded:
+    """The documents as often as the mixture says; without weights as they are."""
+    if not mixture.weights:
         return encoded
-    if missing := sorted(set(config.weights) - set(encoded.known)):
-        raise ValueError(f"tokens.weights names {', '.join(missing)}; the clean corpus has documents of {', '.join(sorted(encoded.known))}")
-    names = (name.decode() for name in encoded.names)
-    counts = np.array([copies(name, encoded.known[source], config) for name, source in zip(names, encoded.sources, strict=True)], np.int64)
-    rounds = [np.flatnonzero(counts > number) for number in range(int(counts.max(initial=0)))]
-    return encoded.taken(np.concatenate([np.empty(0, np.int64), *rounds]))
-
-
-def copies(doc_id: str, source: str, config: TokensConfig) -> int:
-    """How often a document stands in the blocks: its source's weight, the fraction drawn by the document's own hash."""
-    weight = 1.0 if is_validation(doc_id, config.validation_share) else config.weights.get(source, 1.0)
-    return int(weight) + (_draw("weight", doc_id) < weight % 1)
-
-
-def _encodings(batches: Iterable[pa.RecordBatch], encoder: Tokenizer) -> Iterator[tuple[pa.RecordBatch, list[Any]]]:
-    """Each batch with its encodings; the next one is encoded meanwhile, which the library does outside the interpreter's lock."""
-    waiting: tuple[pa.RecordBatch, Future[list[Any]]] | None = None
-    with ThreadPoolExecutor(1) as ahead:
-        for batch in batches:
-            coming = batch, ahead.submit(encoder.encode_batch_fast, batch["text"].to_pylist())
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = coming
-        if waiting:
-            yield waiting[0], waiting[1].result()
-
-
-def pack(encoded: Encoded, held_out: NDArray[np.bool_], context: int, padding: int, bench: Bench) -> Packed:
-    """Write ``tokens.bin``: training documents one after another, padded to a whole block, then the held-out ones alike."""
-    import numpy as np
-
-    starts, size = np.zeros(len(encoded.names), np.int64), encoded.dtype.itemsize
-    blocks: list[int] = []
-    with encoded.path.open("rb") as source, (bench.directory / "tokens.bin").open("wb") as file:
-        for part in (~held_out, held_out):
-            places = np.flatnonzero(part)
-            lengths = encoded.lengths[places]
-            used = int(lengths.sum())
-            starts[places] = sum(blocks) * context + np.cumsum(lengths) - lengths
-            for first in range(0, len(places), BATCH):
-                some = places[first : first + BATCH]
-                for place, length in zip((encoded.places[some] * size).tolist(), (encoded.lengths[some] * size).tolist(), strict=True):
-                    file.write(os.pread(source.fileno(), length, place))
-            blocks.append(-(-used // context))
-            file.write(np.full(blocks[-1] * context - used, padding, dtype=encoded.dtype).tobytes())
-    encoded.path.unlink()
-    return Packed(starts, encoded.lengths, (blocks[0], blocks[1]))
+    documents = ((name.decode(), encoded.known[source]) for name, source in zip(encoded.names, encoded.sources, strict=True))
+    return encoded.taken(mixture.order(documents, encoded.known))
 
 
 def _write_index(bench: Bench, names: NDArray[np.bytes_], index: Packed, context: int) -> None:
@@ -221,16 +112,6 @@ def special_token_ids(tokenizer: Artifact) -> dict[str, int]:
     encoder = load(tokenizer.directory)
     numbers = {role: encoder.token_to_id(token) for role, token in special_tokens(tokenizer.directory).items()}
     return {role: number for role, number in numbers.items() if number is not None}
-
-
-def is_validation(doc_id: str, share: float) -> bool:
-    """Whether the document is held out: by its own hash, so that it stays held out whatever else the corpus holds."""
-    return _draw("validation", doc_id) < share
-
-
-def _draw(purpose: str, doc_id: str) -> float:
-    """A number in [0, 1) that is always this document's."""
-    return int.from_bytes(hashlib.sha256(f"{purpose}:{doc_id}".encode()).digest()[:8]) / 2**64
 
 
 def packed_blocks(artifact: Artifact) -> NDArray[np.unsignedinteger[Any]]:
@@ -294,11 +175,11 @@ def _expected(artifact: Artifact, clean_corpus: Artifact) -> NDArray[np.bytes_]:
     """The doc_ids that the index holds, each as often as its source's weight says."""
     import numpy as np
 
-    config = TokensConfig.model_validate(artifact.manifest.recipe["config"])
-    if not config.weights:
+    mixture = TokensConfig.model_validate(artifact.manifest.recipe["config"]).mixture
+    if not mixture.weights:
         return _doc_ids(clean_corpus)
     rows = (row for batch in clean_corpus.batches("documents.parquet", ["doc_id", "source"]) for row in batch.to_pylist())
-    return np.array([row["doc_id"] for row in rows for _ in range(copies(row["doc_id"], row["source"], config))], "S20")
+    return np.array([row["doc_id"] for row in rows for _ in range(mixture.copies(row["doc_id"], row["source"]))], "S20")
 
 
 def _differing(one: NDArray[np.bytes_], other: NDArray[np.bytes_]) -> int:

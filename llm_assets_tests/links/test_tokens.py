@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from llm_assets.links.link import Bench
 from llm_assets.links.making import Outcome
+from llm_assets.links.mixture import is_validation
 from llm_assets.links.tokenizer import FILES, load
-from llm_assets.links.tokens import LINK, Encoded, copies, is_validation, pack
+from llm_assets.links.tokens import LINK
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets_tests.corpus.material import altered, judge, no_launch, run
+from llm_assets_tests.corpus.material import altered, judge, run
 
 
 def blocks(artifact: Artifact) -> np.ndarray:
@@ -63,29 +60,6 @@ def test_checks_fail(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     assert not check("index_holds", documents__parquet=swapped)
     assert not check("validation_held_out", documents__parquet=swapped)
     assert not check("expectations", documents__parquet=pa.concat_tables([index, index.slice(0, 1)]))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(2, 40), max_size=12), st.integers(8, 20), st.integers(0, 2**12))
-def test_any_lengths_pack_and_unpack(lengths: list[int], context: int, held: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), Path(folder), 0, Path(folder), no_launch)
-        sizes = np.array(lengths, np.int64)
-        contents = [np.arange(size, dtype="<u2") + 1000 * number for number, size in enumerate(lengths)]
-        (bench.scratch / "encoded.bin").write_bytes(b"".join(one.tobytes() for one in contents))
-        names = np.array([f"{number:020x}" for number in range(len(lengths))], "S20")
-        places, sources = np.cumsum(sizes) - sizes, np.zeros(len(sizes), np.int16)
-        encoded = Encoded(bench.scratch / "encoded.bin", np.dtype("<u2"), names, sizes, places, sources, ("test",))
-        held_out = np.array([held >> number & 1 for number in range(len(lengths))], np.bool_)
-        packed = pack(encoded, held_out, context, 7, bench)
-        stream = np.fromfile(bench.directory / "tokens.bin", "<u2")
-    assert len(stream) == sum(packed.blocks) * context
-    assert all(stream[start : start + len(one)].tolist() == one.tolist() for start, one in zip(packed.starts, contents, strict=True))
-    assert all((start >= packed.blocks[0] * context) == out for start, out in zip(packed.starts, held_out, strict=True))
-    filled = np.zeros(len(stream), np.bool_)
-    for start, size in zip(packed.starts, sizes, strict=True):
-        filled[start : start + size] = True
-    assert filled.sum() == sizes.sum() and set(stream[~filled].tolist()) <= {7}
 
 
 def test_efficiency_and_long_documents_are_counted(corpus: dict[str, Outcome]) -> None:
@@ -139,9 +113,6 @@ def before_validation(artifact: Artifact) -> int:
     return sum(row["length"] for row in artifact.table("documents.parquet").to_pylist() if is_validation(row["doc_id"], 0.02))
 
 
-def test_a_weight_draws_by_the_document_alone_and_none_changes_no_recipe() -> None:
-    config = LINK.config.model_validate({"weights": {"a": 1.5}})
-    drawn = [copies(f"{number:020x}", "a", config) for number in range(200) if not is_validation(f"{number:020x}", 0.02)]
-    assert set(drawn) == {1, 2} and 0.35 < drawn.count(2) / len(drawn) < 0.65
+def test_without_weights_the_recipe_is_what_it_was_before_there_were_any() -> None:
     assert LINK.config().recipe() == {"context": 128, "validation_share": 0.02}
-    assert config.recipe()["weights"] == {"a": 1.5}
+    assert LINK.config.model_validate({"weights": {"a": 1.5}}).recipe()["weights"] == {"a": 1.5}
