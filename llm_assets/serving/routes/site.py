@@ -19,10 +19,10 @@ SITE = files("llm_assets.serving") / "site"
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 FILES = {
     "/": "ask.html",
-    "/chat": "chat_page.html",
+    "/chat": "chat.html",
     "/label": "label.html",
     "/status": "status.html",
-    **{f"/{name}": name for name in ("site.css", "chat_page.css", "shared.js", "ask.js", "chat_page.js", "label.js", "status.js")},
+    **{f"/{name}": name for name in ("site.css", "chat.css", "shared.js", "ask.js", "chat.js", "label.js", "status.js")},
 }
 
 

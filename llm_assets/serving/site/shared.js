@@ -27,18 +27,21 @@ export function state(text, bad) {
   byId("state").className = bad ? "error" : "";
 }
 
-/** The answer to a GET, or to a POST of `body`; throws an error with the gateway's message and its `status`. */
-export async function call(path, body) {
+/** The response to a GET, or to a POST of `body`, until `signal` ends it; throws an error with the gateway's message and its `status`. */
+export async function request(path, body, signal) {
   const key = byId("key").value.trim();
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const options = { headers };
+  const options = { headers, signal };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body), headers: { ...headers, "Content-Type": "application/json" } });
   const response = await fetch(path, options);
-  const answer = await response.json();
   if (response.status === 401) byId("keyrow").hidden = false;
-  if (!response.ok) throw Object.assign(new Error(answer.error ? answer.error.message : response.statusText), { status: response.status });
-  return answer;
+  if (response.ok) return response;
+  const { error } = await response.json();
+  throw Object.assign(new Error(error ? error.message : response.statusText), { status: response.status });
 }
+
+/** The answer of a response, which is JSON. */
+export const call = async (path, body) => (await request(path, body)).json();
 
 /** Says in the header why a question of the page's own failed. */
 export function failed(error) {

@@ -10,6 +10,7 @@ from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.feedback import read_votes
 from llm_assets.serving.keys import add_key
 from llm_assets.serving.request_log import log_folder
+from llm_assets_tests.serving.browsing import PHONE, Listener, check
 from llm_assets_tests.serving.conftest import gateway
 from llm_assets_tests.serving.talking import deploy
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
@@ -17,11 +18,9 @@ from llm_assets_tests.serving.tiny import deploy as deploy_classifier
 
 def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
     deploy(tmp_path, 1)
-    complaints: list[str] = []
     with gateway(tmp_path) as (client, _):
         page = browser.new_page(locale="en-GB")
-        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        heard = Listener(page)
         page.goto(str(client.base_url))
         page.wait_for_url("**/chat")  # nothing but a model that talks is served
         page.get_by_text("ready", exact=True).wait_for()
@@ -30,6 +29,7 @@ def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
         page.get_by_text("release talk-1").wait_for()
         page.get_by_label("A good answer").click()
         page.get_by_text("stored, thank you").wait_for()
+        check(page)
         [line] = [json.loads(line) for path in dated_files(log_folder(tmp_path), "talk") for line in path.read_text().splitlines()]
         assert line["texts"][1]["masked"] == "hello" and page.locator(".turn.assistant span").text_content() == line["texts"][0]["masked"]
         page.click("#fresh")
@@ -40,7 +40,7 @@ def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
         assert page.locator(".turn").count() == 2
         page.close()
     assert [(vote["id"], vote["rating"]) for vote in read_votes(tmp_path, "talk")] == [(line["id"], "up")]
-    assert not complaints  # such as one of the content security policy
+    assert not heard.complaints
 
 
 def test_in_chinese_with_a_key_from_the_page_of_a_classifier(browser: Any, tmp_path: Path) -> None:
@@ -48,21 +48,19 @@ def test_in_chinese_with_a_key_from_the_page_of_a_classifier(browser: Any, tmp_p
     deploy_classifier(tmp_path, 1)
     key = add_key(tmp_path, "phone", ["ask", "feedback"])
     with gateway(tmp_path) as (client, _):
-        page = browser.new_page(locale="zh-CN", viewport={"width": 360, "height": 640})
+        page = browser.new_page(locale="zh-CN", viewport=PHONE)
         page.goto(str(client.base_url))
         page.get_by_text("需要 API 密钥").wait_for()
         page.fill("#key", key)
         page.press("#key", "Tab")
         page.get_by_role("link", name="对话").click()
-        page.get_by_text("需要 API 密钥").wait_for()
-        page.fill("#key", key)
-        page.press("#key", "Tab")
-        page.get_by_text("就绪").wait_for()
+        page.wait_for_url("**/chat")
+        page.get_by_text("就绪").wait_for()  # the key came along
         page.fill("#text", "长" * 400)
         page.click("#send")
         page.get_by_text("the context of talk is 128").wait_for()
         page.fill("#text", "您好")
         page.click("#send")
         page.get_by_label("回答得好").wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        check(page)
         page.close()

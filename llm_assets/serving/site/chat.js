@@ -1,47 +1,22 @@
-"use strict";
-const SAID = {
+import { byId, call, element, failed, request, say, start, state } from "./shared.js";
+
+const WORDS = {
   en: {
-    text: "Your turn", model: "Model", send: "Send", stop: "Stop", fresh: "New conversation", ready: "ready", none: "no model that talks is served yet",
-    silent: "the gateway does not answer", key: "API key", needed: "an API key is needed", release: "release", language: "中文",
-    up: "A good answer", down: "A bad answer", stored: "stored, thank you", broken: "the answer broke off",
+    text: "Your turn", model: "Model", send: "Send", stop: "Stop", fresh: "New conversation", none: "no model that talks is served yet",
+    release: "release", up: "A good answer", down: "A bad answer", stored: "stored, thank you", broken: "the answer broke off",
   },
   zh: {
-    text: "轮到您", model: "模型", send: "发送", stop: "停止", fresh: "新对话", ready: "就绪", none: "尚无对话模型",
-    silent: "网关无响应", key: "API 密钥", needed: "需要 API 密钥", release: "版本", language: "English",
-    up: "回答得好", down: "回答不好", stored: "已保存，谢谢", broken: "回答中断",
+    text: "轮到您", model: "模型", send: "发送", stop: "停止", fresh: "新对话", none: "尚无对话模型",
+    release: "版本", up: "回答得好", down: "回答不好", stored: "已保存，谢谢", broken: "回答中断",
   },
 };
-const byId = (id) => document.getElementById(id);
-let language = localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
 let turns = []; // OpenAI's messages
 let running = null; // what stops the answer that is being written
 let model = ""; // the one chosen
 
-const say = (key) => SAID[language][key];
-
-function element(tag, attributes, ...children) {
-  const node = Object.assign(document.createElement(tag), attributes);
-  node.append(...children);
-  return node;
-}
-
-function state(text, bad) {
-  byId("state").textContent = text;
-  byId("state").className = bad ? "error" : "";
-}
-
-async function call(path, body, signal) {
-  const key = byId("key").value.trim();
-  const headers = { ...(key ? { Authorization: `Bearer ${key}` } : {}), ...(body ? { "Content-Type": "application/json" } : {}) };
-  const response = await fetch(path, { headers, signal, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) });
-  if (response.status === 401) byId("keyrow").hidden = false;
-  if (!response.ok) throw Object.assign(new Error((await response.json()).error.message), { status: response.status });
-  return response;
-}
-
 async function refresh() {
   try {
-    const { data } = await (await call("v1/models")).json();
+    const { data } = await call("v1/models");
     const talking = data.filter((one) => one.task === "generation");
     byId("model").replaceChildren(...talking.map((one) => element("option", { value: one.id, textContent: `${one.id} (${one.release})` })));
     if (talking.some((one) => one.id === model)) byId("model").value = model;
@@ -50,7 +25,7 @@ async function refresh() {
     state(say(talking.length ? "ready" : "none"));
   } catch (error) {
     byId("send").disabled = true;
-    state(say(error.status === 401 ? "needed" : "silent"), true);
+    failed(error);
   }
 }
 
@@ -92,7 +67,7 @@ async function answer() {
   byId("send").disabled = true;
   let said = "", last = null, problem = "";
   try {
-    for await (const event of events(await call("v1/chat/completions", { model, messages: turns, stream: true }, running.signal))) {
+    for await (const event of events(await request("v1/chat/completions", { model, messages: turns, stream: true }, running.signal))) {
       if (event.error) throw new Error(event.error.message);
       last = event;
       said += event.choices[0].delta.content || "";
@@ -113,10 +88,7 @@ async function answer() {
 }
 
 function draw() {
-  for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   byId("model").ariaLabel = say("model");
-  byId("language").textContent = say("language");
-  document.documentElement.lang = language;
 }
 
 byId("form").addEventListener("submit", (event) => {
@@ -142,13 +114,4 @@ byId("fresh").addEventListener("click", () => {
   byId("text").focus();
 });
 byId("model").addEventListener("change", () => { model = byId("model").value; });
-byId("key").addEventListener("change", refresh);
-byId("language").addEventListener("click", () => {
-  language = language === "zh" ? "en" : "zh";
-  localStorage.setItem("language", language);
-  draw();
-  refresh();
-});
-draw();
-refresh();
-setInterval(refresh, 5000);
+start(WORDS, draw, refresh);
