@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,15 @@ class EvaluationSetsConfig(Section):
         return self
 
 
+class Drawn(NamedTuple):
+    """The documents of the sets, each for its cluster, and all members of those clusters."""
+
+    rows: list[dict[str, str]]  # ``COLUMNS``, by doc_id
+    members: list[dict[str, str]]  # doc_id and cluster
+    clusters: int  # of all documents
+    contradictory: int  # of these, left out
+
+
 def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Artifact) -> Made:
     """Draws the validation and test sets, which stay the same while the sources they are drawn from do and until their version is raised.
 
@@ -77,47 +86,24 @@ def evaluation_sets(bench: Bench, config: EvaluationSetsConfig, raw_corpus: Arti
 
     raw = pa.concat_tables([_labelled(batch, config) for batch in raw_corpus.batches("documents.parquet", list(READ))])
     texts = [text for batch in raw.to_batches() for text in clean_texts(batch["text"].to_pylist()).texts]
-    keys = [text_key(text) for text in texts]
-    groups: dict[int, list[int]] = defaultdict(list)
     pieces = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
     number, _ = clusters(pieces, config.near_duplicates, bench.scratch, len(texts), bench.progress)
-    for index, cluster in enumerate(number.tolist()):
-        if keys[index]:
-            groups[cluster].append(index)
-
-    doc_ids, labels = raw["doc_id"].to_pylist(), [canonical(label, config.problem) for label in raw["label"].to_pylist()]
-    domain = domains(raw["metadata"].to_pylist())
-    rows: list[dict[str, Any]] = []
-    members: set[tuple[str, str]] = set()
-    contradictory = 0
-    for group in groups.values():
-        if len({labels[index] for index in group}) > 1:
-            contradictory += 1
-            continue
-        chosen = min(group, key=lambda index: (keys[index], doc_ids[index], index))
-        cluster = hashlib.sha256(keys[chosen].encode()).hexdigest()[:20]
-        split = assign(cluster, config)
-        if split:
-            row = {"doc_id": doc_ids[chosen], "text": texts[chosen], "label": labels[chosen], "domain": domain[chosen]}
-            rows.append({**row, "split": split, "cluster": cluster})
-            members |= {(doc_ids[index], cluster) for index in group}
-    rows.sort(key=lambda row: row["doc_id"])
-    pairs = [{"doc_id": doc_id, "cluster": cluster} for doc_id, cluster in sorted(members)]
-    for name, records, columns in (("evaluation", rows, COLUMNS), ("members", pairs, ("doc_id", "cluster"))):
+    drawn = _draw(raw, texts, number.tolist(), config)
+    for name, records, columns in (("evaluation", drawn.rows, COLUMNS), ("members", drawn.members, ("doc_id", "cluster"))):
         schema = pa.schema([(column, pa.string()) for column in columns])
         pq.write_table(pa.Table.from_pylist(records, schema), bench.directory / f"{name}.parquet")
-    write_json(bench.directory / "labels.json", sorted({name for row in rows for name in parts(row["label"], config.problem)}))
-    sizes = Counter(row["split"] for row in rows)
-    balance = Counter(f"{row['split']} {name}" for row in rows for name in parts(row["label"], config.problem))
+    write_json(bench.directory / "labels.json", sorted({name for row in drawn.rows for name in parts(row["label"], config.problem)}))
+    sizes = Counter(row["split"] for row in drawn.rows)
+    balance = Counter(f"{row['split']} {name}" for row in drawn.rows for name in parts(row["label"], config.problem))
     bars(bench.directory, "labels", dict(sorted(balance.items())), "Documents by set and label", "documents")
-    histogram(bench.directory, "lengths", [len(row["text"]) for row in rows], "Length of the evaluation documents", "characters")
+    histogram(bench.directory, "lengths", [len(row["text"]) for row in drawn.rows], "Length of the evaluation documents", "characters")
     return Made(
         metrics={
             "version": config.version,
             "test": sizes["test"],
             "validation": sizes["validation"],
-            "clusters": len(groups),
-            "contradictory_clusters": contradictory,
+            "clusters": drawn.clusters,
+            "contradictory_clusters": drawn.contradictory,
             "labels": dict(sorted(balance.items())),
         }
     )
@@ -133,6 +119,29 @@ def _labelled(batch: pa.RecordBatch, config: EvaluationSetsConfig) -> pa.Table:
         table = table.set_column(table.schema.get_field_index("label"), "label", table["source"])
     table = table.filter(pc.is_valid(table["label"]))
     return table if config.sources is None else table.filter(pc.is_in(table["source"], pa.array(config.sources, pa.string())))
+
+
+def _draw(raw: pa.Table, texts: Sequence[str], number: Sequence[int], config: EvaluationSetsConfig) -> Drawn:
+    """The sets of the documents, given with their normalised texts and the numbers of their clusters; a text without a key is in no cluster."""
+    keys = [text_key(text) for text in texts]
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, cluster in enumerate(number):
+        if keys[index]:
+            groups[cluster].append(index)
+    doc_ids, labels = raw["doc_id"].to_pylist(), [canonical(label, config.problem) for label in raw["label"].to_pylist()]
+    domain = domains(raw["metadata"].to_pylist())
+    agreed = [group for group in groups.values() if len({labels[index] for index in group}) == 1]
+    rows: list[dict[str, str]] = []
+    members: set[tuple[str, str]] = set()
+    for group in agreed:
+        chosen = min(group, key=lambda index: (keys[index], doc_ids[index], index))
+        name = hashlib.sha256(keys[chosen].encode()).hexdigest()[:20]
+        if split := assign(name, config):
+            row = {"doc_id": doc_ids[chosen], "text": texts[chosen], "label": labels[chosen], "domain": domain[chosen]}
+            rows.append({**row, "split": split, "cluster": name})
+            members |= {(doc_ids[index], name) for index in group}
+    rows.sort(key=lambda row: row["doc_id"])
+    return Drawn(rows, [{"doc_id": doc_id, "cluster": name} for doc_id, name in sorted(members)], len(groups), len(groups) - len(agreed))
 
 
 def assign(cluster: str, config: EvaluationSetsConfig) -> str | None:

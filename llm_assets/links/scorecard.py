@@ -64,14 +64,11 @@ def scorecard(
     compared with the champion on the documents both were scored on. Raises ``ValueError`` for a model that an earlier release made,
     whose speed was not measured.
     """
-    for made in (finetuned_model, quantized_model):
-        if not all("texts_per_second" in figures for figures in made.metrics["models"].values()):
-            raise ValueError(f"scorecard: {made.link} {made.fingerprint} was made by an earlier release, without its speed: materialize it again")
+    measured = _measured(finetuned_model, quantized_model)
     problem = problem_of(finetuned_model)
     score = SCORES[problem]
-    texts = predictions.Examples.read(evaluation_sets).texts
     labels: list[str] = finetuned_model.json("serving.json")["labels"]
-    measured = finetuned_model.metrics["models"] | quantized_model.metrics["models"]
+    texts = predictions.Examples.read(evaluation_sets).texts
     tested = {name: predictions.read(quantized_model if name == QUANTIZED else finetuned_model, name, "test") for name in measured}
     costs = _costs(pretrained_checkpoint, finetuned_model, quantized_model)
     baseline = _strongest(measured, score)
@@ -90,7 +87,6 @@ def scorecard(
                 "against_baseline": None if baseline is None or baseline == name else _against(tested[name], tested[baseline], problem),
             }
         )
-    rounding = drop_within(quantized_model, finetuned_model, config.allowed_drop)
     record: dict[str, Any] = {
         "chain": office.chain,
         "problem": problem,
@@ -101,7 +97,7 @@ def scorecard(
         "seconds": round(finetuned_model.manifest.seconds + quantized_model.manifest.seconds, 1),
         "quantized_model": quantized_model.fingerprint,
         "champion": against_champion(office, quantized_model, problem, config.allowed_loss),
-        "rounding": rounding.model_dump(mode="json"),
+        "rounding": drop_within(quantized_model, finetuned_model, config.allowed_drop).model_dump(mode="json"),
         "margin_over_majority": config.margin_over_majority,
     }
     write_json(office.directory / "scorecard.json", record)
@@ -109,6 +105,14 @@ def scorecard(
     _draw(office, record, tested, labels, problem)
     outcome = [{key: value for key, value in model.items() if key not in CLOCK} for model in record["models"]]
     return Acted(record, digest([quantized_model.fingerprint, outcome, record["split"]])[:24])
+
+
+def _measured(finetuned_model: Artifact, quantized_model: Artifact) -> dict[str, Any]:
+    """What was measured of every model when it was made. Raises ``ValueError`` where an earlier release made one, without its speed."""
+    for made in (finetuned_model, quantized_model):
+        if not all("texts_per_second" in figures for figures in made.metrics["models"].values()):
+            raise ValueError(f"scorecard: {made.link} {made.fingerprint} was made by an earlier release, without its speed: materialize it again")
+    return {**finetuned_model.metrics["models"], **quantized_model.metrics["models"]}
 
 
 def _strongest(measured: Mapping[str, Any], score: str) -> str | None:
