@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.corpus.recogniser import networks, recurrent
+from llm_assets.corpus.recogniser.candidates import Candidates
 from llm_assets.corpus.recogniser.networks import Network, Window, window
 from llm_assets.corpus.recogniser.recurrent import Reader
 from llm_assets.corpus.recogniser.weights import load
@@ -19,8 +20,6 @@ from llm_assets.corpus.recogniser.weights import load
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from llm_assets.corpus.recogniser.names import Candidates
 
 SHA256 = "682e3f4b9858fa1736f100ad9c0fd32825240eda20889aa39f2987160a3c1fdd"  # of networks.npz
 BATCH = 256  # candidates at once: their embeddings fit the cache
@@ -42,7 +41,7 @@ class Shipped(NamedTuple):
 def log_odds(weights: Shipped, values: NDArray[np.uint32], found: Candidates) -> NDArray[np.float32]:
     """The log odds that each candidate is a name, shape [candidates], by as many networks as are asked of it.
 
-    ``values`` are the characters of `names.padded`.
+    ``values`` are the characters of `candidates.padded`.
     """
     import numpy as np
 

@@ -2,7 +2,7 @@
 
 A logistic regression over its characters puts aside six candidates in seven; of the rest networks decide (`ensemble`). The
 regression's features are hashed (Weinberger et al. 2009, arXiv 0902.2206): the candidate's characters, its neighbours, and
-pairs across its edges. A batch is one array of code points, so that all candidates of all texts are weighed at once.
+pairs across its edges.
 `python -m llm_assets.training.recogniser.train` makes the weights.
 """
 
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from llm_assets.corpus.codepoints import flatten
 from llm_assets.corpus.recogniser import ensemble
-from llm_assets.corpus.recogniser.surnames import COMPOUND, SINGLE, TITLES
+from llm_assets.corpus.recogniser.candidates import Candidates, candidates, padded, pairs_at
 from llm_assets.corpus.recogniser.weights import load
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 SHA256 = "1c847cf338855bea99311fc5e5d5d71f3145dcd30b59b070ac63c25fe19e2e37"  # other weights are other behaviour: the code names them
 BITS = 19
 DOUBTFUL = -6.0  # log odds by the regression from which the networks look: one candidate in seven, and 98.7% of the names in development text
-GAP = 16  # characters of nothing before and after each text: no feature or window sees the text beside it
-BEYOND = 0xFFFF  # stands for every character of a higher plane
-NEVER_GIVEN = "的了是不我你他她它们这那哪吗呢吧啊么着过都很也就还没您"  # in no given name; a quarter fewer candidates
 MULTIPLIERS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)  # odd, bits spread: the primes of xxHash32
 PARTS = ("size", "surname", "first", "second", "last", "before", "before2", "after", "after2")
 TEMPLATES = (
@@ -35,21 +31,6 @@ TEMPLATES = (
     "last after size", "last after after2", "first second after", "surname after size", "before after", "before2", "after2",
 )  # fmt: skip
 AT_ONCE = 4096  # candidates whose features are in memory together, 1 MB
-
-
-class Candidates(NamedTuple):
-    """Stretches that may be names: a surname of one or two characters and a given name of one or two; each of shape [candidates]."""
-
-    start: NDArray[np.int64]
-    given: NDArray[np.int64]  # where the given name starts
-    end: NDArray[np.int64]
-
-
-class Padded(NamedTuple):
-    """Texts as one array of characters with gaps between them."""
-
-    values: NDArray[np.uint32]  # digits as 0, ASCII letters as a: which ones says nothing about a name beside them
-    starts: NDArray[np.int64]  # of each text, shape [texts]
 
 
 def find_names(texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
@@ -78,35 +59,6 @@ def find_names(texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
     return {place: sorted(names[place]) for place in sorted(names)}
 
 
-def padded(texts: Sequence[str]) -> Padded:
-    """The texts' characters, simplified to what the features tell apart."""
-    import numpy as np
-
-    gap = "\0" * GAP
-    points = flatten([*(gap + text for text in texts), gap])
-    return Padded(_tables().simplified[np.minimum(points.values, BEYOND)], points.starts[:-2] + GAP)
-
-
-def candidates(values: NDArray[np.uint32]) -> Candidates:
-    """Every surname with one and with two characters after it that may stand in a given name, where no title follows it."""
-    import numpy as np
-
-    single, compound, given, pairs, titles, _ = _tables()
-    one = np.flatnonzero(single[values])
-    two = np.flatnonzero(compound[values])
-    two = two[_among(_pairs(values, two), pairs)]
-    start = np.concatenate([one, two])
-    after = np.concatenate([one + 1, two + 2])
-    short = given[values[after]] & ~_among(_pairs(values, after), titles)
-    long = short.copy()
-    long[short] = given[values[after[short] + 1]]
-    return Candidates(
-        np.concatenate([start[short], start[long]]),
-        np.concatenate([after[short], after[long]]),
-        np.concatenate([after[short] + 1, after[long] + 2]),
-    )
-
-
 def log_odds(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.float32]:
     """How likely the regression takes each candidate for a name rather than not, shape [candidates]."""
     import numpy as np
@@ -125,7 +77,7 @@ def features(values: NDArray[np.uint32], found: Candidates) -> NDArray[np.uint32
 
     start, given, end = found
     size = (end - given).astype(np.uint32)
-    surname = np.where(given - start == 2, _pairs(values, start), values[start]).astype(np.uint32)
+    surname = np.where(given - start == 2, pairs_at(values, start), values[start]).astype(np.uint32)
     first, last = values[given], values[end - 1]
     second = np.where(size == 2, last, 0).astype(np.uint32)
     before, before2, after, after2 = values[start - 1], values[start - 2], values[end], values[end + 1]
@@ -157,49 +109,6 @@ def _salts() -> NDArray[np.uint32]:
     import numpy as np
 
     return np.array([[number * MULTIPLIERS[0] & 0xFFFFFFFF] for number in range(len(TEMPLATES))], np.uint32)
-
-
-class _Tables(NamedTuple):
-    """Lookups by code point, shape [2^16], and by pairs of them."""
-
-    single: NDArray[np.bool_]
-    compound: NDArray[np.bool_]  # first characters of compound surnames
-    given: NDArray[np.bool_]
-    pairs: NDArray[np.uint32]  # both characters of compound surnames, in order
-    titles: NDArray[np.uint32]  # in order
-    simplified: NDArray[np.uint32]
-
-
-@cache
-def _tables() -> _Tables:
-    import numpy as np
-
-    single, compound, given = (np.zeros(BEYOND + 1, np.bool_) for _ in range(3))
-    single[[ord(surname) for surname in SINGLE]] = True
-    compound[[ord(surname[0]) for surname in COMPOUND]] = True
-    given[ord("一") : ord("鿿") + 1] = True
-    given[[ord(character) for character in NEVER_GIVEN]] = False
-    simplified = np.arange(BEYOND + 1, dtype=np.uint32)
-    for point in range(128):
-        simplified[point] = ord("0") if chr(point).isdigit() else ord("a") if chr(point).isalpha() else point
-    pairs, titles = (np.array(sorted(ord(one[0]) << 16 | ord(one[1]) for one in words), np.uint32) for words in (COMPOUND, TITLES))
-    return _Tables(single, compound, given, pairs, titles, simplified)
-
-
-def _pairs(values: NDArray[np.uint32], start: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The two characters from each start as one number."""
-    import numpy as np
-
-    both: NDArray[np.uint32] = values[start] << np.uint32(16) | values[start + 1]
-    return both
-
-
-def _among(values: NDArray[np.uint32], known: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Which values are among the known ones, which are in order: faster than ``numpy.isin`` where there are few."""
-    import numpy as np
-
-    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
-    return found
 
 
 @cache

@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.corpus.recogniser import lexicon
+from llm_assets.corpus.recogniser.candidates import Candidates
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from llm_assets.corpus.recogniser.names import Candidates
 
 REACH = 13  # characters before a candidate's start that a window holds, and after it less its longest size
 WIDTH = 30  # characters of a window
@@ -55,7 +54,7 @@ class Network(NamedTuple):
 
 
 def window(values: NDArray[np.uint32], found: Candidates, filled: NDArray[np.bool_]) -> Window:
-    """What the networks see of candidates; ``values`` are the characters of `names.padded`."""
+    """What the networks see of candidates; ``values`` are the characters of `candidates.padded`."""
     import numpy as np
 
     start, given, end = (column[:, None] for column in found)

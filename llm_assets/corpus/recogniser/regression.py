@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.corpus.recogniser import names
+from llm_assets.corpus.recogniser.candidates import Candidates, candidates, padded
 from llm_assets.corpus.recogniser.examples import Example
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ STEP = 0.1  # log odds; the 8-bit weights reach from -12.7 to 12.7
 class Judged(NamedTuple):
     """The candidates of some marked texts, but for those of which nobody knows."""
 
-    values: NDArray[np.uint32]  # the texts' characters, as `names.padded` gives them
-    found: names.Candidates
+    values: NDArray[np.uint32]  # the texts' characters, as `candidates.padded` gives them
+    found: Candidates
     is_name: NDArray[np.bool_]  # shape [candidates]
 
 
@@ -30,8 +31,8 @@ def judged(examples: Iterable[Example]) -> Judged:
     import numpy as np
 
     some = list(examples)
-    text = names.padded([example.text for example in some])
-    found = names.candidates(text.values)
+    text = padded([example.text for example in some])
+    found = candidates(text.values)
     ends = np.zeros(len(text.values), np.int64)
     unknown = np.zeros(len(text.values), np.bool_)
     for example, first in zip(some, text.starts.tolist(), strict=True):
@@ -41,7 +42,7 @@ def judged(examples: Iterable[Example]) -> Judged:
             unknown[first + start : first + end] = True
     is_name = ends[found.start] == found.end
     known = is_name | ~(unknown[found.start] | unknown[found.end - 1])
-    return Judged(text.values, names.Candidates(*(column[known] for column in found)), is_name[known])
+    return Judged(text.values, Candidates(*(column[known] for column in found)), is_name[known])
 
 
 def columns(some: Judged) -> NDArray[np.uint32]:

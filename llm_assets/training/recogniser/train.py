@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_assets.corpus.recogniser import ensemble, lexicon, names, networks, regression, sources
+from llm_assets.corpus.recogniser.candidates import Candidates, candidates, padded
 from llm_assets.corpus.recogniser.ensemble import READER, Shipped, unpack
 from llm_assets.corpus.recogniser.examples import (
     Example,
@@ -30,7 +31,6 @@ from llm_assets.corpus.recogniser.examples import (
     renamed,
     word_rows,
 )
-from llm_assets.corpus.recogniser.names import Candidates
 from llm_assets.corpus.recogniser.networks import Network, Window, window
 from llm_assets.corpus.recogniser.surnames import SINGLE
 from llm_assets.corpus.recogniser.weights import save
@@ -189,7 +189,7 @@ def hard(lesson: Lesson, first: Network) -> Lesson:
 
 
 def frequent(examples: Sequence[Example], segmenter: Segmenter) -> list[str]:
-    """The most frequent characters of the texts, of the names that people have and of words, as `names.padded` gives them."""
+    """The most frequent characters of the texts, of the names that people have and of words, as `candidates.padded` gives them."""
     counts: Counter[str] = Counter()
     for text in [*(example.text for example in examples), *sources.people(), *sources.dictionary()]:
         counts.update(text)
@@ -211,8 +211,8 @@ def threshold(material: Material, weights: NDArray[np.int8], shipped: Shipped) -
 
 def _likeliest(texts: Sequence[str], weights: NDArray[np.int8], shipped: Shipped) -> NDArray[np.float32]:
     """The log odds of the likeliest candidate of each text."""
-    text = names.padded(texts)
-    found = names.candidates(text.values)
+    text = padded(texts)
+    found = candidates(text.values)
     odds = sum(weights[column].astype(np.int64) for column in names.features(text.values, found)) * regression.STEP
     found = Candidates(*(column[odds > names.DOUBTFUL] for column in found))
     scores = ensemble.log_odds(shipped, text.values, found)

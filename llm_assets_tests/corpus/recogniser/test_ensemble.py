@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_assets.corpus.recogniser import ensemble, names, networks
-from llm_assets.corpus.recogniser.names import Candidates
+from llm_assets.corpus.recogniser import ensemble, networks
+from llm_assets.corpus.recogniser.candidates import Candidates, candidates, padded
 
 TEXTS = ["联系人:张建国,电话不变", "我叫欧阳建华。高兴地买了高跟鞋", "李明"]
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:
-    text = names.padded(TEXTS * 200)
-    found = names.candidates(text.values)
+    text = padded(TEXTS * 200)
+    found = candidates(text.values)
     weights = ensemble.shipped()
     together = ensemble.log_odds(weights, text.values, found)
     assert len(together) > 2 * ensemble.BATCH
@@ -19,8 +19,8 @@ def test_scores_do_not_depend_on_the_batch() -> None:
 
 
 def test_the_others_are_asked_where_the_first_are_unsure() -> None:
-    text = names.padded([*TEXTS, "马德里和高雅,张建国说好"])
-    found = names.candidates(text.values)
+    text = padded([*TEXTS, "马德里和高雅,张建国说好"])
+    found = candidates(text.values)
     weights = ensemble.shipped()
     seen = networks.window(text.values, found, weights.filled)
     glanced, convolved, read = (judge(weights, seen) for judge in (ensemble.glanced, ensemble.convolved, ensemble.read))
@@ -32,5 +32,5 @@ def test_the_others_are_asked_where_the_first_are_unsure() -> None:
 
 
 def test_no_candidates_have_no_scores() -> None:
-    text = names.padded(["很好"])
-    assert ensemble.log_odds(ensemble.shipped(), text.values, names.candidates(text.values)).shape == (0,)
+    text = padded(["很好"])
+    assert ensemble.log_odds(ensemble.shipped(), text.values, candidates(text.values)).shape == (0,)

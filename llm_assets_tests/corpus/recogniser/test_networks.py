@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from llm_assets.corpus.recogniser import ensemble, names, networks
+from llm_assets.corpus.recogniser import ensemble, networks
+from llm_assets.corpus.recogniser.candidates import candidates, padded
 
 TEXTS = ["联系人:张建国,电话不变", "我叫欧阳建华。高兴地买了高跟鞋", "李明"]
 
 
 def test_a_window_holds_what_stands_around_a_candidate() -> None:
-    text = names.padded(TEXTS)
-    found = names.candidates(text.values)
+    text = padded(TEXTS)
+    found = candidates(text.values)
     seen = networks.window(text.values, found, ensemble.shipped().filled)
     place = next(index for index, (start, _, end) in enumerate(zip(*found, strict=True)) if (start - text.starts[0], end - start) == (4, 3))
     shown, around = ("".join(map(chr, column[place])).replace("\0", "_") for column in (seen.points, seen.around))

@@ -5,6 +5,7 @@ import random
 import numpy as np
 
 from llm_assets.corpus.recogniser import names, regression
+from llm_assets.corpus.recogniser.candidates import candidates, padded
 from llm_assets.corpus.recogniser.examples import Example, Inventor, joined, word_rows
 
 KNOWN = ["江建华", "欧阳小", "王建国", "李小明", "张卫东"]
@@ -22,8 +23,8 @@ def test_training_learns_names_from_words() -> None:
     learn = [joined([("记者", "text"), inventor.name(), ("说高兴就好", "text")]) for _ in range(200)]
     some = regression.judged([*learn, *([Example("房间很干净,我们方便了")] * 20), *word_rows(["高兴", "方便面"], inventor, rng)])
     weights = regression.fit(regression.columns(some), some.is_name, np.ones(len(some.is_name)))
-    text = names.padded(["记者张小明说高兴就好"])
-    found = names.candidates(text.values)
+    text = padded(["记者张小明说高兴就好"])
+    found = candidates(text.values)
     odds = sum(weights[column].astype(np.int64) for column in names.features(text.values, found))
     best = int(np.argmax(odds))
     assert (found.start[best] - text.starts[0], found.end[best] - text.starts[0]) == (2, 5)
