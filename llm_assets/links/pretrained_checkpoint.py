@@ -9,23 +9,20 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from llm_assets.corpus.hub import observe_commit, observed_commit
-from llm_assets.corpus.places import local
 from llm_assets.links import plots
+from llm_assets.links.base_model import fetch_base, observe_base
 from llm_assets.links.link import AssetReference, Bench, Check, Link, Made
 from llm_assets.links.tokens import packed_blocks, special_token_ids
 from llm_assets.links.training import TrainingSection, train
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.files import sha256_file
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.decoders import Architecture, DecoderShape
 from llm_assets.training.initialisation import bigram_start, cooccurrence_embeddings
 from llm_assets.training.job import Causal, Masked, ModelShape, TrainingJob
 from llm_assets.training.scaling import Derived, Size, derive
-from llm_assets.training.weights import check_tokenizer, read_config, shards
+from llm_assets.training.weights import check_tokenizer, read_config
 
 EVALUATIONS = 4  # of the validation blocks in one training
-WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")  # shards and the index over them included
 ENCODER = {  # what a masked training takes where nothing is stated
     "hidden": 192,
     "layers": 3,
@@ -122,7 +119,7 @@ def pretrained_checkpoint(
     config = config.whole()
     assert config.tokens_budget is not None
     layout = tokens.json("layout.json")
-    start_from = _resolve(config)
+    start_from = fetch_base(config.from_pretrained, config.revision)
     if start_from:
         check_tokenizer(start_from, layout["vocabulary_size"], special_token_ids(tokenizer))
         _check_second_head(start_from, config.next_sentence)
@@ -189,55 +186,8 @@ def _start(bench: Bench, config: PretrainedCheckpointConfig, tokens: Artifact, t
 
 
 def observe(config: PretrainedCheckpointConfig) -> Mapping[str, Any]:
-    """What ``from_pretrained`` shows: the hashes of a folder's configuration and weights, or the commit a revision on the hub names.
-
-    Raises ``ValueError`` for a folder without safetensors.
-    """
-    name = _place(config)
-    if name is None:
-        return {}
-    folder = local(name)
-    if folder is not None:
-        return {"files": {path.name: sha256_file(path) for path in _weights(folder)}}
-    return {"name": name, "commit": observe_commit("model", name, config.revision)}
-
-
-def _resolve(config: PretrainedCheckpointConfig) -> Path | None:
-    """The local folder to continue from; a model of the hub is fetched, its weights as safetensors only."""
-    name = _place(config)
-    if name is None:
-        return None
-    folder = local(name)
-    if folder is None:
-        from huggingface_hub import snapshot_download
-
-        commit = observed_commit("model", name, config.revision)
-        folder = Path(snapshot_download(name, revision=commit, allow_patterns=["*.json", "*.safetensors"]))
-    _weights(folder)
-    return folder.resolve()
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files of a folder that training goes on from. Raises ``ValueError`` where configuration or safetensors are missing."""
-    shards(folder)
-    found = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
-    for pattern in WEIGHTS[:2]:
-        if not any(path.match(pattern) for path in found):
-            raise ValueError(
-                f"from_pretrained: {folder} holds no {pattern}; a .bin would run code when loaded, so it is not read: "
-                "save the model with save_pretrained, which writes safetensors"
-            )
-    return found
-
-
-def _place(config: PretrainedCheckpointConfig) -> str | None:
-    """The folder or name of ``from_pretrained``. Raises ``ValueError`` for an asset whose place nobody filled in."""
-    reference = config.from_pretrained
-    if not isinstance(reference, AssetReference):
-        return reference
-    if reference.path is None:
-        raise ValueError(f"from_pretrained: {'/'.join(reference.asset)} is an asset, and where it stands is known only to a Dagster run")
-    return reference.path
+    """What ``from_pretrained`` shows."""
+    return observe_base(config.from_pretrained, config.revision)
 
 
 def _metrics(
