@@ -31,17 +31,12 @@ class Damage:
         return self.kind in SPOILED
 
 
-def damaged_artifacts(store: Store) -> Iterator[Damage]:
-    """Every damage of every artifact by itself; reads and hashes every byte.
-
-    Of a remote root every file is fetched anew: a bit that flipped in the cache is no damage of the root, and is mended.
-    """
-    for name in store.names():
-        yield from damage_of(store, name)
-
-
 def damage_of(store: Store, name: Name) -> Iterator[Damage]:
-    """What is wrong with one artifact: an unreadable manifest, files that are not those it names, a manifest that contradicts itself."""
+    """What is wrong with one artifact: an unreadable manifest, files that are not those it names, a manifest that contradicts itself.
+
+    Reads and hashes every byte. Of a remote root every file is fetched anew: a bit that flipped in the cache is no damage of the root,
+    and is mended.
+    """
     try:
         manifest = store.read_manifest(*name)
     except ArtifactError as error:

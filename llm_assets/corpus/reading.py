@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 BATCH = 10_000  # rows read at once
 BATCH_CHARACTERS = 16 << 20  # or as many rows as hold so much text
-ROW_RULES = ("undecodable", "malformed", "missing_text", "line_too_long", "unknown_label")  # why a row gave no document
 
 Rows = Iterator[Row | BadRow]
 
