@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain import orchestration, reuse
+from benchmarks.completeness import completeness
 from benchmarks.conversations import conversation_finetuning
 from benchmarks.decoders import bits, causal
 from benchmarks.decoding import decoding
@@ -28,7 +29,7 @@ from benchmarks.masking import masking
 from benchmarks.memory import memory
 from benchmarks.models import finetuned, quantized
 from benchmarks.near_duplicates import leak, near_duplicates
-from benchmarks.overhead import completeness, overhead
+from benchmarks.overhead import overhead
 from benchmarks.packing import packing
 from benchmarks.rollouts import canary, rollback
 from benchmarks.rounding import rounding
