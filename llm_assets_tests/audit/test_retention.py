@@ -141,3 +141,15 @@ def test_old_progress_goes_and_what_may_be_followed_stays(store: Store, keep_day
     aged(store.home / "work" / "progress" / "old.jsonl")
     (store.home / "work" / "progress" / "running.jsonl").write_text("{}")
     assert [path.stem for path in find_garbage(store, {}, keep_days).work] == gone
+
+
+@pytest.mark.parametrize(("keep_days", "gone"), [(7, ["2026-01-01"]), (60, []), (0, ["2026-01-01", "today"])])
+def test_old_days_of_openlineage_go(store: Store, keep_days: float, gone: list[str]) -> None:
+    """A day is as old as its newest event; no day of a chain is kept for being its last."""
+    old = aged(store.home / "openlineage" / "reviews" / "2026-01-01.jsonl")
+    today, delivered = old.with_name("today.jsonl"), aged(old.with_name("delivered.json"))
+    today.write_text("{}")
+    found = find_garbage(store, {}, keep_days)
+    assert [path.stem for path in found.work] == gone
+    collect(store, found)
+    assert [path for path in (old, today) if not path.exists()] == [old.with_name(f"{name}.jsonl") for name in gone] and delivered.exists()

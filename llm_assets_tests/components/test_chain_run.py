@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from llm_assets.components.llm_chain.spec import PRESET_TAG
 from llm_assets.links.chain import AUDITED, CHAIN, LINKS
 from llm_assets.serving.releases import champion, releases
 from llm_assets.store.store import Store
@@ -146,7 +147,7 @@ def test_an_approval_is_a_materialization_and_no_trial(tiny_chain: Path, tmp_pat
     journal = Store(home).journal("reviews", "release")
     journal.path.write_text(journal.path.read_text().replace('"state": "champion"', '"state": "candidate"'))  # as `approval: by_hand` had left it
     (home / "serving" / "desired" / "reviews.json").unlink()
-    said = succeed(home, "approve", "reviews", "--by", "Ann", "--note", "read the scorecard", LLM_ASSETS_PRESET="tiny")
+    said = succeed(home, "approve", "reviews", "--by", "Ann", "--note", "read the scorecard", "--preset", "tiny")
     assert "reviews-1 is the champion of reviews" in said
     newest = champion(journal)
     assert newest and (newest["approved_by"], newest["note"]) == ("Ann", "read the scorecard")
@@ -154,6 +155,7 @@ def test_an_approval_is_a_materialization_and_no_trial(tiny_chain: Path, tmp_pat
     with instance_of(home, monkeypatch) as instance:
         materialization = materializations(instance, "release")[0]
         assert materialization.metadata["approved_by"].value == "Ann" and materialization.metadata["trial"].value is False
+        assert instance.get_runs(limit=1)[0].tags[PRESET_TAG] == "tiny"  # the YAML's own choice is another
 
 
 def test_a_refused_input_stays_refused_in_a_later_run(tiny_chain: Path, tmp_path: Path) -> None:
@@ -199,11 +201,12 @@ def test_gc_keeps_what_the_champion_stands_on(tiny_chain: Path, tmp_path: Path) 
     succeed(home, "run", "reviews", "--preset", "tiny", "--set", "labelled_examples.minimum_share=0.2", "--select", "labelled_examples")
     extra = {manifest.fingerprint for manifest in Store(home).manifests()} - stands
     listed = succeed(home, "gc", "--keep-days", "0")
-    assert "nothing was deleted" in listed
+    (day,) = (home / "openlineage" / "reviews").glob("*.jsonl")
+    assert "nothing was deleted" in listed and f"old trace openlineage/reviews/{day.name}" in listed
     succeed(home, "gc", "--keep-days", "0", "--yes")
     left = {manifest.fingerprint for manifest in Store(home).manifests()}
     assert extra and not extra & left
-    assert left == stands
+    assert left == stands and not day.exists()
 
 
 def test_the_artifact_opens_in_a_notebook(tiny_chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

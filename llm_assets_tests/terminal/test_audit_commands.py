@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from llm_assets.corpus.documents import doc_id
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.terminal import audit_commands
-from llm_assets_tests.audit.conftest import answer, flip, release
+from llm_assets_tests.audit.conftest import answer, flip, release, rewrite
 from llm_assets_tests.audit.material import OTHER, copied_chain
 
 
@@ -95,3 +95,14 @@ def test_diff_verify_bom_and_card(made: dict[str, Artifact], store: Store, tmp_p
 def test_reproduce_says_what_stands_in_the_way(made: dict[str, Artifact]) -> None:
     assert "is a release: name one of its artifacts" in str(run("reproduce", "reviews-1").exception)
     assert "cannot be made again" in str(run("reproduce", f"tokens/{made['tokens'].fingerprint}").exception)
+
+
+def test_what_was_made_again_is_kept_as_a_page(made: dict[str, Artifact], store: Store) -> None:
+    clean = made["clean_corpus"]
+    rewrite(clean, code={**clean.manifest.code, "dirty": False})  # whatever the tree of whoever runs this
+    ended = run("reproduce", f"clean_corpus/{clean.fingerprint}", "--page")
+    name = f"reproduce-clean_corpus-{clean.fingerprint}.html"
+    assert ended.exit_code == 0 and f"/audit/{name}" in ended.stderr and "it is the same" in ended.stdout, ended.output
+    page = (store.home / "audit" / "pages" / name).read_text(encoding="utf-8")
+    shown = unescape(re.sub("</?span[^>]*>", "", page))
+    assert all(line in shown for line in ended.stdout.splitlines())
