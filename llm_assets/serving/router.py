@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -29,7 +29,7 @@ from llm_assets.serving.releases import roll_back
 from llm_assets.serving.rollout import Plan, Rollout, Window, advance, begin, breach, rolled_back
 from llm_assets.serving.shadows import Shadows
 from llm_assets.serving.state import Desired, rollout_lock, rollout_of, write_rollout
-from llm_assets.serving.windows import Watch
+from llm_assets.serving.windows import Watches, step_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,6 @@ NICE = 10  # of the thread that does so: the answers that clients wait for come 
 
 Submit = Callable[[Deployment], Awaitable[list[Classified]]]
 Told = Callable[[bool, float], None]  # whether a request failed, and its milliseconds
-
-
-@dataclass(frozen=True)
-class Watches:
-    """What both releases did in one step of a rollout."""
-
-    step: tuple[object, ...]
-    candidate: Watch = field(default_factory=Watch)
-    stable: Watch = field(default_factory=Watch)
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,7 @@ class Router:
         return Pair(chain, stable, candidate, rollout, wanted.plan, self._watches_of(chain, rollout))
 
     def _watches_of(self, chain: str, rollout: Rollout) -> Watches:
-        step = _step_of(rollout)
+        step = step_of(rollout)
         known = self._watches.get(chain)
         if known is None or known.step != step:
             known = self._watches[chain] = Watches(step)
@@ -240,7 +231,7 @@ class Router:
 
     def _window(self, chain: str, rollout: Rollout, plan: Plan) -> Window:
         watches = self._watches.get(chain)
-        return watches.candidate.window(plan.max_p99_ms) if watches and watches.step == _step_of(rollout) else Window()
+        return watches.candidate.window(plan.max_p99_ms) if watches and watches.step == step_of(rollout) else Window()
 
     def _tell(self, chain: str, before: Rollout | None, after: Rollout) -> None:
         """Events of what is about to be written; of a rollback an entry in the release journal too, and an alert.
@@ -263,7 +254,7 @@ class Router:
     def _figures(self, chain: str, rollout: Rollout) -> dict[str, Any]:
         """What the step that ends saw."""
         watches = self._watches.get(chain)
-        if watches is None or watches.step != _step_of(rollout):
+        if watches is None or watches.step != step_of(rollout):
             return {}
         window = watches.candidate.window(math.inf)
         counted = {name: count for name, count in asdict(window).items() if name != "slow"}
@@ -282,10 +273,6 @@ def seconds_for(plan: Plan, texts: Sequence[str]) -> float:
     A third of what a client waits for at most, so that there is time for the other.
     """
     return min(max(LEAST, 2 * plan.max_p99_ms / 1000) + sum(map(len, texts)) / SLOWLY, TIMEOUT / 3)
-
-
-def _step_of(rollout: Rollout) -> tuple[object, ...]:
-    return (rollout.release, rollout.stage, rollout.step, rollout.since)
 
 
 def _labels(deployment: Deployment, answers: Sequence[Classified]) -> list[str]:

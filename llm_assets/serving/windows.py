@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 
-from llm_assets.serving.rollout import Window
+from llm_assets.serving.rollout import Rollout, Window
 
 LENGTH = 500  # newest requests, and newest comparisons, that are judged
 
@@ -47,3 +48,17 @@ class Watch:
         with self._lock:
             times = sorted(milliseconds for _, milliseconds in self._requests)
         return round(times[max(0, -(-99 * len(times) // 100) - 1)], 3) if times else None
+
+
+@dataclass(frozen=True)
+class Watches:
+    """What both releases did in one step of a rollout."""
+
+    step: tuple[object, ...]
+    candidate: Watch = field(default_factory=Watch)
+    stable: Watch = field(default_factory=Watch)
+
+
+def step_of(rollout: Rollout) -> tuple[object, ...]:
+    """What names the step in which a rollout is; another step begins with empty windows."""
+    return (rollout.release, rollout.stage, rollout.step, rollout.since)

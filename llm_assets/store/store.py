@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,11 +14,12 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.files import DiskFullError, flush_directory, flush_file, sha256_file, write_atomic
+from llm_assets.store.copies import copy_here
+from llm_assets.store.files import DiskFullError, flush_directory, flush_file, write_atomic
 from llm_assets.store.fingerprint import Recipe, digest
 from llm_assets.store.journal import Journal, now
 from llm_assets.store.ledger import Ledger, sha256
-from llm_assets.store.manifest import MANIFEST, ArtifactError, FileEntry, Manifest
+from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
 from llm_assets.store.verdict import VERDICT_PAGES, VERDICTS, RefusedError, Verdict, failed
 
 REMOVED = "removed.json"  # what stays of an artifact that was removed on purpose
@@ -56,7 +55,8 @@ class Store:
         manifest = self.read_manifest(link, fingerprint)
         if manifest is None:
             return None
-        directory = Path(self._place(link, fingerprint)) if self.is_local else self._copy_to_cache(manifest, refetch)
+        place = self._place(link, fingerprint)
+        directory = Path(place) if self.is_local else copy_here(self.filesystem, place, manifest, self._cached(link, fingerprint), refetch)
         artifact = Artifact(directory, manifest)
         artifact.check_sizes()
         return artifact
@@ -292,29 +292,3 @@ class Store:
             return False
         self.filesystem.pipe_file(f"{place}/{MANIFEST}", content.encode())
         return True
-
-    def _copy_to_cache(self, manifest: Manifest, refetch: bool) -> Path:
-        """A remote artifact's files on the local disk; what is there already and whole is not fetched again unless asked to."""
-        directory = self._cached(manifest.link, manifest.fingerprint)
-        for name, entry in manifest.files.items():
-            target = directory / name
-            if refetch or not target.is_file() or target.stat().st_size != entry.size:
-                self._fetch(manifest, name, entry, target)
-        return directory
-
-    def _fetch(self, manifest: Manifest, name: str, entry: FileEntry, target: Path) -> None:
-        """Download one file beside ``target``, compare its hash, then rename it into place. Raises ``ArtifactError``."""
-        remote = f"{self._place(manifest.link, manifest.fingerprint)}/{name}"
-        remedy = f"run `llm-assets verify --discard` and materialize {manifest.link} again"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(descriptor)
-        try:
-            self.filesystem.get_file(remote, temporary)
-            if sha256_file(Path(temporary)) != entry.sha256:
-                raise ArtifactError(f"{remote} does not have the hash its manifest records; {remedy}")
-            Path(temporary).replace(target)
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{remote} is missing; {remedy}") from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
