@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from llm_assets.audit.ids import find
 from llm_assets.audit.index import Index
-from llm_assets.audit.provenance import trace_back
+from llm_assets.audit.provenance import read_kept, trace_back
 from llm_assets.audit.verify import verify_all
 from llm_assets.store.store import Store
 from llm_assets_tests.running import succeed
 from llm_assets_tests.serving.conftest import eventually, local_client
-from llm_assets_tests.stores import KEPT, QUESTION, present_version, unpack, versions
+from llm_assets_tests.stores import HOST, KEPT, QUESTION, present_version, unpack, versions
+
+FOLDER = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|var)/")  # of the machine that wrote it
 
 
 @pytest.fixture(params=versions())
@@ -40,6 +43,16 @@ def test_it_opens_verifies_and_is_followed_to_its_sources(home: Path) -> None:
     found = trace_back(find([index], answered), answered)
     assert release.release == "reviews-1" and found.breaks == [] and {source.name for source in found.sources} >= {"reviews-positive", "news"}
     assert {link for link, _ in found.nodes} >= {*KEPT, "raw_corpus", "finetuned_model", "labelled_examples"}
+    index.close()
+
+
+def test_it_names_no_machine_and_nobodys_folder(home: Path) -> None:
+    index = Index(Store(home))
+    index.refresh()
+    kept = [manifest for row in index.artifacts() if (manifest := read_kept(index.store, row.name))]
+    assert kept and {manifest.host for manifest in kept} == {HOST}
+    written = [path for path in home.rglob("*") if path.suffix in (".json", ".jsonl", ".html") and path.is_relative_to(home)]
+    assert not [path for path in written if FOLDER.search(path.read_text(encoding="utf-8"))]
     index.close()
 
 

@@ -14,7 +14,7 @@ from llm_assets.links.meter import Meter
 from llm_assets.links.sources import code_hash, git_state
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.fingerprint import Recipe
-from llm_assets.store.home import cache_root
+from llm_assets.store.home import cache_root, host_name
 from llm_assets.store.journal import now
 from llm_assets.store.ledger import entry_hash
 from llm_assets.store.manifest import InputEntry, Manifest, content_digest, describe_files, library_versions
@@ -180,7 +180,7 @@ def _manifest(
         libraries={"python": platform.python_version(), **library_versions(("llm-assets", *link.libraries))},
         code={"hash": code_hash(link.make.__module__), **git_state()},
         dagster_run_id=run_id,
-        host=platform.node(),
+        host=host_name(),
         started=started,
         seconds=round(meter.seconds, 3),
         core_seconds=round(meter.core_seconds, 3),

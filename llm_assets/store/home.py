@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from io import StringIO
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def cache_root() -> Path:
         return Path(configured).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).expanduser() / "llm_assets"
+
+
+def host_name() -> str:
+    """What manifests call this machine: ``LLM_ASSETS_HOST`` where its own name should not stand in them, else that."""
+    return os.environ.get("LLM_ASSETS_HOST") or platform.node()
 
 
 def prepare_environment() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -117,3 +118,10 @@ def test_an_artifact_that_the_config_names_is_among_the_inputs_of_the_manifest(s
     entry = outcome.artifact.manifest.inputs["base/words"]
     assert (entry.link, entry.fingerprint, entry.data_version) == ("words", base.fingerprint, base.data_version)
     assert ancestors(manifests_by_name(store), [("tuned", outcome.artifact.fingerprint)]) >= {("words", base.fingerprint)}
+
+
+def test_the_machine_has_the_name_that_the_environment_gives_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_HOST", "somewhere")
+    assert run(store, link_of()).artifact.manifest.host == "somewhere"
+    monkeypatch.delenv("LLM_ASSETS_HOST")
+    assert run(store, link_of(version=2)).artifact.manifest.host == platform.node()

@@ -2,7 +2,7 @@
 
 `python -m llm_assets_tests.stores` writes the present version's (two minutes of two cores): the chain `reviews`, preset tiny,
 run in a data root of its own, its release asked one question through the gateway. Then what is large and can be made again is
-removed as `llm-assets gc` removes it, its manifest staying, and what belongs to one machine is left out. It is packed once it
+removed as `llm-assets gc` removes it, its manifest staying, and what belongs to one machine, its name too, is left out. It is packed once it
 verifies. A store is never written anew under a version that has been tagged.
 """
 
@@ -19,6 +19,7 @@ from llm_assets.store.store import Store
 
 FOLDER = Path(__file__).parent
 QUESTION = "这家酒店的早餐很好吃，房间也很干净"
+HOST = "fixture"  # what the manifests call the machine
 KEPT = ("evaluation_sets", "tokenizer", "quantized_model")
 PACKED = ("artifacts", "audit/chain.jsonl", "journal", "serving")  # of a data root: what a store is, without Dagster's and MLflow's databases
 REASON = "a fixture holds no more than it needs to verify, to serve and to be planned on"
@@ -64,7 +65,7 @@ def main() -> None:
     target = FOLDER / f"{present_version()}.tar.gz"
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        succeed(home, "run", "reviews", "--preset", "tiny")
+        succeed(home, "run", "reviews", "--preset", "tiny", LLM_ASSETS_HOST=HOST)
         with gateway(home) as (client, _):
             client.post("/v1/classify", json={"model": "reviews", "input": QUESTION}).raise_for_status()
         pack(home, target)
