@@ -86,6 +86,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.audit.ids import UnknownIdError
     from llm_assets.audit.provenance import CycleError
     from llm_assets.audit.reproduce import NotReproducibleError
+    from llm_assets.audit.trace import UnknownDocumentError
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.operation.annotation import AnnotationError
@@ -101,7 +102,7 @@ def _expected() -> tuple[type[Exception], ...]:
     return (
         AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, ForgetError, GatewayRefusedError,
         GatewayRunningError, KeysError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
-        SourceChangedError, SourceError, UnknownIdError, UnknownRuleError, UsageError,
+        SourceChangedError, SourceError, UnknownDocumentError, UnknownIdError, UnknownRuleError, UsageError,
     )  # fmt: skip
 
 

@@ -68,9 +68,14 @@ def certify(stores: Sequence[Store], wanted: Sequence[str], tombstones: Iterable
         unread=outcome.unread,
         listed=[path for path in outcome.found if any(f"/{learner}/" in f"/{path}" for learner in done.learners)],
     )
-    path = _folder(stores[0].home) / f"{digest(stones)[:24]}.json"
+    path = _folder(stores[0].home) / f"{erasure_id(stones)}.json"
     write_json(path, certificate.as_json())
     return certificate, path
+
+
+def erasure_id(tombstones: Iterable[str]) -> str:
+    """What an erasure is called, its certificate and its page: the same for the same texts, and telling nothing of them."""
+    return digest(sorted(tombstones))[:24]
 
 
 def before(home: Path, tombstones: Iterable[str]) -> Done:

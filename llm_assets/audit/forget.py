@@ -93,12 +93,10 @@ def erase(plans: Sequence[Plan], reason: str, elsewhere: Sequence[str] = ()) -> 
     file that cannot be written, stops nothing else and stands in the certificate. Raises ``ForgetError`` for a reason that
     quotes a text.
     """
-    store, masked = plans[0].store, pii.mask(reason)[0]
+    store, masked = plans[0].store, stated(plans, reason)
     wanted = list(dict.fromkeys(probe for plan in plans for probe in plan.probes))
     needles = spelled(wanted)
-    if needles.stand_in(reason.encode()):
-        raise ForgetError("the reason quotes the text, and would keep it in the records: say it otherwise")
-    with FileLock(store.home / "audit" / "forget.lock"):
+    with erasing(store.home):
         stones = Tombstones.of(store.home).add(masked, *dict.fromkeys(stone for plan in plans for stone in plan.stones))
         hashed = {stones.hash(stone) for plan in plans for stone in plan.stones}
         purged, failed = _purge(plans, masked)
@@ -115,10 +113,28 @@ def erase(plans: Sequence[Plan], reason: str, elsewhere: Sequence[str] = ()) -> 
         return certify([plan.store for plan in plans], wanted, hashed, masked, done)
 
 
-def was_erased(home: Path, text: str) -> bool:
-    """Whether a tombstone stands for a text."""
-    stones = Tombstones.of(home)
-    return stones.hash(doc_id_of(text)) in stones.erased
+def stated(plans: Iterable[Plan], reason: str) -> str:
+    """A reason as records keep it, personal data masked. Raises ``ForgetError`` for one that quotes a text."""
+    if spelled(probe for plan in plans for probe in plan.probes).stand_in(reason.encode()):
+        raise ForgetError("the reason quotes the text, and would keep it in the records: say it otherwise")
+    return pii.mask(reason)[0]
+
+
+def tombstones(home: Path) -> Tombstones:
+    """Those of a data root, with a salt that is kept: the hash of a document is told before its tombstone stands."""
+    with erasing(home):
+        return Tombstones.of(home).add("")
+
+
+def erasing(home: Path) -> FileLock:
+    """The lock of whoever writes tombstones."""
+    (home / "audit").mkdir(parents=True, exist_ok=True)
+    return FileLock(home / "audit" / "forget.lock")
+
+
+def was_erased(home: Path, doc_id: str) -> bool:
+    """Whether a tombstone stands for a document."""
+    return Tombstones.of(home).standing([doc_id]) == [False]
 
 
 def _purge(plans: Iterable[Plan], reason: str) -> tuple[list[str], list[str]]:

@@ -74,13 +74,17 @@ def _hashed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def spelled(texts: Iterable[str]) -> Needles:
-    """Texts as UTF-8, as JSON writes them in ASCII, as a string of JSON inside one of JSON does, and as HTML escapes them."""
+    """Texts as UTF-8, as JSON writes them in ASCII, as a string of JSON inside one of JSON does, and as HTML escapes them.
+
+    Of HTML's escapes that of the apostrophe is left to whoever writes it.
+    """
     return Needles(spelling.encode() for text in texts for spelling in _spellings(text))
 
 
 def _spellings(text: str) -> set[str]:
     plain, ascii_only = _json(text, ensure_ascii=False), _json(text, ensure_ascii=True)
-    return {text, html.escape(text), plain, ascii_only, _json(plain, ensure_ascii=False), _json(ascii_only, ensure_ascii=True)}
+    escaped = html.escape(text)
+    return {text, escaped, escaped.replace("&#x27;", "'"), plain, ascii_only, _json(plain, ensure_ascii=False), _json(ascii_only, ensure_ascii=True)}
 
 
 def _json(text: str, *, ensure_ascii: bool) -> str:

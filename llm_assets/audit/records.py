@@ -219,6 +219,14 @@ def _file(cleaning: Cleaning, path: Path) -> int:
     return 1
 
 
+def _pages(cleaning: Cleaning, folder: Path) -> int:
+    """Pages of an audit, whose questions can be asked again; the name of one may be a document's own hash, so it goes, too."""
+    held = [path for path in sorted(folder.iterdir()) if holds(path, cleaning.needles)]
+    for path in held:
+        path.unlink()
+    return len(held)
+
+
 def _database(cleaning: Cleaning, path: Path) -> int:
     """A SQLite database: cells that hold the text change, and what its pages still held of older ones is overwritten."""
     count = 0
@@ -277,6 +285,7 @@ CLEANERS: tuple[tuple[str, Cleaner, str], ...] = (  # in this order: what a log 
     ("dagster/**/*", _file, "values"),
     ("mlflow/**/*", _file, "values"),
     ("audit/*.db", _file, "values"),
+    ("audit/pages", _pages, "pages"),
     ("work/progress/*.jsonl", _file, "values"),
     ("work/*", _work, "folder of abandoned work"),
     ("quarantine/*", _folder, "folder"),

@@ -152,22 +152,3 @@ def _figures(before: Manifest, after: Manifest, tolerance: float) -> Iterator[di
         one, two = first.get(name), second.get(name)
         within = one is not None and two is not None and abs(one - two) <= tolerance * max(1.0, abs(one))
         yield {"name": name, "before": one, "after": two, "within": within}
-
-
-def summary(found: Reproduction) -> list[str]:
-    """The outcome in words, a line each."""
-    shown = f"{found.link} {found.fingerprint}"
-    same = sum(found.files.values())
-    lines = [f"{shown}: made again in {found.seconds[1]:,.1f} s, the first time took {found.seconds[0]:,.1f} s"]
-    lines.append(f"{same} of {len(found.files)} files have the same bytes" + _but(name for name, equal in found.files.items() if not equal))
-    if found.trained:
-        within = sum(one["within"] for one in found.figures)
-        apart = (f"{one['name']} {one['before']} -> {one['after']}" for one in found.figures if not one["within"])
-        lines.append(f"{within} of {len(found.figures)} figures agree within {found.tolerance}" + _but(apart))
-    lines += [f"note: {note}" for note in found.notes]
-    return [*lines, "it is the same" if found.equal else "it is NOT the same"]
-
-
-def _but(names: Iterator[str]) -> str:
-    listed = list(names)
-    return f", not {', '.join(listed[:5])}" + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") if listed else ""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.terminal.page import write_page
+from llm_assets.store.home import data_root
 from llm_assets.terminal.settings import UsageError, stores, trackers
 
 if TYPE_CHECKING:
     from llm_assets.audit.index import Index
     from llm_assets.audit.provenance import Lineage
+    from llm_assets.audit.words.reply import Reply
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -35,16 +36,17 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def indexes() -> Iterator[list[Index]]:
     """The index of every store that a chain uses, brought up to date."""
-    from llm_assets.audit.index import Index
+    from llm_assets.audit.questions import opened
 
-    opened = [Index(store) for store in stores()]
-    try:
-        for index in opened:
-            index.refresh()
-        yield opened
-    finally:
-        for index in opened:
-            index.close()
+    with opened(stores()) as known:
+        yield known
+
+
+def keep_page(reply: Reply) -> None:
+    """Keep an answer as a page, and say where the gateway shows it."""
+    from llm_assets.audit.words.reply import write_page
+
+    typer.echo(f"page: {write_page(data_root(), reply)}", err=True)
 
 
 def lineage(
@@ -85,30 +87,21 @@ def trace(
     """Show where a document came from, what became of it, and every model and release that learned from it. Texts are shown masked."""
     from rich.console import Console
 
-    from llm_assets.audit.places import Places
-    from llm_assets.audit.trace import UnknownDocumentError, find_documents
-    from llm_assets.audit.trace import trace as trace_document
-    from llm_assets.terminal.trace import trace_tree
+    from llm_assets.audit.questions import trace_documents
+    from llm_assets.audit.words.trace import traced
 
     if bool(document) == bool(text):
         raise UsageError("name a document by its DOC_ID or by --text, one of the two")
-    found, unknown = [], []
     with indexes() as known:
-        for index in known:
-            places = Places(index.store)
-            try:
-                found += [trace_document(index, places, one) for one in find_documents(index, places, document, text)]
-            except UnknownDocumentError as error:
-                unknown.append(str(error))
-    if not found:
-        raise UsageError("; ".join(unknown))
+        found = trace_documents(known, document, text)
+    reply = traced(found)
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in found], ensure_ascii=False, indent=2))
     else:
-        for one in found:
-            Console().print(trace_tree(one))
+        for tree in reply.parts:
+            Console().print(tree)
     if page:
-        write_page("trace", found[0].doc_id, *map(trace_tree, found))
+        keep_page(reply)
 
 
 def diff(
@@ -120,18 +113,14 @@ def diff(
     """Show what changed from A to B: sources, rules, rows, config, code, figures with intervals, and answers on the same test documents."""
     from rich.console import Console
 
-    from llm_assets.audit.diff import diff as compare
-    from llm_assets.audit.ids import find
-    from llm_assets.audit.provenance import trace_back
-    from llm_assets.terminal.diff import diff_tree
+    from llm_assets.audit.questions import compare
+    from llm_assets.audit.words.diff import diff_tree, diffed
 
     with indexes() as known:
-        sides = [find(known, wanted) for wanted in (before, after)]
-        first, second = ((side.index, trace_back(side, wanted)) for side, wanted in zip(sides, (before, after), strict=True))
-        found = compare(first, second)
+        found = compare(known, before, after)
     typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2)) if as_json else Console().print(diff_tree(found))
     if page:
-        write_page("diff", f"{before} {after}", diff_tree(found))
+        keep_page(diffed(found))
 
 
 def verify(
@@ -146,15 +135,13 @@ def verify(
 
     import dagster as dg
 
-    from llm_assets.audit.ids import find
     from llm_assets.audit.integrity import quarantine
-    from llm_assets.audit.provenance import in_order
+    from llm_assets.audit.questions import verify as verify_records
     from llm_assets.audit.signature import sign as sign_ledger
-    from llm_assets.audit.verify import verify_all
+    from llm_assets.audit.words.verify import summary, verified
 
     with indexes() as known, dg.DagsterInstance.get() as instance:
-        found = find(known, wanted) if wanted else None
-        report = verify_all(known, instance, trackers(), in_order(found.index, found.roots) if found else None)
+        report = verify_records(known, instance, trackers(), wanted)
         damages = report.damages
         spoiled = {(damage.link, damage.fingerprint): damage for damage in damages if damage.is_spoiled}
         if as_json:
@@ -170,12 +157,10 @@ def verify(
         left = [damage for damage in damages if not (discard and (damage.link, damage.fingerprint) in spoiled)]
         if sign and not left:
             typer.echo(f"signed with key {sign_ledger(known[0].store.ledger)}", err=as_json)
-    whole = f"{report.artifacts} artifacts are what every record says"
-    verdict = f"{len(damages)} damage{'s' * (len(damages) > 1)} in {report.artifacts} artifacts" if damages else whole
     if not as_json:
-        typer.echo(verdict)
+        typer.echo(summary(report))
     if page:
-        write_page("verify", wanted, *(f"{damage.kind}: {damage.reason}" for damage in damages), *(f"note: {note}" for note in report.notes), verdict)
+        keep_page(verified(report, wanted))
     if left:
         raise typer.Exit(1)
 
@@ -190,21 +175,17 @@ def reproduce(
     """Make an artifact again from its recipe in a clean folder and compare: bytes of data, figures of what was trained; exits 1 where they differ."""
     import tempfile
 
-    from llm_assets.audit.ids import find
-    from llm_assets.audit.reproduce import reproduce as make_again
-    from llm_assets.audit.reproduce import summary
+    from llm_assets.audit.questions import reproduce as make_again
+    from llm_assets.audit.words.reproduce import reproduced, summary
     from llm_assets.training.launch import launch
 
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise UsageError(f"{keep} is not empty: name a new folder")
     with indexes() as known, tempfile.TemporaryDirectory(prefix="llm-assets-") as scratch:
-        found = find(known, artifact)
-        if found.kind != "artifact":
-            raise UsageError(f"{artifact} is a {found.kind}: name one of its artifacts, which `llm-assets lineage {artifact}` lists")
-        outcome, _ = make_again(found.index, found.roots[0], (keep or Path(scratch)).resolve(), launch, tolerance)
+        outcome = make_again(known, artifact, launch, keep or Path(scratch), tolerance)
     typer.echo(json.dumps(outcome.as_json(), ensure_ascii=False, indent=2) if as_json else "\n".join(summary(outcome)))
     if page:
-        write_page("reproduce", artifact, *summary(outcome))
+        keep_page(reproduced(outcome, artifact))
     if not outcome.equal:
         raise typer.Exit(1)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.terminal.audit_commands import indexes
+from llm_assets.terminal.audit_commands import Page, indexes, keep_page
 from llm_assets.terminal.settings import UsageError, trackers
 
 if TYPE_CHECKING:
-    from llm_assets.audit.forget import Plan
-    from llm_assets.audit.index import Index
+    from llm_assets.audit.erasures import Erasure
 
 SAMPLES = 5  # of the texts that hold a phrase
 
@@ -25,59 +22,45 @@ def forget(
     text: Annotated[str, typer.Option("--text", metavar="T", help="The document or recorded text that is this; of one erased before, again.")] = "",
     phrase: Annotated[str, typer.Option("--matching", metavar="P", help="Every document and recorded text that holds this, normalised.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    page: Page = False,
 ) -> None:
     """Erase texts: purge and clean what holds them, keep them from ever being read again, search every file; exits 1 where something holds them."""
-    from llm_assets.audit.forget import erase
-    from llm_assets.terminal.forget import certificate_lines, plan_lines
+    import dagster as dg
+
+    from llm_assets.audit.erasures import elsewhere, erasure
+    from llm_assets.audit.forget import erase, stated
+    from llm_assets.audit.words.forget import certificate_lines, forgotten
 
     if sum(map(bool, (document, text, phrase))) != 1:
         raise UsageError("say what to forget by its DOC_ID, by --text or by --matching, one of the three")
     with indexes() as known:
-        plans = _erasures(known, document, text, phrase)
-        if not plans:
+        asked, done = erasure(known, document, text, phrase), None
+        if not asked.plans:
             typer.echo("no document and no text of the service holds it: nothing is left to forget")
             return
-        typer.echo("\n".join(line for plan in plans for line in plan_lines(plan)))
-        if not (yes or _agreed()):
-            typer.echo("nothing was done; --yes does it")
-            return
-        certificate, path = erase(plans, reason, _elsewhere(known[0].store.home))
-    typer.echo("\n".join(certificate_lines(certificate)))
-    typer.echo(f"certificate: {path}")
-    if not certificate.is_clean:
+        typer.echo("\n".join(_shown(asked)))
+        if yes or _agreed():
+            with dg.DagsterInstance.get() as instance:
+                unsearched = elsewhere(known[0].store.home, instance, trackers())
+            done = erase(asked.plans, reason, unsearched)
+    if done:
+        typer.echo("\n".join([*certificate_lines(done[0]), f"certificate: {done[1]}"]))
+    else:
+        typer.echo("nothing was done; --yes does it")
+    if page:
+        keep_page(forgotten(asked.plans, stated(asked.plans, reason), done))
+    if done and not done[0].is_clean:
         raise typer.Exit(1)
 
 
-def _erasures(known: Sequence[Index], document: str, text: str, phrase: str) -> list[Plan]:
-    """What forgetting means in each store; none where nothing holds the phrase. Raises ``UsageError`` for a document that nothing has."""
-    from llm_assets.audit.forget import plan_erasure, was_erased
-    from llm_assets.audit.matching import matching, recorded
-    from llm_assets.audit.places import Places
-    from llm_assets.audit.trace import UnknownDocumentError, find_documents
-    from llm_assets.terminal.forget import matching_lines
+def _shown(asked: Erasure) -> Iterator[str]:
+    """What holds the phrase, and the plans."""
+    from llm_assets.audit.words.forget import matching_lines, plan_lines
 
-    home, plans, unknown = known[0].store.home, [], []
-    for index in known:
-        places = Places(index.store)
-        if phrase:
-            held = matching(index, phrase)
-            if held.documents or held.records:
-                typer.echo("\n".join(matching_lines(len(held.documents), len(held.records), list(held.samples(SAMPLES)))))
-                plans.append(plan_erasure(index, places, list(held.documents), held.records))
-            continue
-        try:
-            found = find_documents(index, places, document, text)
-        except UnknownDocumentError as error:
-            unknown.append(str(error))
-            continue
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} documents hold this text: {', '.join(found)}; name one, or --matching for all")
-        plans.append(plan_erasure(index, places, found))
-    if text and not plans and (was_erased(home, text) or any(text in one for one in recorded(home))):
-        return [plan_erasure(index, Places(index.store), [], [text]) for index in known]
-    if unknown and not plans:
-        raise UsageError("; ".join(unknown))
-    return plans
+    for held in asked.matched:
+        yield from matching_lines(len(held.documents), len(held.records), list(held.samples(SAMPLES)))
+    for plan in asked.plans:
+        yield from plan_lines(plan)
 
 
 def _agreed() -> bool:
@@ -86,20 +69,3 @@ def _agreed() -> bool:
     except typer.Abort:  # nobody is there to ask
         typer.echo()
         return False
-
-
-def _elsewhere(home: Path) -> list[str]:
-    """What is not below the data root, so that nobody here can search it."""
-    import dagster as dg
-
-    found = []
-    for tracker in trackers():
-        if tracker.is_remote:
-            found.append(f"MLflow at {tracker.ui}: not searched")
-        elif str(home) not in tracker.uri:
-            found.append("MLflow's database, which is not below the data root: not searched")
-    with dg.DagsterInstance.get() as instance:
-        storage = type(instance.event_log_storage).__name__
-    if "Sqlite" not in storage or not Path(os.environ["LLM_ASSETS_DAGSTER"]).is_relative_to(home):
-        found.append(f"Dagster's event log, {storage}, which is not below the data root: not searched")
-    return found

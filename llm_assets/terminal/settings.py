@@ -45,19 +45,17 @@ def store_of(spec: Settings) -> Store:
 
 
 def stores() -> list[Store]:
-    """Every store there is: the data root's own, and each other root that a chain names."""
-    from llm_assets.store.store import Store
+    """Every store there is."""
+    from llm_assets.components.llm_chain.resources import stores_of
 
-    home = prepare_environment()
-    by_root = {store.root: store for store in [Store(home), *map(store_of, specs())]}
-    return list(by_root.values())
+    return stores_of(prepare_environment(), specs())
 
 
 def trackers() -> list[Tracker]:
-    """Every MLflow that a chain tells: the data root's own, and each other that a chain names."""
-    from llm_assets.tracking.tracker import Tracker
+    """Every MLflow that a chain tells."""
+    from llm_assets.components.llm_chain.resources import trackers_of
 
-    return [Tracker(data_root(), uri or None) for uri in dict.fromkeys(["", *(spec.mlflow for spec in specs())])]
+    return trackers_of(data_root(), specs())
 
 
 def known_links(names: list[str]) -> list[str]:

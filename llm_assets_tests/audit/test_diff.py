@@ -8,10 +8,10 @@ from llm_assets.audit.diff import Diff, diff
 from llm_assets.audit.ids import find
 from llm_assets.audit.index import Index
 from llm_assets.audit.provenance import trace_back
+from llm_assets.audit.words.diff import diff_tree
 from llm_assets.corpus.documents import doc_id
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets.terminal.diff import diff_tree
 from llm_assets_tests.terminal.drawn import drawn
 
 from .conftest import release

@@ -10,11 +10,11 @@ from llm_assets.audit.index import Index
 from llm_assets.audit.places import Places
 from llm_assets.audit.trace import UnknownDocumentError, trace
 from llm_assets.audit.verify import verify_all
+from llm_assets.audit.words.forget import certificate_lines, plan_lines
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets.terminal.forget import certificate_lines, plan_lines
 
 from .conftest import release
 from .material import KEPT, OTHER, REPEATED, TESTED, commit, copied_chain
@@ -71,7 +71,7 @@ def test_a_copy_that_nobody_may_change_fails_the_certificate_until_it_is_gone(ma
     inbox.parent.mkdir(parents=True)
     inbox.write_text(f'{{"text": "{OTHER}"}}')
     certificate, path = erase([plan_of(index, OTHER)], "asked to")
-    assert not certificate.is_clean and certificate.found == ["inbox/reviews/new.jsonl"] and was_erased(store.home, OTHER)
+    assert not certificate.is_clean and certificate.found == ["inbox/reviews/new.jsonl"] and was_erased(store.home, doc_id(OTHER))
     assert "the text is NOT gone" in "\n".join(certificate_lines(certificate))
     inbox.unlink()
     index.refresh()
@@ -125,7 +125,7 @@ def test_what_cannot_be_removed_stands_in_the_certificate(
 def test_a_reason_that_quotes_the_text_is_refused(made: dict[str, Artifact], store: Store, index: Index) -> None:
     with pytest.raises(ForgetError, match="the reason quotes the text"):
         erase([plan_of(index, OTHER)], f"she wrote {OTHER}")
-    assert not was_erased(store.home, OTHER)
+    assert not was_erased(store.home, doc_id(OTHER))
 
 
 def test_a_model_that_holds_a_piece_is_listed_with_its_release(made: dict[str, Artifact], store: Store, index: Index) -> None:

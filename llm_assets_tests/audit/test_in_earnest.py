@@ -11,8 +11,9 @@ import pytest
 from llm_assets.audit.forget import ForgetError, plan_erasure
 from llm_assets.audit.index import Index
 from llm_assets.audit.places import Places
-from llm_assets.audit.reproduce import reproduce, summary
+from llm_assets.audit.reproduce import reproduce
 from llm_assets.audit.search import hashes, probes, search
+from llm_assets.audit.words.reproduce import summary
 from llm_assets.serving.request_log import log_folder
 from llm_assets.store.store import Store
 from llm_assets.training.launch import launch

@@ -5,6 +5,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from llm_assets.audit import needles as module
 from llm_assets.audit.needles import Needles, spelled
@@ -27,8 +28,9 @@ def test_nothing_is_lost_where_one_stride_ends(monkeypatch) -> None:
 
 
 def test_a_text_is_found_however_it_is_written() -> None:
-    text = '很"好" & 安静\n'
+    text = "很\"好\" & '安静'\n"
     inner = json.dumps({"a": text})
-    for written in (text, html.escape(text), json.dumps(text), json.dumps(text, ensure_ascii=False), json.dumps({"b": inner})):
+    rendered = MarkdownIt().renderInline(text.replace("\n", "&#10;"))
+    for written in (text, html.escape(text), rendered, json.dumps(text), json.dumps(text, ensure_ascii=False), json.dumps({"b": inner})):
         assert spelled([text]).stand_in(written.encode()), written
     assert not spelled([text]).stand_in(b"another") and not spelled([]).stand_in(b"anything at all")

@@ -8,7 +8,8 @@ import pytest
 
 from llm_assets.audit import reproduce as module
 from llm_assets.audit.index import Index
-from llm_assets.audit.reproduce import NotReproducibleError, Reproduction, reproduce, summary
+from llm_assets.audit.reproduce import NotReproducibleError, Reproduction, reproduce
+from llm_assets.audit.words.reproduce import summary
 from llm_assets.links.chain import LINKS
 from llm_assets.links.link import Bench, Link, Made, Section
 from llm_assets.links.making import make

@@ -9,10 +9,10 @@ import pytest
 from llm_assets.audit.index import Index
 from llm_assets.audit.places import Places
 from llm_assets.audit.trace import Trace, UnknownDocumentError, find_documents, trace
+from llm_assets.audit.words.trace import trace_tree
 from llm_assets.corpus.documents import doc_id
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets.terminal.trace import trace_tree
 from llm_assets_tests.corpus.material import documents
 from llm_assets_tests.terminal.drawn import drawn
 

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from llm_assets.audit.search import hashes, probes
 from llm_assets.cli import app
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets.terminal import erasure_commands
-from llm_assets.tracking.tracker import Tracker
 from llm_assets_tests.audit.conftest import release
-from llm_assets_tests.audit.material import KEPT, OTHER, REPEATED, copied_chain
+from llm_assets_tests.audit.material import KEPT, OTHER, REPEATED, TEXTS, copied_chain
 from llm_assets_tests.operation.traffic import line, write_log
 
 ASKED = "请问这家酒店的早餐到底怎么样，有没有人可以告诉我"
@@ -80,19 +79,39 @@ def test_a_text_that_the_service_alone_has(made: dict[str, Artifact], store: Sto
     assert ended.exit_code == 0 and "a text that no document has" in ended.output and "purge" not in ended.output
 
 
+@pytest.mark.parametrize("asked", [(doc_id(OTHER),), ("--text", ASKED), ("--matching", "酒店的早餐")])
+def test_its_page_tells_all_but_the_text(made: dict[str, Artifact], store: Store, asked: tuple[str, ...]) -> None:
+    store.remove("tokens", made["tokens"].fingerprint, "gc")  # which could not be decoded
+    texts = {doc_id(OTHER): [OTHER], ASKED: [ASKED]}.get(asked[-1], [KEPT, REPEATED, ASKED])
+    ids = [doc_id(text) for text in texts]
+    pages = []
+    for said, verdict in (((), "nothing was done"), (("--yes",), "nothing else holds the text")):
+        ended = run(*asked, *said, "--page")
+        name = ended.stderr.rpartition("/audit/")[2].strip()
+        page = (store.home / "audit" / "pages" / name).read_text(encoding="utf-8")
+        pages.append(name)
+        assert ended.exit_code == 0 and verdict in page and "asked for: asked to" in page
+        for hidden in (*ids, *(one for text in texts for one in (*probes(text), *hashes(text))), "酒店的早餐"):
+            assert hidden not in page and hidden not in name, hidden
+        known = [stone for stone in map(Tombstones.of(store.home).hash, ids) if stone in page]
+        assert len(known) == sum(text in TEXTS for text in texts)  # of documents; what the service alone has stands in the certificate
+    assert pages[0] == pages[1] and f"certificate: audit/certificates/{pages[0][7:-5]}.json" in page
+    if texts == [OTHER]:
+        assert "purge raw_corpus" in page and "to be retired: reviews-1" in page and f"raw_corpus {made['raw_corpus'].fingerprint}" in page
+
+
+def test_a_page_that_showed_the_text_is_cleaned(made: dict[str, Artifact], store: Store) -> None:
+    assert CliRunner().invoke(app, ["trace", doc_id(OTHER), "--page"]).exit_code == 0
+    page = store.home / "audit" / "pages" / f"trace-{doc_id(OTHER)}.html"
+    assert OTHER in page.read_text()
+    ended = run(doc_id(OTHER), "--yes")
+    assert "cleaned audit/pages: 1 pages" in ended.output and doc_id(OTHER) not in ended.output.partition("cleaned")[2] and not page.exists()
+
+
 def test_what_holds_it_still_makes_the_command_fail(made: dict[str, Artifact], store: Store) -> None:
     (store.home / "note.txt").write_text(OTHER)
     ended = run("--text", OTHER, "--yes")
     assert ended.exit_code == 1 and "holds the text: note.txt" in ended.output and "the text is NOT gone" in ended.output
-
-
-def test_what_is_elsewhere_is_said(made: dict[str, Artifact], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [Tracker(store.home), Tracker(store.home, "http://user:secret@mlflow.test"), Tracker(store.home, f"sqlite:///{tmp_path}/other.db")]
-    monkeypatch.setattr(erasure_commands, "trackers", lambda: found)
-    said = erasure_commands._elsewhere(store.home)
-    assert len(said) == 2 and "mlflow.test" in said[0] and "secret" not in said[0] and "not below the data root" in said[1]
-    monkeypatch.setenv("LLM_ASSETS_DAGSTER", str(tmp_path))
-    assert "Dagster's event log" in erasure_commands._elsewhere(store.home)[2]
 
 
 @pytest.mark.parametrize("arguments", [(), ("abcdef", "--text", "t"), ("--text", "t", "--matching", "p")])

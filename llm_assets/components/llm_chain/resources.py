@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import dagster as dg
 
 from llm_assets.audit.emitter import Emitter
+from llm_assets.components.llm_chain.spec import Settings
 from llm_assets.store.home import prepare_environment
 from llm_assets.store.store import Store
 from llm_assets.tracking.tracker import Tracker
@@ -33,3 +37,14 @@ class ChainResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def emitter(self, chain: str) -> Emitter:
         """OpenLineage's events of a chain: files in the data root, and a server where one is named."""
         return Emitter(prepare_environment(), chain, self.openlineage_url)
+
+
+def stores_of(home: Path, specs: Iterable[Settings]) -> list[Store]:
+    """Every store there is: the data root's own, and each other root that a chain names."""
+    by_root = {store.root: store for store in (Store(home, root or None) for root in ("", *(spec.store for spec in specs)))}
+    return list(by_root.values())
+
+
+def trackers_of(home: Path, specs: Iterable[Settings]) -> list[Tracker]:
+    """Every MLflow that a chain tells: the data root's own, and each other that a chain names."""
+    return [Tracker(home, uri or None) for uri in dict.fromkeys(["", *(spec.mlflow for spec in specs)])]

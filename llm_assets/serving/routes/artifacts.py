@@ -44,7 +44,7 @@ def install(app: FastAPI, home: Path) -> None:
 
     @app.get("/audit/{name}", response_class=FileResponse, responses=documented(400, 404))
     def audit_page(name: Name) -> FileResponse:
-        """What `llm-assets trace`, `diff`, `verify` or `reproduce` answered, where it was asked for a page."""
+        """What `llm-assets trace`, `diff`, `verify`, `forget` or `reproduce` answered, where it was asked for a page, and the asset of that name."""
         path = home / "audit" / "pages" / name
         if not path.is_file():
             raise ApiError(HTTPStatus.NOT_FOUND, f"no page {name}: ask the question with --page")

@@ -1,23 +1,49 @@
-"""Where a document went, as a tree on the terminal."""
+"""Where a document went, as a tree."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.text import Text
 from rich.tree import Tree
 
 from llm_assets.audit.documents import Fate
+from llm_assets.audit.places import DOC_ID
 from llm_assets.audit.trace import Cleaning, Trace
+from llm_assets.audit.words.reply import Reply
 
 SHORT = 12  # digits of a fingerprint that are shown
 LISTED = 10  # near-duplicates that are shown
 STYLES = {"kept": "green", "dropped": "yellow", "evaluation": "cyan"}
 
 
-def trace_tree(found: Trace) -> Tree:
-    """Its occurrences with their fates, then the blocks, examples, models and releases that it went into."""
+def traced(found: Sequence[Trace]) -> Reply:
+    """The traces of one document, or of those that hold a text."""
+    fates = [fate for one in found for cleaning in one.cleanings for fate in cleaning.fates]
+    return Reply(
+        "trace",
+        found[0].doc_id,
+        [trace_tree(one) for one in found],
+        {
+            "documents": len({one.doc_id for one in found}),
+            "occurrences": len(fates),
+            "dropped": sum(fate.state == "dropped" for fate in fates),
+            "examples": sum(len(one.examples) for one in found),
+            "models": len({learner.fingerprint for one in found for learner in one.learners}),
+            "releases": len({served.release for one in found for served in one.releases}),
+        },
+        unquoted=[trace_tree(one, quoting=False) for one in found],
+    )
+
+
+def trace_tree(found: Trace, quoting: bool = True) -> Tree:
+    """Its occurrences with their fates, then the blocks, examples, models and releases that it went into.
+
+    ``quoting`` shows the beginning of the text and a rule's evidence, both masked.
+    """
     tree = Tree(Text(f"document {found.doc_id}", style="bold"))
     for cleaning in found.cleanings:
-        _add_cleaning(tree, cleaning)
+        _add_cleaning(tree, cleaning, quoting)
     for block in found.blocks:
         span = f"block {block.first}" if block.first == block.last else f"blocks {block.first} to {block.last}"
         tree.add(Text(f"tokens {block.tokens[:SHORT]}: {span} ({block.part}), {block.length} tokens from {block.offset}"))
@@ -36,11 +62,11 @@ def trace_tree(found: Trace) -> Tree:
     return tree
 
 
-def _add_cleaning(tree: Tree, cleaning: Cleaning) -> None:
+def _add_cleaning(tree: Tree, cleaning: Cleaning, quoting: bool) -> None:
     cleaned = f", clean_corpus {cleaning.clean_corpus[:SHORT]}" if cleaning.clean_corpus else "; nothing was cleaned from it"
     branch = tree.add(Text(f"raw_corpus {cleaning.raw_corpus[:SHORT]}{cleaned}"))
     for fate in cleaning.fates:
-        branch.add(_fate(fate))
+        branch.add(_fate(fate, quoting))
     for repeat in cleaning.repeats[:LISTED]:
         branch.add(Text(f"{repeat['rule']}: {repeat['doc_id']} ({repeat['relation']})"))
     if (more := len(cleaning.repeats) - LISTED) > 0:
@@ -49,9 +75,9 @@ def _add_cleaning(tree: Tree, cleaning: Cleaning) -> None:
         branch.add(Text(f"evaluation_sets: {cleaning.evaluation['split']}, cluster {cleaning.evaluation['cluster']}"))
 
 
-def _fate(fate: Fate) -> Text:
+def _fate(fate: Fate, quoting: bool) -> Text:
     text = Text(f"{fate.source} {fate.member}:{fate.line} ")
     text.append("kept" if fate.rule is None else f"{fate.state} by {fate.link}: {fate.rule}", style=STYLES[fate.state])
-    if fate.evidence:
+    if fate.evidence and (quoting or DOC_ID.fullmatch(fate.evidence)):  # what a duplicate repeats is no text
         text.append(f" (evidence: {fate.evidence})")
-    return text.append(f" {fate.snippet}", style="dim")
+    return text.append(f" {fate.snippet}", style="dim") if quoting else text

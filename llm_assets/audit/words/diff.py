@@ -1,4 +1,4 @@
-"""What changed between two releases, runs or artifacts, as a tree on the terminal."""
+"""What changed between two releases, runs or artifacts, as a tree."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ from rich.text import Text
 from rich.tree import Tree
 
 from llm_assets.audit.diff import Behaviour, Diff, Figure, LinkChange, RowChange
+from llm_assets.audit.words.reply import Reply
 
 SHORT = 12  # digits of a fingerprint that are shown
 LISTED = 12  # lines of a part that are shown; --json has all
+
+
+def diffed(found: Diff) -> Reply:
+    """The whole of it; as numbers how much of each kind there is, and what figures with an interval gained."""
+    figures: dict[str, int | float] = {
+        "links_changed": sum(change.before != change.after for change in found.links),
+        "sources_changed": len(found.sources),
+        "rules_changed": len(found.rules),
+        **{f"{change.link}_{name}": count for change in found.rows for name, count in (("came", change.added), ("went", change.gone))},
+    }
+    for figure in found.figures:
+        if figure.before is not None and figure.after is not None and figure.after_interval:
+            figures[f"{figure.name}_gain"] = figure.after - figure.before
+    if told := found.behaviour:
+        figures |= {"answers_changed": told.changed, "mended": told.mended, "spoiled": told.spoiled, "mean_gain": told.difference}
+    return Reply("diff", f"{found.before} {found.after}", [diff_tree(found)], figures)
 
 
 def diff_tree(found: Diff) -> Tree:
