@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from llm_assets.audit.questions import QUESTIONS
 from llm_assets.links.chain import CHAIN
 from llm_assets.operation.acts import OPERATION
 from llm_assets_tests.running import ROOT, llm_assets, processes_of, start, succeed
@@ -136,9 +137,9 @@ def test_the_ui_knows_what_the_command_line_made(up: Up) -> None:
     every = {"/".join(node["assetKey"]["path"]): node for node in up.ask_dagster(ASSETS)["assetNodes"]}
     assert {key.split("/")[0] for key in every} == {"assistant", "imdb", "reviews"}
     nodes = {key: node for key, node in every.items() if key.startswith("reviews/")}
-    assert len(nodes) == len(CHAIN) + len(OPERATION) + 1  # the request log
+    assert len(nodes) == len(CHAIN) + len(OPERATION) + 1 + len(QUESTIONS)  # one is the request log
     assert {key.split("/")[1] for key, node in nodes.items() if node["latestRun"]} == {link.name for link in CHAIN}
-    assert {node["groupName"] for node in nodes.values()} == {"reviews_corpus", "reviews_model", "reviews_service"}
+    assert {node["groupName"] for node in nodes.values()} == {"reviews_corpus", "reviews_model", "reviews_service", "reviews_audit"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

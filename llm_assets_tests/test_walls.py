@@ -26,7 +26,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # On one floor: compression and evaluation load the classifiers that training defines (transformers knows them once
 # training/architectures.py is imported), compression writes down how the corpus's tokenizers cut, evaluation may use serving's
 # engines, serving normalises text as the corpus does, training makes the weights of the corpus's recogniser of names, since
-# torch stays out of the corpus.
+# torch stays out of the corpus; operation says who answers for which question of the audit.
 DOORS = {
     ("compression", "training"),
     ("compression", "corpus"),
@@ -35,6 +35,7 @@ DOORS = {
     ("serving", "corpus"),
     ("evaluation", "corpus"),
     ("training", "corpus"),
+    ("operation", "audit"),
     ("cli", "definitions"),
     ("definitions", "defs"),
 }

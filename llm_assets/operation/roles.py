@@ -1,7 +1,8 @@
-"""Which links each role answers for, and which checks are its gate: `python -m llm_assets.operation.roles` prints docs/roles.md."""
+"""Which links and questions each role answers for, and which checks are its gate: `python -m llm_assets.operation.roles` prints docs/roles.md."""
 
 from __future__ import annotations
 
+from llm_assets.audit.questions import QUESTIONS
 from llm_assets.links.chain import AUDITED, EVERY
 from llm_assets.links.link import Link
 from llm_assets.links.roles import ROLES
@@ -35,8 +36,10 @@ def as_markdown() -> str:
     for name, role in ROLES.items():
         links = links_of(name)
         gates = {link.identity: blocking_checks(link) for link in links}
+        asked = [question for question in QUESTIONS if question.role == name]
+        gates |= {question.name: [question.check[0]] for question in asked if question.check}
         checks = [f"{link}: {', '.join(names)}" for link, names in gates.items() if names]
-        answers = ", ".join(f"`{link.identity}`" for link in links)
+        answers = ", ".join(f"`{one}`" for one in (*(link.identity for link in links), *(question.name for question in asked)))
         lines.append(f"| **{role.title}** (`{name}`) | {role.duties} | {answers} | {'; '.join(checks)} | {role.signs} |")
     return "\n".join([*lines, ""])
 

@@ -73,7 +73,7 @@ def test_roles_groups_and_kinds_are_on_every_asset(inbox: Path) -> None:
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert [owner.removeprefix("team:") in ROLES for owner in node.owners] == [True], key
-        assert node.group_name in ("reviews_corpus", "reviews_model", "reviews_service"), key
+        assert node.group_name in ("reviews_corpus", "reviews_model", "reviews_service", "reviews_audit"), key
         assert node.kinds, key
         assert node.description and len(node.description) > 60, key
 

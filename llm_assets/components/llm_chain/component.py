@@ -14,6 +14,7 @@ from llm_assets.components.llm_chain.assets import chain_assets
 from llm_assets.components.llm_chain.automation import chain_job, nightly
 from llm_assets.components.llm_chain.lineage_check import lineage_checks
 from llm_assets.components.llm_chain.policy import retraining
+from llm_assets.components.llm_chain.questions import Peers, question_assets
 from llm_assets.components.llm_chain.resources import ChainResource, resource_key
 from llm_assets.components.llm_chain.service_events import service_events
 from llm_assets.components.llm_chain.spec import ChainSpec, GenerationSpec, PresetError, Settings, with_preset
@@ -106,7 +107,7 @@ class LlmChain(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Everything Dagster shows of this chain."""
-        return chain_definitions(self.spec)
+        return chain_definitions(self.spec, lambda: [chain.spec for chain in context.component_tree.get_all_components(of_type=LlmChain)])
 
 
 @dg.scaffold_with(ConversationScaffolder)
@@ -119,11 +120,11 @@ class GenerationChain(LlmChain):
     SPEC = GenerationSpec
 
 
-def chain_definitions(spec: Settings) -> dg.Definitions:
-    """The definitions of one chain; they need nothing from the project they are merged into."""
+def chain_definitions(spec: Settings, peers: Peers | None = None) -> dg.Definitions:
+    """The definitions of one chain; they need nothing from the project they are merged into but, for an audit, its other chains."""
     job, watch = chain_job(spec), watching_job(spec)
     return dg.Definitions(
-        assets=chain_assets(spec),
+        assets=[*chain_assets(spec), *question_assets(spec, peers or (lambda: (spec,)))],
         asset_checks=lineage_checks(spec),
         jobs=[job, watch],
         schedules=[nightly(spec, job), watching(spec, watch)],
