@@ -79,10 +79,7 @@ def changes(sizes: Sizes) -> dict[str, Any]:
         "labelled_examples": {"feedback": {"folder": f"feedback/{CHAIN}", "share": 0.6}},
         "feedback_batch": {"minimum": sizes.batch, "client_share": 1.0, "client_rows": 1_000_000},
         "alerts": {"rules": ["drift", "rollback"], "seconds": 10},
-        # A model that has learned a new kind of text answers it otherwise than the one before: more than test documents of the old kind tell.
-        "endpoint": {
-            "rollout": "canary", "steps": [25, 100], "step_seconds": 5, "step_requests": 20, "max_extra_disagreement": 0.4, "max_p99_ms": 2000,
-        },
+        "endpoint": {"rollout": "canary", "steps": [25, 100], "step_seconds": 5, "step_requests": 20, "max_p99_ms": 2000},
         "pretrained_checkpoint": {"tokens_budget": 600_000},
         "finetuned_model": {"epochs": 3, "evaluations_per_epoch": 1},
         "raw_corpus": {"sources": [books]},

@@ -8,6 +8,8 @@ from typing import Any
 
 from llm_assets.evaluation import predictions
 from llm_assets.evaluation.quality import SCORES, Difference, agreement, paired_bootstrap
+from llm_assets.evaluation.worth import Rows
+from llm_assets.links.disagreement import predicted
 from llm_assets.links.link import Office
 from llm_assets.links.quantized_model import QUANTIZED
 from llm_assets.serving.releases import champion, release_journal
@@ -55,8 +57,8 @@ def against_champion(office: Office, candidate: Artifact, problem: Problem, allo
     """The candidate minus the champion in ``predictions.merit``, over the test documents both were scored on.
 
     ``outcome`` is better, not worse, undecided or worse (``Difference.outcome``), or None where nothing could be compared, which
-    ``found`` then says. ``disagreement`` is the share of those documents that the two answer differently, which is what traffic
-    like them will show; None for a regression, whose numbers always differ in some digit.
+    ``found`` then says. ``disagreement`` is the share of answers in which a canary is to differ (``disagreement.predicted``); None
+    for a regression, whose numbers always differ in some digit.
     """
     known = incumbent(office, candidate)
     if known.release is None or known.model is None:
@@ -77,8 +79,13 @@ def against_champion(office: Office, candidate: Artifact, problem: Problem, allo
         "found": _sentence(known.release, outcome, difference, allowed, problem),
         **stated(difference),
         "allowed": allowed,
-        "disagreement": None if problem == "regression" else 1 - agreement(predictions.predicted(now), predictions.predicted(before)),
+        **(_disagreement(office, candidate, known.model, now, before) if problem != "regression" else {"disagreement": None}),
     }
+
+
+def _disagreement(office: Office, candidate: Artifact, champion: Artifact, now: Rows, before: Rows) -> dict[str, Any]:
+    mine, theirs = predictions.predicted(now), predictions.predicted(before)
+    return predicted(office, candidate, champion, 1 - agreement(mine, theirs), len(mine.keys() & theirs.keys()))
 
 
 def stated(difference: Difference) -> dict[str, Any]:

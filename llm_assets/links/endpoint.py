@@ -43,8 +43,8 @@ class EndpointConfig(Section):
             raise ValueError(f"steps rise from above 0 to 100, such as [5, 25, 100]; these are {steps}")
         return steps
 
-    def plan(self, expected_disagreement: float | None) -> Plan:
-        """The rules that the gateway gets."""
+    def plan(self, expected_disagreement: float | None, prediction: str = "", teams: Mapping[str, str] = {}) -> Plan:
+        """The rules that the gateway gets, and by ``teams``, names by role, whom it tells of."""
         keys = (
             "shadow",
             "step_seconds",
@@ -54,7 +54,14 @@ class EndpointConfig(Section):
             "max_p99_ms",
             "max_extra_disagreement",
         )
-        return Plan(steps=tuple(self.steps), expected_disagreement=expected_disagreement, **{key: getattr(self, key) for key in keys})
+        return Plan(
+            steps=tuple(self.steps),
+            expected_disagreement=expected_disagreement,
+            prediction=prediction,
+            role=LINK.role,
+            team=teams.get(LINK.role, LINK.role),
+            **{key: getattr(self, key) for key in keys},
+        )
 
 
 def endpoint(office: Office, config: EndpointConfig, release: Entry) -> Acted:
@@ -88,10 +95,12 @@ def _ask(office: Office, config: EndpointConfig, release: Mapping[str, Any]) -> 
     if config.rollout == "full" or serving is None or serving.release == release["release"]:
         return write_desired(office.home, office.chain, release)
     gate = release.get("gate") or {}
-    expected = gate.get("disagreement") if gate.get("release") == serving.release else None  # measured against what serves, or not at all
+    if gate.get("release") != serving.release:
+        gate = {}  # measured against what serves, or not at all
+    plan = config.plan(gate.get("disagreement"), gate.get("prediction") or "", office.teams)
     known = under_way(office.home, office.chain)
     goes_on = known and known.stable and (known.release, known.stable.release) == (release["release"], serving.release)
-    return write_desired(office.home, office.chain, release, serving, config.plan(expected), known.began if known and goes_on else "")
+    return write_desired(office.home, office.chain, release, serving, plan, known.began if known and goes_on else "")
 
 
 def _not_refused(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdict:

@@ -15,6 +15,10 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.verdict import Verdict
 
+GATE = (  # what of the scorecard's comparison a release carries: whom it was held against, and what its canary is to expect
+    *("release", "outcome", "found"),
+    *("disagreement", "disagreement_on_test", "disagreement_on_traffic", "traffic_texts", "prediction"),
+)
 SERVED = ("serving.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # beside the model, where a model has them
 
 
@@ -71,7 +75,7 @@ def _new(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_mode
         "directory": relative_to_home(office.home, quantized_model.directory),
         "files": {file: quantized_model.manifest.files[file].sha256 for file in _served(quantized_model)},
         "metrics": _metrics(scorecard),
-        "gate": {name: compared.get(name) for name in ("release", "outcome", "found", "disagreement")},
+        "gate": {name: compared.get(name) for name in GATE},
         "note": config.note,
     }
 

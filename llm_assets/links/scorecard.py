@@ -61,8 +61,9 @@ def scorecard(
     for what can be served (baselines and int8); the float model's was measured when it was made, since loading torch costs
     more than all the rest: ``timed`` says which. Texts a second are those of the run that made the predictions. What a model
     cost is the time of the links that made it, and their largest memory; a baseline's is its own training. The candidate is
-    compared with the champion on the documents both were scored on. Raises ``ValueError`` for a model that an earlier release made,
-    whose speed was not measured.
+    compared with the champion on the documents both were scored on, and both are asked the newest texts of the request log: how
+    often they differ there and on the documents is what a canary of the candidate is to expect. Raises ``ValueError`` for a model
+    that an earlier release made, whose speed was not measured.
     """
     measured = _measured(finetuned_model, quantized_model)
     problem = problem_of(finetuned_model)

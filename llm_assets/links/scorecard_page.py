@@ -46,6 +46,7 @@ def _classifying(record: Mapping[str, Any]) -> str:
         f"{record['baseline'] or 'none was trained'}.",
         "",
         f"Against the champion: {record['champion']['found']}.",
+        *(["", f"A canary is to answer otherwise in {foretold}."] if (foretold := record["champion"].get("prediction")) else []),
     ]
     return "\n".join(lines) + "\n"
 

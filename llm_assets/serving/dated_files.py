@@ -152,6 +152,8 @@ def last_lines(path: Path, count: int) -> Iterator[dict[str, Any]]:
     """The last ``count`` lines of a file, newest first; those that are no JSON object are passed over."""
     with _mapped(path) as content:
         end = len(content)
+        if end and content[end - 1 : end] == b"\n":
+            end -= 1  # nothing stands after the last line's end
         while end > 0 and count > 0:
             start = content.rfind(b"\n", 0, end) + 1
             yield from _parsed(content[start:end])

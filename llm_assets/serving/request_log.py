@@ -8,10 +8,13 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_assets.serving.dated_files import dated_files, last_lines
+
+MASKED_LENGTH = 2000  # characters of a masked text that are kept
 LINE = 1 << 24  # bytes of the recorder's answer to a line at most
 
 Written = asyncio.Future[str | None]  # why a request is not on the disk; None: it is
@@ -24,6 +27,21 @@ class RequestLogError(OSError):
 def log_folder(home: Path) -> Path:
     """Where the request logs of a data root stand: ``<chain>/<UTC date>.jsonl``."""
     return home / "serving" / "log"
+
+
+def newest_texts(home: Path, chain: str, most: int) -> list[str]:
+    """The newest texts that a chain was asked, newest first, masked as they stand in its log; one that came twice counts twice."""
+    return list(itertools.islice(_texts_backwards(home, chain, most), most))
+
+
+def _texts_backwards(home: Path, chain: str, lines: int) -> Iterator[str]:
+    """The texts of the last ``lines`` requests of each day, the newest day first; erased ones and what is no request are passed over."""
+    for path in reversed(list(dated_files(log_folder(home), chain))):
+        for line in last_lines(path, lines):
+            texts = line.get("texts")
+            for text in reversed(texts if isinstance(texts, list) else ()):
+                if isinstance(text, dict) and isinstance(text.get("masked"), str):
+                    yield text["masked"]
 
 
 class RequestLog:

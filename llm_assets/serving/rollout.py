@@ -31,6 +31,9 @@ class Plan:
     max_p99_ms: float = 500.0
     max_extra_disagreement: float = 0.1  # share of differing answers beyond the expected one
     expected_disagreement: float | None = None  # as the gate measured; None: nothing was predicted, so differing answers are not judged
+    prediction: str = ""  # on which texts the gate measured it, in words
+    role: str = ""  # who answers for the rollout and is named when it goes back: one of links.roles
+    team: str = ""  # as the chain's YAML calls that role
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def _judged(plan: Plan, window: Window) -> Iterator[tuple[int, int, float, str]]
     yield slow, window.requests, TAIL, late
     if plan.expected_disagreement is not None:
         allowed = min(1.0, plan.expected_disagreement + plan.max_extra_disagreement)
-        predicted = f"the gate predicted {plan.expected_disagreement:.1%} and {plan.max_extra_disagreement:.1%} more are allowed"
+        basis = f" ({plan.prediction})" if plan.prediction else ""
+        predicted = f"the gate predicted {plan.expected_disagreement:.1%}{basis} and {plan.max_extra_disagreement:.1%} more are allowed"
         yield different, window.compared, allowed, f"{different} of {window.compared} answers differ from the stable release's, {predicted}"
 
 

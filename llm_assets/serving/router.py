@@ -206,6 +206,7 @@ class Router:
             self._breached[pair.chain] = rolled_back(pair.rollout, reason)
 
     def _step(self, chain: str, desired: Desired) -> None:
+        assert desired.plan
         known = rollout_of(self._home, desired)
         if self._following(chain, known, desired) == known:
             return
@@ -213,7 +214,7 @@ class Router:
             known = rollout_of(self._home, desired)
             following = self._following(chain, known, desired)
             if following != known:
-                self._tell(chain, known, following)
+                self._tell(chain, known, following, desired.plan)
                 write_rollout(self._home, chain, following)
         self._reconciler.rollouts = {**self._reconciler.rollouts, chain: following}
         if following.is_over:
@@ -233,7 +234,7 @@ class Router:
         watches = self._watches.get(chain)
         return watches.candidate.window(plan.max_p99_ms) if watches and watches.step == step_of(rollout) else Window()
 
-    def _tell(self, chain: str, before: Rollout | None, after: Rollout) -> None:
+    def _tell(self, chain: str, before: Rollout | None, after: Rollout, plan: Plan) -> None:
         """Events of what is about to be written; of a rollback an entry in the release journal too, and an alert.
 
         They come first: a gateway killed between the two finds the breach again, and the journal takes the entry once.
@@ -245,7 +246,8 @@ class Router:
             message = f"{after.release} was rolled back to {after.stable}: {after.reason}"
             roll_back(self._home, chain, after.stable, by="gateway", note=after.reason, only_from=after.release)
             append_event(self._home, chain, "rollback", message, after.release, **figures)
-            append_event(self._home, chain, "alert", message, after.release, rule="rollback", **figures)
+            told = f"{message}; for team:{plan.team}" if plan.team else message  # a desired state of an earlier version names none
+            append_event(self._home, chain, "alert", told, after.release, rule="rollback", role=plan.role, team=plan.team, **figures)
             logger.error("%s", message)
         else:
             place = {"shadow": "answers unheard beside", "full": "has taken over from"}.get(after.stage, f"answers {after.share:g}% beside")
