@@ -21,8 +21,8 @@ from typing import Any
 
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles
+from llm_assets.serving.request_log import MASKED_LENGTH
 
-MASKED_LENGTH = 2000  # characters of a masked text that are kept
 PIPE = 1 << 20  # bytes that are read at once; a pipe of Linux holds 64 KiB unless told otherwise
 READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing is cut in two before it is found
 

@@ -14,6 +14,7 @@ from llm_assets.components.llm_chain.trial import op_name
 from llm_assets.components.llm_chain.watching import freshness
 from llm_assets.links.link import Link, Section
 from llm_assets.operation.traffic import TrafficConfig
+from llm_assets.serving.request_log import MASKED_LENGTH
 from llm_assets.store.fingerprint import digest
 
 # Acts that move what users are served, what the chain learns from, or whom it calls; a trial never does.
@@ -82,5 +83,6 @@ def request_log(spec: Settings) -> dg.AssetSpec:
         owners=[f"team:{spec.team_of('operations_engineer')}"],
         kinds={"fastapi", "json"},
         description=f"Every answer of the gateway, one JSON object a line, in data/serving/log/{spec.name}/: "
-        "id, time, release, label, probabilities, latency; no text.",
+        "id, time, chain, release, client, latency, what was answered (label and probabilities, or the answer that was generated), and of each "
+        f"text its length, its SHA-256 and its first {MASKED_LENGTH:,} characters with personal data masked; never as it came.",
     )

@@ -1,4 +1,4 @@
-"""What happens to a chain's service, in Dagster: releases, rollouts, rollbacks and alerts as observations of its endpoint."""
+"""What happens to a chain's service, in Dagster: releases and the service's events as observations of its endpoint."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def service_events(spec: Settings) -> dg.SensorDefinition:
         name=f"{spec.name}_service_events",
         minimum_interval_seconds=SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Shows releases, rollout steps, rollbacks and alerts of {spec.name} as observations of its endpoint, and keeps "
-        "MLflow's aliases as the release journal has them. Starts no run.",
+        description=f"Shows releases, approvals, rollouts, rollbacks, drift, alerts and withdrawn votes of {spec.name} as observations of its "
+        "endpoint, and keeps MLflow's aliases as the release journal has them. Starts no run.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen: dict[str, int] = json.loads(context.cursor or "{}")
