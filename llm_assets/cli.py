@@ -90,6 +90,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.corpus.archives import SourceError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.operation.annotation import AnnotationError
+    from llm_assets.operation.withdrawal import WithdrawalError
     from llm_assets.serving.client import GatewayRefusedError
     from llm_assets.serving.keys import KeysError
     from llm_assets.serving.ports import PortError
@@ -102,7 +103,7 @@ def _expected() -> tuple[type[Exception], ...]:
     return (
         AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, ForgetError, GatewayRefusedError,
         GatewayRunningError, KeysError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
-        SourceChangedError, SourceError, UnknownDocumentError, UnknownIdError, UnknownRuleError, UsageError,
+        SourceChangedError, SourceError, UnknownDocumentError, UnknownIdError, UnknownRuleError, UsageError, WithdrawalError,
     )  # fmt: skip
 
 

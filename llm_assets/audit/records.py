@@ -277,6 +277,7 @@ CLEANERS: tuple[tuple[str, Cleaner, str], ...] = (  # in this order: what a log 
     ("serving/disagreements/*.jsonl", _disagreements, "hashes"),
     ("serving/feedback/*/*.jsonl", _values, "values"),
     ("feedback/*/*.parquet", _batch, "rows"),
+    ("feedback/*/withdrawn.jsonl", _journal, "values"),
     ("serving/events/*.jsonl", _journal, "values"),
     ("serving/annotation/*.jsonl", _journal, "values"),
     ("acts/**/*", _file, "values"),

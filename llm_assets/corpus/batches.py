@@ -2,21 +2,24 @@
 
 They stand in a folder like an inbox, `feedback/<chain>/` below the data root. Whoever collects them reads what is served, and
 the corpus reads the files: so no asset stands on what it brings about, and which batches were learned from is in the recipe.
+Rows that turned out wrong are withdrawn: their files stay as they were, and a journal beside them names the rows that no longer count.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llm_assets.store.files import sha256_file, write_atomic
 from llm_assets.store.fingerprint import digest
+from llm_assets.store.journal import Journal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+RowKey = tuple[str, int, str, str]  # an answer's id and index, its label, and when that was given
 Provenance = Literal["feedback", "annotation"]
 PROVENANCES: tuple[Provenance, ...] = ("feedback", "annotation")
 STRINGS = ("doc_id", "id", "at", "text", "label", "provenance")
@@ -53,15 +56,60 @@ def batch_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
+def withdrawals(folder: Path) -> Journal:
+    """What was withdrawn from a folder's batches, by whom and why (``operation/withdrawal.py``)."""
+    return Journal(folder / "withdrawn.jsonl")
+
+
+def standing_rows(path: Path) -> pa.Table:
+    """The rows of a batch that were not withdrawn."""
+    return _standing(path, _withdrawn(path.parent))
+
+
 def observe_batches(folder: Path) -> dict[str, str]:
-    """Which batches a folder holds: name to SHA-256."""
-    return {path.stem: sha256_file(path) for path in batch_files(folder)}
+    """Which batches a folder holds: name to SHA-256; where rows were withdrawn to a hash of that and of them; not one without any row left."""
+    gone, found = _withdrawn(folder), {}
+    for path in batch_files(folder):
+        sha256 = sha256_file(path)
+        if not gone:
+            found[path.stem] = sha256
+            continue
+        rows, left = _keys(_read(path)), _keys(_standing(path, gone))
+        if left:
+            found[path.stem] = sha256 if len(left) == len(rows) else digest([sha256, sorted(set(rows) - set(left))])
+    return found
 
 
 def read_batches(folder: Path) -> pa.Table:
-    """The rows of every batch, oldest first."""
+    """The rows of every batch that were not withdrawn, oldest first."""
     import pyarrow as pa
+
+    gone = _withdrawn(folder)
+    found = pa.concat_tables([schema().empty_table(), *(_standing(path, gone) for path in batch_files(folder))])
+    return found.sort_by([("at", "ascending"), ("id", "ascending"), ("index", "ascending")])
+
+
+def row_key(row: Mapping[str, Any]) -> RowKey:
+    """What a row is known by, in whatever file it stands: erasing another row writes a new one."""
+    return str(row["id"]), int(row["index"]), str(row["label"]), str(row["at"])
+
+
+def _withdrawn(folder: Path) -> set[RowKey]:
+    return {(identity, index, label, at) for entry in withdrawals(folder).entries() for identity, index, label, at in entry["rows"]}
+
+
+def _read(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    found = pa.concat_tables([schema().empty_table(), *(pq.read_table(path, schema=schema()) for path in batch_files(folder))])
-    return found.sort_by([("at", "ascending"), ("id", "ascending"), ("index", "ascending")])
+    return pq.read_table(path, schema=schema())
+
+
+def _standing(path: Path, gone: Collection[RowKey]) -> pa.Table:
+    import pyarrow as pa
+
+    table = _read(path)
+    return table.filter(pa.array([key not in gone for key in _keys(table)], pa.bool_())) if gone else table
+
+
+def _keys(table: pa.Table) -> list[RowKey]:
+    return list(zip(*(table[name].to_pylist() for name in ("id", "index", "label", "at")), strict=True))

@@ -47,9 +47,9 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
 
     One client has one vote a text. The majority decides, a tie decides nothing, and what rests on the word of one client alone
     is capped, so that nobody outvotes the rest; what the cap holds back waits for the next batch. The texts are those of the
-    request log, masked and cleaned like the corpus's; what `llm-assets forget` erased stays out. A batch is written once there are
-    enough, and never changed: it stands in `data/feedback/<chain>/`, where `labelled_examples.feedback.folder` finds it. Evaluation
-    text is taken out there.
+    request log, masked and cleaned like the corpus's; what `llm-assets forget` erased stays out, and so do votes that were withdrawn.
+    A batch is written once there are enough, and never changed: it stands in `data/feedback/<chain>/`, where
+    `labelled_examples.feedback.folder` finds it. Evaluation text is taken out there.
     """
     from llm_assets.corpus.cleaning import clean_texts
     from llm_assets.corpus.documents import doc_id
@@ -63,7 +63,7 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
     labels = _labels(office.home, office.chain)
     may_stand = Tombstones.of(office.home).standing([doc_id(text) for text in texts])
     left_out["erased"] = may_stand.count(False)
-    found = _decide([pair for pair, stands in zip(zip(voted, texts, strict=True), may_stand, strict=True) if stands], labels, left_out)
+    found = decide([pair for pair, stands in zip(zip(voted, texts, strict=True), may_stand, strict=True) if stands], labels, left_out)
     kept = capped(found, config.client_share, config.client_rows)
     left_out["client_cap"] = len(found) - len(kept)
     enough = len(kept) >= config.minimum
@@ -102,7 +102,7 @@ def capped(found: Sequence[tuple[Labelled, str]], share: float, most: int) -> li
     return [*agreed, *(each for _, rows in sorted(alone.items()) for each in rows[:cap])]
 
 
-def _decide(voted: Iterable[tuple[Voted, str]], labels: Released | None, left_out: Counter[str]) -> list[tuple[Labelled, str]]:
+def decide(voted: Iterable[tuple[Voted, str]], labels: Released | None, left_out: Counter[str]) -> list[tuple[Labelled, str]]:
     """The majority's label of each text, with the text; ``left_out`` counts the votes and texts that came to nothing."""
     from llm_assets.corpus.documents import text_key
 

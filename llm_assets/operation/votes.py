@@ -8,11 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_assets.corpus.batches import batch_folder, withdrawals
 from llm_assets.operation.log import requests
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.request_log import log_folder
 
 Answer = tuple[str, int]  # the request's id, and the text's place in it
+VoteKey = tuple[str, int, str, str]
 
 
 class Vote(NamedTuple):
@@ -39,10 +41,17 @@ class Voted(NamedTuple):
 
 
 def votes(home: Path, chain: str) -> list[Vote]:
-    """The newest vote of each client on each answer, oldest first; a line that is no vote is passed over."""
+    """The newest vote of each client on each answer, oldest first; withdrawn ones and lines that are no vote are passed over."""
     from llm_assets.serving.feedback import read_votes  # imports FastAPI
 
-    return [vote for line in read_votes(home, chain) if (vote := _vote(line)) is not None]
+    gone = _withdrawn(home, chain)
+    cast = [vote for line in read_votes(home, chain) if (vote := _vote(line)) is not None]
+    return [vote for vote in cast if vote_key(vote) not in gone]
+
+
+def vote_key(vote: Vote) -> VoteKey:
+    """What a vote is known by: what the client says of the answer later is another one."""
+    return *vote.answer, vote.client, vote.at.isoformat()
 
 
 def joined(home: Path, chain: str, cast: Iterable[Vote]) -> Iterator[Voted]:
@@ -67,6 +76,11 @@ def majority(labels: Iterable[str]) -> str | None:
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
     return ranked[0][0]
+
+
+def _withdrawn(home: Path, chain: str) -> set[VoteKey]:
+    entries = withdrawals(batch_folder(home, chain)).entries()
+    return {(identity, index, client, at) for entry in entries for identity, index, client, at in entry["votes"]}
 
 
 def _vote(line: Mapping[str, Any]) -> Vote | None:

@@ -1,4 +1,4 @@
-"""What happened to a chain's service, for its operators: rollouts, rollbacks, alerts. Anything may append."""
+"""What happened to a chain's service, for its operators: rollouts, rollbacks, alerts, votes withdrawn. Anything may append."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from llm_assets.store.journal import Entry, Journal
 
-Kind = Literal["rollout", "rollback", "alert", "resolved", "drift", "approval"]
+Kind = Literal["rollout", "rollback", "alert", "resolved", "drift", "approval", "withdrawal"]
 
 
 def append_event(home: Path, chain: str, kind: Kind, message: str, release: str | None = None, **figures: Any) -> Entry:

@@ -12,6 +12,7 @@ import typer
 
 from llm_assets.store.home import data_root, prepare_environment
 from llm_assets.terminal.chain_commands import Chain, Preset, materialize
+from llm_assets.terminal.feedback_commands import feedback
 from llm_assets.terminal.settings import UsageError, spec_of, specs
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
     app.add_typer(keys, name="keys")
     app.add_typer(annotate, name="annotate")
+    app.add_typer(feedback, name="feedback")
 
 
 def serve(

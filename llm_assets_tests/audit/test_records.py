@@ -19,7 +19,7 @@ from llm_assets.audit import records as module
 from llm_assets.audit.needles import spelled
 from llm_assets.audit.records import MARK, Cleaning, clean_records
 from llm_assets.audit.search import hashes, probes, search
-from llm_assets.corpus.batches import batch_folder, read_batches, write_batch
+from llm_assets.corpus.batches import batch_folder, read_batches, row_key, withdrawals, write_batch
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import traffic
 from llm_assets.operation.log import requests
@@ -195,6 +195,16 @@ def test_a_batch_is_rewritten_into_another_and_leaves_a_marker(store: Store) -> 
     marker = json.loads(old.with_suffix(".erased.json").read_text())
     assert (marker["erased"], marker["kept"], (folder / f"{marker['replaced_by']}.parquet").is_file()) == (1, 1, True)
     assert search([store], WANTED).found == []
+
+
+def test_what_was_withdrawn_stays_so_and_its_record_keeps_no_text(store: Store) -> None:
+    batched(store.home)
+    folder = batch_folder(store.home, "tiny")
+    rows = [row_key(row) for row in read_batches(folder).to_pylist()]
+    withdrawals(folder).append({"by": "Ada", "reason": f"wrong: {TEXT}", "rows": rows, "votes": []})
+    assert "feedback/tiny/withdrawn.jsonl: 1 values" in clean(store).cleaned
+    [entry] = withdrawals(folder).entries()
+    assert (entry["by"], entry["reason"]) == ("Ada", MARK) and len(read_batches(folder)) == 0 and len(list(folder.glob("*.parquet"))) == 1
 
 
 def test_the_hash_by_which_releases_differed_goes_with_the_text(store: Store) -> None:

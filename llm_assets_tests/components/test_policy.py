@@ -15,7 +15,7 @@ from llm_assets.components.llm_chain.component import chain_definitions
 from llm_assets.components.llm_chain.policy import retraining, state_of
 from llm_assets.components.llm_chain.runs import REASON_TAG
 from llm_assets.components.llm_chain.spec import PresetError, Settings, with_preset
-from llm_assets.corpus.batches import write_batch
+from llm_assets.corpus.batches import row_key, withdrawals, write_batch
 from llm_assets.store.journal import Journal
 from llm_assets_tests.components.test_spec import VALUES
 from llm_assets_tests.corpus.test_batches import row
@@ -61,6 +61,9 @@ def test_feedback_asks_for_a_run_with_its_reason_and_is_then_old(home: Path, ins
     write_batch(home / "feedback" / "reviews", [row(1), row(2)])
     assert "3 newly labelled texts (there are 2)" in tick(instance, chain).skip_message
     write_batch(home / "feedback" / "reviews", [row(3)])
+    withdrawals(home / "feedback" / "reviews").append({"rows": [row_key(row(1))], "votes": []})
+    assert "3 newly labelled texts (there are 2)" in tick(instance, chain).skip_message
+    write_batch(home / "feedback" / "reviews", [row(7)])
     asked = tick(instance, chain)
     (request,) = asked.run_requests
     assert request.tags[REASON_TAG] == "feedback: 3 newly labelled texts"

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llm_assets.corpus.batches import write_batch
+from llm_assets.corpus.batches import read_batches, row_key, withdrawals, write_batch
 from llm_assets.corpus.documents import doc_id
 from llm_assets.links.labelled_examples import LINK, LabelledExamplesConfig
 from llm_assets.links.making import Outcome, recipe_of
@@ -92,6 +92,19 @@ def test_the_share_keeps_the_newest(home: Path) -> None:
     assert [text for text, _, _ in added(outcome)] == [f"第{n}间房很吵" for n in range(10, 20)]  # 10 of 50
     assert outcome.artifact.metrics["feedback"]["left_out"]["over_share"] == 10
     assert len(added(learn(home, share=1))) == 20
+
+
+def test_what_was_withdrawn_is_not_learned_from(home: Path) -> None:
+    batch(home, ("早餐丰富", "good"))
+    before = learn(home)
+    wrong = batch(home, ("房间很脏", "good"), ("位置偏僻", "good"), day=2)
+    assert len(added(learn(home))) == 3
+    one, other = [row_key(row) for row in read_batches(wrong.parent).to_pylist()[1:]]
+    withdrawals(wrong.parent).append({"rows": [one], "votes": []})
+    assert [text for text, _, _ in added(learn(home))] == ["早餐丰富", "位置偏僻"]
+    withdrawals(wrong.parent).append({"rows": [other], "votes": []})
+    again = learn(home)
+    assert again.reused and again.artifact.fingerprint == before.artifact.fingerprint  # what was made before these votes came
 
 
 def test_feedback_that_holds_evaluation_text_fails_the_check(home: Path) -> None:

@@ -12,7 +12,7 @@ import dagster as dg
 
 from llm_assets.components.llm_chain.runs import REASON_TAG
 from llm_assets.components.llm_chain.spec import Settings
-from llm_assets.corpus.batches import batch_files, batch_folder
+from llm_assets.corpus.batches import batch_files, batch_folder, standing_rows
 from llm_assets.corpus.formats import is_readable
 from llm_assets.operation.policy import State, Wait, decide
 from llm_assets.serving.releases import champion, release_journal
@@ -59,7 +59,7 @@ def state_of(instance: dg.DagsterInstance, home: Path, spec: Settings, seen: Map
         running=under_way[0].run_id if under_way else None,
         last=last,
         documents=sum(before.get(name) != mark for name, mark in files.items()),
-        feedback=sum(_rows(batch_folder(home, spec.name) / f"{name}.parquet") for name in fresh),
+        feedback=sum(len(standing_rows(batch_folder(home, spec.name) / f"{name}.parquet")) for name in fresh),
         drifted=_drifted(home, spec.name, last),
         marks={"files": files, "batches": batches},
     )
@@ -85,12 +85,6 @@ def _drifted(home: Path, chain: str, last: datetime | None) -> str | None:
     if served is None or served["release"] != entry["record"]["release"]:
         return None
     return str(entry["record"]["reason"])
-
-
-def _rows(batch: Path) -> int:
-    import pyarrow.parquet
-
-    return int(pyarrow.parquet.read_metadata(batch).num_rows)
 
 
 def _mark(path: Path) -> str:
