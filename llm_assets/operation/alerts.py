@@ -74,7 +74,7 @@ class Outcome:
 
 
 def alerts(office: Office, config: AlertsConfig) -> Acted:
-    """Reads the rules off the request log, the gateway's counters, the newest look for drift and the age of the model.
+    """Reads the rules off the request log, the gateway's counters and rollout, the newest look for drift and the age of the model.
 
     A rule that begins to hold sends one message to every channel, and one when it is over; in between there is silence.
     Without requests enough to judge by, a rule stays as it is. A message that a channel does not take waits, for a day.

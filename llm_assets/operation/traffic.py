@@ -36,8 +36,9 @@ class TrafficConfig(Section):
 def traffic(office: Office, config: TrafficConfig) -> Acted:
     """A day of the request log as Parquet, one row a text: answer, probabilities, client, release, latency and the masked text.
 
-    The day is the partition, UTC, else today. A line that a crash cut off is passed over and counted. The same log gives the
-    same file, byte for byte; a day that is still being written grows with each materialization.
+    The day is the partition, UTC, else today. Of a text that both releases of a rollout were asked, `shadow` is what the other one
+    said. A line that a crash cut off is passed over and counted. The same log gives the same file, byte for byte; a day that is
+    still being written grows with each materialization.
     """
     day = office.day or datetime.now(UTC).date().isoformat()
     path = traffic_path(office.home, office.chain, day)

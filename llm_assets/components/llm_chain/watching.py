@@ -23,7 +23,7 @@ def watching_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         f"{spec.name}_watching",
         selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in spec.OPERATION)),
-        description=f"Reads the traffic of {spec.name}, looks for drift, sends alerts and collects feedback.",
+        description=f"Reads what the gateway wrote of {spec.name}: {', '.join(link.name for link in spec.OPERATION)}; the partition is a UTC day.",
         executor_def=executor(spec),
     )
 
@@ -37,7 +37,7 @@ def watching(spec: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.Schedul
         cron_schedule=spec.watching,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING if spec.automation else dg.DefaultScheduleStatus.STOPPED,
-        description="Reads today's traffic, looks for drift, sends alerts and collects feedback; a day that has ended is read once more.",
+        description=f"Materializes {', '.join(link.name for link in spec.OPERATION)} with today's partition; a day that has ended is read once more.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         if waiting := context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=QUEUED), limit=1):
