@@ -75,7 +75,10 @@ def daily(first_day: str) -> dg.DailyPartitionsDefinition:
 
 
 def request_log(spec: Settings) -> dg.AssetSpec:
-    """The answers given, an external asset: the gateway writes it and nothing upstream depends on it."""
+    """The answers given, an external asset: the gateway writes it and nothing upstream is made from it.
+
+    A scorecard looks into it, as into the release journal, for what users sent so far; what it makes is served only after that.
+    """
     return dg.AssetSpec(
         key=[spec.name, "request_log"],
         deps=[[spec.name, "endpoint"]],
