@@ -26,6 +26,11 @@ def launch_in_room(job: Path, processes: int, progress: Progress) -> None:
         raise WorkerFailedError(answer or "the room is closed")
 
 
+def room_id() -> int:
+    """The process's id."""
+    return _room().pid
+
+
 @functools.cache
 def _room() -> subprocess.Popen[str]:
     with socket.socket() as found:
