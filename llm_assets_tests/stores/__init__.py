@@ -19,7 +19,7 @@ from llm_assets.store.store import Store
 
 FOLDER = Path(__file__).parent
 QUESTION = "这家酒店的早餐很好吃，房间也很干净"
-HOST = "fixture"  # what the manifests call the machine
+HOST = "localhost"  # what the manifests call the machine
 KEPT = ("evaluation_sets", "tokenizer", "quantized_model")
 PACKED = ("artifacts", "audit/chain.jsonl", "journal", "serving")  # of a data root: what a store is, without Dagster's and MLflow's databases
 REASON = "a fixture holds no more than it needs to verify, to serve and to be planned on"
