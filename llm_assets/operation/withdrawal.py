@@ -72,12 +72,12 @@ def plan_withdrawal(home: Path, chain: str, wanted: Wanted) -> Withdrawal:
     spoken = _by_text(home, chain, cast)
     if wanted.batch:
         name = _named(wanted.batch, batches, chain)
-        rows, said = {name: batches[name]}, _for_the_rows(batches[name], cast, spoken)
+        found, said = {name: batches[name]}, _for_the_rows(batches[name], cast, spoken)
     else:
         said = [vote for vote in cast if _is_meant(vote, wanted)]
-        rows = _no_longer_carried(batches, said, spoken)
-    left = {name: len(batches[name]) - len(taken) for name, taken in rows.items()}
-    return Withdrawal(said, {name: taken for name, taken in rows.items() if taken}, {name: left[name] for name, taken in rows.items() if taken})
+        found = _no_longer_carried(batches, said, spoken)
+    rows = {name: taken for name, taken in found.items() if taken}
+    return Withdrawal(said, rows, {name: len(batches[name]) - len(taken) for name, taken in rows.items()})
 
 
 def withdraw(store: Store, chain: str, wanted: Wanted, by: str, reason: str) -> Withdrawal:
