@@ -20,8 +20,8 @@ from llm_assets.links.endpoint import EndpointConfig, endpoint
 from llm_assets.links.link import Office
 from llm_assets.links.quantized_model import QUANTIZED
 from llm_assets.links.release import ReleaseConfig, release
-from llm_assets.serving.events import read_events
 from llm_assets.serving.app import create_app
+from llm_assets.serving.events import read_events
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets_tests.operation.traffic import line, write_log
