@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llm_assets.audit.cost import joules_to_make
 from llm_assets.audit.index import Release
 from llm_assets.audit.provenance import Lineage, Node, Source
 from llm_assets.links.chain import LINKS
@@ -139,7 +140,7 @@ def _artifact(node: Node) -> Json:
 
 
 def _made(manifest: Manifest) -> Json:
-    keys = ("data_version", "started", "seconds", "core_seconds", "peak_memory_bytes")
+    keys = ("data_version", "started", "seconds", "core_seconds", "peak_memory_bytes", "energy_joules")
     code = {f"code_{key}": value for key, value in manifest.code.items()}
     return {key: getattr(manifest, key) for key in keys} | {"bytes": manifest.size} | code
 
@@ -182,9 +183,10 @@ def _licenses(names: list[str]) -> list[Json]:
 
 
 def _cost(lineage: Lineage) -> Json:
-    """Of all that stands in the lineage together. Energy is not measured, and so not stated."""
+    """Of all that stands in the lineage together; energy is stated where every part of it was measured."""
     manifests = _manifests(lineage)
-    return {"seconds": round(sum(one.seconds for one in manifests), 3), "core_seconds": round(sum(one.core_seconds for one in manifests), 3)}
+    seconds, core_seconds = (round(sum(getattr(one, key) for one in manifests), 3) for key in ("seconds", "core_seconds"))
+    return {"seconds": seconds, "core_seconds": core_seconds, "energy_joules": joules_to_make(manifests)}
 
 
 def _manifests(lineage: Lineage) -> list[Manifest]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from llm_assets.audit.cost import joules_to_make
 from llm_assets.audit.index import Release
 from llm_assets.audit.page import STYLE
 from llm_assets.audit.provenance import Lineage
@@ -78,6 +79,7 @@ def _details(lineage: Lineage, release: Release, manifests: Mapping[str, Manifes
     model, pretrained = manifests.get("quantized_model"), manifests.get("pretrained_checkpoint")
     commit = model.code.get("commit") if model else None
     seconds, core_seconds = (sum(getattr(one, key) for one in manifests.values()) for key in ("seconds", "core_seconds"))
+    joules = joules_to_make(manifests.values())
     rows: list[tuple[str, Any]] = [
         ("released", f"{release.at}, approved by {lineage.approved_by or 'nobody'}"),
         ("model", f"quantized_model {release.model}"),
@@ -85,6 +87,7 @@ def _details(lineage: Lineage, release: Release, manifests: Mapping[str, Manifes
         ("parameters of the pretrained encoder", f"{pretrained.metrics.get('parameters', 0):,}" if pretrained else "not recorded"),
         ("size", f"{model.metrics['models']['quantized']['bytes']:,} bytes" if model and "models" in model.metrics else "not recorded"),
         ("time used", f"{seconds:,.0f} s, {core_seconds:,.0f} core-seconds"),
+        ("energy used by the processors", f"{joules / 3600:,.1f} Wh" if joules is not None else "not measured: the machine shows no counters"),
         ("licences of what it learned from", ", ".join(lineage.licenses) or "none stated"),
     ]
     yield "## Model details\n"

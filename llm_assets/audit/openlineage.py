@@ -50,13 +50,13 @@ class Materializing:
     def made(self, artifact: Artifact, reused: bool, tags: Mapping[str, Any]) -> RunEvent:
         """It made an artifact, or found it: with columns, rows, bytes, version, licences and what it cost when it was made."""
         manifest = artifact.manifest
-        cost = {key: getattr(manifest, key) for key in ("seconds", "core_seconds", "peak_memory_bytes")}
+        cost = _cost(manifest.model_dump())
         told = {"reused": reused, "fingerprint": artifact.fingerprint, **cost, **tags}
         return self._event("COMPLETE", told, self._output(artifact), dict(manifest.recipe["config"]), manifest)
 
     def done(self, entry: Mapping[str, Any], tags: Mapping[str, Any]) -> RunEvent:
         """An act was done; ``entry`` is what its journal has of it."""
-        cost = {key: entry[key] for key in ("seconds", "core_seconds", "peak_memory_bytes")}
+        cost = _cost(entry)
         return self._event("COMPLETE", {"reused": False, "journal_entry": entry["at"], **cost, **tags}, self._outcome(entry["data_version"]))
 
     def failed(self, error: BaseException) -> RunEvent:
@@ -192,6 +192,12 @@ def _engine() -> dict[str, Any]:
     from openlineage.client.facet_v2 import processing_engine_run
 
     return {"processing_engine": processing_engine_run.ProcessingEngineRunFacet(dg.__version__, "dagster", _version_here())}
+
+
+def _cost(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest or an entry of a journal says that it cost; one of an older release says nothing of energy."""
+    keys = ("seconds", "core_seconds", "peak_memory_bytes", "energy_joules")
+    return {key: values[key] for key in keys if values.get(key) is not None}
 
 
 def _tags(tags: Mapping[str, Any]) -> dict[str, Any]:

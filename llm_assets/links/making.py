@@ -132,6 +132,7 @@ def act(
                 "seconds": round(meter.seconds, 3),
                 "core_seconds": round(meter.core_seconds, 3),
                 "peak_memory_bytes": meter.peak_memory_bytes,
+                "energy_joules": meter.energy_joules,
                 "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
                 "record": dict(acted.record),
             }
@@ -185,4 +186,5 @@ def _manifest(
         seconds=round(meter.seconds, 3),
         core_seconds=round(meter.core_seconds, 3),
         peak_memory_bytes=meter.peak_memory_bytes,
+        energy_joules=meter.energy_joules,
     )

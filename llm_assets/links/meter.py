@@ -1,4 +1,4 @@
-"""What a piece of work cost: wall clock, processor time and the peak memory of this process and its children."""
+"""What a piece of work cost: wall clock, energy of the machine, processor time and peak memory of this process and its children."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 
 import psutil
+
+from llm_assets.links.energy import EnergyCounter
 
 SAMPLE_SECONDS = 0.5  # memory is sampled, processor time is exact but for children that end between two samples
 
@@ -17,6 +19,8 @@ class Meter:
     def __enter__(self) -> Meter:
         self.seconds = self.core_seconds = 0.0
         self.peak_memory_bytes = 0
+        self.energy_joules: float | None = None
+        self._energy = EnergyCounter()
         self._started = time.monotonic()
         self._cores: dict[int, float] = {}
         self._before = self._sample()
@@ -47,4 +51,5 @@ class Meter:
             except psutil.Error:  # ended while we looked
                 continue
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+        self.energy_joules = self._energy.read()
         return sum(self._cores.values())

@@ -61,6 +61,9 @@ class Manifest(BaseModel):
     seconds: float = Field(description="wall clock")
     core_seconds: float = Field(description="processor time of the run's process and its children")
     peak_memory_bytes: int = Field(description="largest resident memory of the run's process and its children together")
+    energy_joules: float | None = Field(
+        default=None, description="of the machine's processors meanwhile, by their own counters; None where it shows none, or did not then"
+    )
 
     @property
     def size(self) -> int:

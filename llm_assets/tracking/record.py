@@ -56,6 +56,7 @@ def record_of(chain: str, artifact: Artifact) -> RunRecord:
             "cost.seconds": manifest.seconds,
             "cost.core_seconds": manifest.core_seconds,
             "cost.peak_memory_bytes": float(manifest.peak_memory_bytes),
+            **({"cost.energy_joules": manifest.energy_joules} if manifest.energy_joules is not None else {}),
         },
         curve=_curve(artifact),
         inputs=[(name, entry.data_version, f"{entry.link}/{entry.fingerprint}") for name, entry in manifest.inputs.items()]

@@ -35,6 +35,18 @@ def test_the_bom_is_valid_and_says_what_is_asked_of_it(released: Lineage) -> Non
     assert all({row["ref"], *row["dependsOn"]} <= refs for row in bom["dependencies"])
 
 
+def test_energy_is_stated_where_every_part_of_it_was_measured(released: Lineage) -> None:
+    def stated() -> dict[str, str]:
+        return {row["name"]: row["value"] for row in bill_of_materials(released)["metadata"]["component"]["properties"]}
+
+    manifests = [node.manifest for node in released.nodes.values() if node.manifest]
+    for manifest in manifests[1:]:
+        manifest.energy_joules = 2.5
+    assert "llm_assets:cost:energy_joules" not in stated()
+    manifests[0].energy_joules = 0.0
+    assert float(stated()["llm_assets:cost:energy_joules"]) == 2.5 * (len(manifests) - 1)
+
+
 def test_the_same_release_gives_the_same_bom(released: Lineage) -> None:
     assert json.dumps(bill_of_materials(released)) == json.dumps(bill_of_materials(released))
 

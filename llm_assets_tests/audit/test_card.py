@@ -31,6 +31,14 @@ def test_the_card_says_what_the_licences_demand_and_which_is_unknown(released: L
     assert "- MIT: keep the copyright notice" in text and "- whatever: unknown" in text
 
 
+def test_the_card_says_what_energy_was_used_or_that_nobody_measured_it(released: Lineage) -> None:
+    assert "| energy used by the processors | not measured: the machine shows no counters |" in model_card(released)
+    manifests = [node.manifest for node in released.nodes.values() if node.manifest]
+    for manifest in manifests:
+        manifest.energy_joules = 3600 / len(manifests)
+    assert "| energy used by the processors | 1.0 Wh |" in model_card(released)
+
+
 class Shape(HTMLParser):
     """Headings and table cells of a page; notes tags that are not closed."""
 

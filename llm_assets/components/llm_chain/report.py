@@ -85,7 +85,8 @@ def _figures(values: Mapping[str, Any]) -> Metadata:
 
 
 def _cost(values: Mapping[str, Any]) -> Metadata:
-    return {f"cost_{name}": values[name] for name in ("seconds", "core_seconds", "peak_memory_bytes")}
+    names = ("seconds", "core_seconds", "peak_memory_bytes", "energy_joules")  # the last one where the machine shows it
+    return {f"cost_{name}": values[name] for name in names if values.get(name) is not None}
 
 
 def _pages(directory: Path) -> list[Path]:
