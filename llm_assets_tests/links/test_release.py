@@ -13,7 +13,10 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets_tests.serving.tiny import write_artifact
 
-GATE = {"release": "tiny-1", "outcome": "better", "found": "better than tiny-1", "disagreement": 0.03}
+GATE = {
+    "release": "tiny-1", "outcome": "better", "found": "better than tiny-1", "disagreement": 0.3, "disagreement_on_test": 0.03,
+    "disagreement_on_traffic": 0.3, "traffic_texts": 500, "prediction": "30.0% of the newest 500 texts of the request log, 3.0% of 80 test documents",
+}  # fmt: skip
 SCORECARD = {
     "chain": "tiny",
     "champion": {**GATE, "documents": 80},
