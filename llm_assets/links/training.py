@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_assets.links import pages
+from llm_assets.links import pages, plots
 from llm_assets.links.link import Bench, Section
 from llm_assets.store.files import write_json
 from llm_assets.training.job import SUMMARY, Optimization, TrainingJob
@@ -58,6 +58,18 @@ def train(bench: Bench, job: TrainingJob, processes: int, compute: Mapping[str, 
     figures: dict[str, Any] = json.loads((bench.scratch / SUMMARY).read_text(encoding="utf-8"))
     _record(bench, flight, {**derived, **flight.derived()}, figures.pop("deepspeed", {}))
     return {**figures, "process_memory_bytes": flight.memory, **_estimated(flight), **_choices(flight)}
+
+
+def draw_loss(bench: Bench, title: str, unit: str) -> None:
+    """Draw the worker's ``curve.parquet``, training and validation, as ``plots/loss.png``."""
+    import pyarrow.parquet
+
+    curve = pyarrow.parquet.read_table(bench.directory / "curve.parquet").to_pylist()
+    series = {
+        name: ([row["step"] for row in curve if row[column] is not None], [row[column] for row in curve if row[column] is not None])
+        for name, column in (("training", "loss"), ("validation", "validation_loss"))
+    }
+    plots.curves(bench.directory, "loss", series, title, "step", unit)
 
 
 def _estimated(flight: Preflight) -> dict[str, int]:

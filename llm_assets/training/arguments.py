@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from llm_assets.training.devices import DeviceError
-from llm_assets.training.job import Causal, Classification, Conversation, TrainingJob
+from llm_assets.training.job import Causal, Classification, Conversation, Preference, TrainingJob
 from llm_assets.training.memory import EVALUATION
 from llm_assets.training.zero import deepspeed_config
 
@@ -16,15 +16,15 @@ LOGGED_POINTS = 200  # of a loss curve
 DECAY_SHAPE = "1-sqrt"  # of warmup_stable_decay: 1 - sqrt(share of the decay that is over), the best of those Haegele et al. 2024 compare
 
 
-def training_arguments(job: TrainingJob) -> TrainingArguments:
-    """transformers' arguments; creating them also starts the process group, gloo on CPUs and NCCL on CUDA.
+def training_arguments(job: TrainingJob, kind: type[TrainingArguments] = TrainingArguments, **more: Any) -> TrainingArguments:
+    """transformers' arguments, or a ``kind`` with ``more`` of its own; creating them also starts the process group, gloo on CPUs and NCCL on CUDA.
 
     Raises ``DeviceError`` where the job is for CUDA and torch finds none: the compute record is of another machine.
     """
     on_cuda = job.hardware.device.value == "cuda"
     if on_cuda and not torch.cuda.is_available():
         raise DeviceError("this job was planned for CUDA and torch finds no such device here. Remedy: materialize compute on this machine again")
-    return TrainingArguments(
+    return kind(
         output_dir=str(job.scratch),
         max_steps=job.steps,
         per_device_train_batch_size=job.micro_batch,
@@ -50,7 +50,7 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         save_total_limit=2,  # one being written, one whole
         prediction_loss_only=not isinstance(job.objective, Classification),
         label_names=["labels"],
-        use_cache=isinstance(job.objective, Causal | Conversation),  # only stated in its configuration: a decoder in service keeps keys and values
+        use_cache=isinstance(job.objective, Causal | Conversation | Preference),  # only stated: a decoder in service keeps keys and values
         remove_unused_columns=False,
         dataloader_pin_memory=job.hardware.pin_memory.value,
         report_to=[],
@@ -61,6 +61,7 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         use_cpu=not on_cuda,
         ddp_backend=job.hardware.collectives.value,
         deepspeed=deepspeed_config(job),
+        **more,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.store.files import write_json
-from llm_assets.training.job import FAULT, Causal, Classification, Conversation, Masked, TrainingJob
+from llm_assets.training.job import FAULT, Causal, Classification, Conversation, Masked, Preference, TrainingJob
 
 NAMED = 20  # documents in the message; the file holds all
 
@@ -32,7 +32,7 @@ def refuse(job: TrainingJob, what: str, value: float, update: int, rows: Sequenc
     raise DivergedError(message)
 
 
-def documents(objective: Masked | Causal | Classification | Conversation, rows: Sequence[int]) -> list[str]:
+def documents(objective: Masked | Causal | Classification | Conversation | Preference, rows: Sequence[int]) -> list[str]:
     """The doc_ids behind rows of the training data, ascending; none where the data names none.
 
     A row is a block of ``tokens.bin``, which ``documents.parquet`` beside it indexes, or a row of the examples' Parquet.

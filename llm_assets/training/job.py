@@ -75,6 +75,20 @@ class Conversation(Part):
     adapter: Adapter = Field(Adapter(), description="which weights are trained")
 
 
+Method = Literal["dpo", "kto", "orpo"]
+
+
+class Preference(Part):
+    """Learning which of two replies is preferred; the evaluation with the least loss on validation is kept (training/preference.py)."""
+
+    kind: Literal["preference"] = "preference"
+    train: Path = Field(description="Parquet of encoded pairs: doc_id, prompt_ids, chosen_ids, rejected_ids")
+    evaluation: Path = Field(description="the same of the validation split")
+    method: Method = Field(description="dpo (Rafailov et al. 2023), kto (Ethayarajh et al. 2024) or orpo (Hong et al. 2024)")
+    beta: float = Field(gt=0, description="how dearly the distance from the model it began as is bought; of orpo the weight of the odds ratio")
+    max_length: int = Field(256, ge=8, description="tokens of a prompt with a reply; the pairs are cut to it already")
+
+
 class Optimization(Strict):
     """How weights are updated: stated in the section of every link that trains, and handed to the workers as it is."""
 
@@ -129,7 +143,7 @@ class Optimization(Strict):
 class TrainingJob(Optimization):
     """One training: what to learn from what, how, and where the result goes."""
 
-    objective: Annotated[Masked | Causal | Classification | Conversation, Field(discriminator="kind")]
+    objective: Annotated[Masked | Causal | Classification | Conversation | Preference, Field(discriminator="kind")]
     tokenizer: Path
     output: Path = Field(description="folder for config.json and model.safetensors")
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")

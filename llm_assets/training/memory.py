@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.training.decoders import DecoderShape
-from llm_assets.training.job import CHUNK, Causal, Conversation, Masked, ModelShape, TrainingJob
+from llm_assets.training.job import CHUNK, Causal, Conversation, Masked, ModelShape, Preference, TrainingJob
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
@@ -134,7 +134,7 @@ def estimate(job: TrainingJob, processes: int, model: Dimensions, length: int) -
     if job.offload_optimizer == "cpu":
         optimizer = 0
     buffers = 2 * width * min(BUCKET, count) if partitioned else 0
-    tokens = job.micro_batch * length
+    tokens = job.micro_batch * length * (2 if isinstance(job.objective, Preference) else 1)  # both replies, each after its prompt
     layers = activations(job, model, tokens, length, width)
     logits = _logits(job, model, tokens)
     gaps = _gaps((layers, width * tokens * max(model.hidden, model.intermediate)), (logits, logits // 8)) if job.hardware.device.value == "cpu" else 0
@@ -158,8 +158,11 @@ def activations(job: TrainingJob, model: Dimensions, tokens: int, length: int, w
 def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
     """Scores, their logarithms and the gradient, float32; an evaluation holds two of these, for more sequences and no gradient.
 
-    A causal model's are there for a chunk of tokens alone, in two copies, beside the gradient of the head's weights.
+    A causal model's are there for a chunk of tokens alone, in two copies, beside the gradient of the head's weights. TRL's losses of
+    preferences hold them for all tokens.
     """
+    if isinstance(job.objective, Preference):
+        return 3 * 4 * model.vocabulary * tokens
     if isinstance(job.objective, Causal | Conversation):
         return 4 * model.vocabulary * (2 * CHUNK + model.hidden)
     if not isinstance(job.objective, Masked):

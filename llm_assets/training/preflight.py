@@ -11,7 +11,7 @@ from typing import Any
 from llm_assets.training import memory
 from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import DeviceError, Software, decide
-from llm_assets.training.job import Causal, Classification, Masked, TrainingJob
+from llm_assets.training.job import Causal, Classification, Masked, Preference, TrainingJob
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -47,7 +47,7 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
     Raises ``DeviceError`` where the devices asked for, or a compiler, are not there, ``WeightsError`` where a shard of the weights is missing or
     cut, ``MemoryRefusedError`` where the training cannot fit, naming the smallest change with which it would.
     """
-    packed = not isinstance(job.objective, Classification)
+    packed = not isinstance(job.objective, Classification | Preference)
     offload = job.offload_optimizer == "cpu"
     hardware = decide(job.device, processes, devices, software or Software.installed(), packed=packed, offload_optimizer=offload)
     job = job.model_copy(update={"hardware": hardware})

@@ -17,7 +17,7 @@ from llm_assets.training import adapters, repartition, states
 from llm_assets.training.callbacks import BestEvaluation
 from llm_assets.training.faults import refuse
 from llm_assets.training.heads import IGNORED
-from llm_assets.training.job import Classification, TrainingJob
+from llm_assets.training.job import Classification, Preference, TrainingJob
 from llm_assets.training.muon import Muon
 
 
@@ -55,7 +55,7 @@ class Worker(Trainer):
         The update follows within it, at the last pass. Raises ``DivergedError`` for a gradient that is no number, which leaves
         no trace on the disk: checkpoints are written after this.
         """
-        tokens = int(inputs["input_ids"].ne(self.padding).sum())
+        tokens = sum(int(ids.ne(self.padding).sum()) for name, ids in inputs.items() if name.endswith("input_ids"))  # preference has several
         self.tokens += tokens
         self.state.num_input_tokens_seen += tokens * self.args.world_size  # kept in checkpoints, so a resumed training counts on
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
@@ -138,7 +138,7 @@ class Worker(Trainer):
         transformers' loop divides a batch's loss by the masked tokens of all ranks and then drops the ranks that only fill up: with
         a last batch of 10 blocks and two ranks it gave 2.86 where the mean is 3.08. Here each rank sums over its own batches.
         """
-        if isinstance(self.job.objective, Classification):
+        if isinstance(self.job.objective, Classification | Preference):
             return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         dataset, size, world = dataloader.dataset, self.args.per_device_eval_batch_size, self.args.world_size
         starts = range(0, len(dataset), size)

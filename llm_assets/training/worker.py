@@ -24,7 +24,7 @@ import deepspeed.ops  # noqa: E402
 import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 import torch  # noqa: E402
-from transformers import PreTrainedTokenizerFast, set_seed  # noqa: E402
+from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed  # noqa: E402
 
 from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
@@ -41,11 +41,20 @@ from llm_assets.training.trainer import Worker  # noqa: E402
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+
+def preference_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerFast) -> tuple[Worker, dict[str, Any]]:
+    """``training/preference.py``'s, imported where it is asked for: TRL is an extra."""
+    from llm_assets.training.preference import preference_worker
+
+    return preference_worker(job, arguments, tokenizer)
+
+
 WORKERS = {
     "masked": masked_worker,
     "causal": causal_worker,
     "classification": classification_worker,
     "conversation": conversation_worker,
+    "preference": preference_worker,
 }  # by the kind of a job's objective
 CURVE = {  # log key -> column
     "loss": "loss",

