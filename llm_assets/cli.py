@@ -37,7 +37,7 @@ def gc(
         by_root.setdefault(spec.store, []).append(spec)
     for chains in by_root.values():
         store = store_of(chains[0])
-        current = {spec.name: current_fingerprints(store, spec.CHAIN, sections(spec, {}), spec.seed) for spec in chains}
+        current = {spec.name: current_fingerprints(store, spec.links, sections(spec, {}), spec.seed) for spec in chains}
         garbage = find_garbage(store, current, keep_days)
         for manifest in garbage.artifacts:
             typer.echo(f"{manifest.link} {manifest.fingerprint}  {megabytes(manifest.size)}")

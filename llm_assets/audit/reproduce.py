@@ -112,6 +112,8 @@ def _inputs(index: Index, link: Link, manifest: Manifest) -> dict[str, Input]:
                 raise NotReproducibleError(f"{link.name} {manifest.fingerprint} needs {key}, which no journal here has: run the chain's {key} once")
             found[key] = acted["record"]
             continue
+        if LINKS[key].optional and key not in manifest.inputs:
+            continue
         entry = manifest.inputs[key]
         row = index.artifact((entry.link, entry.fingerprint))
         if row is None or row.state != "present":

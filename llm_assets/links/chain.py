@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from llm_assets.links import (
+    aligned_model,
     assistant_model,
     clean_corpus,
     compute,
@@ -43,11 +45,19 @@ CHAIN: tuple[Link, ...] = (
     endpoint.LINK,
 )
 OF_GENERATION = {link.name: link for link in (conversations.LINK, assistant_model.LINK, gguf_model.LINK, generation_scorecard.LINK)}
-GENERATION: tuple[Link, ...] = tuple(OF_GENERATION.get(link.name, link) for link in CHAIN)  # the same graph
+AFTER = {finetuned_model.LINK.name: (aligned_model.LINK,)}  # what only a chain that generates may have, and after which link
+GENERATION: tuple[Link, ...] = tuple(  # but for those the same graph
+    made for link in CHAIN for made in (OF_GENERATION.get(link.name, link), *AFTER.get(link.name, ()))
+)
 TASKS: dict[str, tuple[Link, ...]] = {"classification": CHAIN, "generation": GENERATION}
 EVERY: tuple[Link, ...] = tuple(dict.fromkeys(link for chain in TASKS.values() for link in chain))
-LINKS: dict[str, Link] = {link.name: link for link in CHAIN}  # what all variants of a name share: stage, role, act, trained
+LINKS: dict[str, Link] = {link.name: link for link in (*GENERATION, *CHAIN)}  # what all variants of a name share: stage, role, act, trained
 AUDITED = ("release", "endpoint")  # after which the check `lineage` holds Dagster's graph against the store, all the way up
+
+
+def without(chain: Iterable[Link], absent: Collection[str]) -> tuple[Link, ...]:
+    """A chain that lacks some of its optional links: what names them among its inputs is made from the others alone."""
+    return tuple(replace(link, inputs=tuple(name for name in link.inputs if name not in absent)) for link in chain if link.name not in absent)
 
 
 def link_of(name: str, variant: str = "") -> Link | None:

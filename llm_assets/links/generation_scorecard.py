@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -49,16 +50,19 @@ def scorecard(
     quantized_model: Artifact,
     labelled_examples: Artifact,
     evaluation_sets: Artifact,
+    aligned_model: Artifact | None = None,
 ) -> Acted:
     """Puts the decoder as it is served beside the same at F16: bits per byte of the frozen test split, size, speed and cost.
 
     Bits per byte come from what llama.cpp made of each test document when the model was rounded, with 95% intervals over
-    documents; what the model does in each task stands beside, as finetuned_model measured it on the same split, with its baselines.
+    documents; what the model does in each task stands beside, as finetuned_model (and aligned_model, where the chain has it) measured it
+    on the same split, with its baselines.
     The milliseconds to an answer's first token and the tokens a second that follow are measured now, one answer at a time. The
     candidate is compared with the champion on the documents both were read on, by bits per byte.
     """
     tested = {name: read_predictions(quantized_model, name) for name in (REFERENCE, QUANTIZED)}
-    costs = _costs(pretrained_checkpoint, finetuned_model, quantized_model)
+    trained = [finetuned_model] if aligned_model is None else [finetuned_model, aligned_model]
+    costs = _costs(pretrained_checkpoint, *trained, quantized_model)
     sizes = {REFERENCE: quantized_model.metrics["candidates"][REFERENCE]["bytes"], QUANTIZED: quantized_model.metrics["models"][QUANTIZED]["bytes"]}
     speed = _speed(office, config, quantized_model, evaluation_sets)
     models = [
@@ -76,7 +80,7 @@ def scorecard(
         "chain": office.chain,
         "problem": PROBLEM,
         "models": sorted(models, key=lambda model: -model["test_bits_per_byte"]),
-        "tasks": {name: splits["test"] for name, splits in finetuned_model.metrics["models"].items()},
+        "tasks": _tasks(trained),
         "baseline": None,
         "seeds": TRAININGS,
         "split": _split_sizes(labelled_examples, evaluation_sets),
@@ -90,6 +94,15 @@ def scorecard(
     plots.bars(office.directory, "models", bits, "Test documents, bits per byte", "bits")
     outcome = [{key: value for key, value in model.items() if key not in CLOCK} for model in record["models"]]
     return Acted(record, digest([quantized_model.fingerprint, outcome, record["split"]])[:24])
+
+
+def _tasks(trained: Sequence[Artifact]) -> dict[str, dict[str, float]]:
+    """What each model does on the test split, by its name: of one that stands in several artifacts the figures of all."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for made in trained:
+        for name, splits in made.metrics["models"].items():
+            found[name] |= splits["test"]
+    return dict(found)
 
 
 def worth(rows: Rows) -> dict[str, Any]:
@@ -201,7 +214,7 @@ LINK = Link(
     version=1,
     make=scorecard,
     config=GenerationScorecardConfig,
-    inputs=("pretrained_checkpoint", "finetuned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
+    inputs=("pretrained_checkpoint", "finetuned_model", "aligned_model", "quantized_model", "labelled_examples", "evaluation_sets"),
     stage="model",
     role="data_scientist",
     kinds=("python",),

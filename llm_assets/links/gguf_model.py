@@ -42,29 +42,32 @@ class GgufModelConfig(Section):
     context: int | None = Field(None, ge=16, description="tokens of prompt and answer that are served; default: as many as the model was made for")
 
 
-def quantized_model(bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact) -> Made:
+def quantized_model(
+    bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact, aligned_model: Artifact | None = None
+) -> Made:
     """Writes the decoder as GGUF in each format asked for and takes the smallest whose bits per byte stay within the allowed rise.
 
     F16 is the reference: its greedy answers are compared with those of transformers over the same weights, and every format's
     bits per byte of held-out text are measured through llama.cpp, with the engine that will serve. Where no format stays
     within the rise the best is taken, and the check fails. Unlike an encoder's int8 the sizes are fixed by the format, so the
-    rule is size, not speed; the measured speed is stated beside it.
+    rule is size, not speed; the measured speed is stated beside it. A chain with preferences rounds its aligned model.
     """
+    model = finetuned_model if aligned_model is None else aligned_model
     texts = [text for _, text in evaluation_texts(evaluation_sets, "validation", config.evaluation_texts)]
-    made_for = Shape.read(finetuned_model.directory).context
+    made_for = Shape.read(model.directory).context
     context = min(config.context or made_for, made_for)  # llama.cpp serves no more either
     formats: list[Format] = [kind for kind in FORMATS if kind in {*config.formats, REFERENCE}]
     candidates: dict[str, dict[str, float]] = {}
     found: list[Parting] = []
     for number, kind in enumerate(formats):
         bench.progress(number, len(formats), "formats")
-        began, folder = time.perf_counter(), _folder(bench.scratch / kind, finetuned_model, kind, context)
-        write_gguf(finetuned_model.directory, folder / file_of(kind), kind)
+        began, folder = time.perf_counter(), _folder(bench.scratch / kind, model, kind, context)
+        write_gguf(model.directory, folder / file_of(kind), kind)
         seconds = time.perf_counter() - began
         with closing(Generator(folder, slots=1)) as engine:
             measured = measure(engine, texts)
             if kind == REFERENCE:
-                found = partings(finetuned_model.directory, engine, [_asked(engine, text) for text in texts[: config.compared_prompts]], ANSWER)
+                found = partings(model.directory, engine, [_asked(engine, text) for text in texts[: config.compared_prompts]], ANSWER)
         rise = measured["bits_per_byte"] / candidates.get(REFERENCE, measured)["bits_per_byte"] - 1
         candidates[kind] = {**measured, "rise": rise, "bytes": (folder / file_of(kind)).stat().st_size, "seconds": round(seconds, 3)}
     bench.progress(len(formats), len(formats), "formats")
@@ -173,11 +176,11 @@ def _asked(engine: Generator, text: str) -> list[int]:
     return engine.chat([{"role": "user", "content": text.split("\n", 1)[0]}])[: engine.context - ANSWER]
 
 
-def _folder(directory: Path, finetuned_model: Artifact, kind: Format, context: int) -> Path:
+def _folder(directory: Path, model: Artifact, kind: Format, context: int) -> Path:
     """A folder with all that the serving engine reads but the model."""
     directory.mkdir(exist_ok=True)
     for name in FILES:
-        shutil.copyfile(finetuned_model.path(name), directory / name)
+        shutil.copyfile(model.path(name), directory / name)
     write_json(directory / "serving.json", {"task": TASK, "model": file_of(kind), "context": context, "normaliser": NORMALISER_VERSION})
     return directory
 
@@ -209,7 +212,7 @@ LINK = Link(
     version=1,
     make=quantized_model,
     config=GgufModelConfig,
-    inputs=("finetuned_model", "evaluation_sets"),
+    inputs=("finetuned_model", "aligned_model", "evaluation_sets"),
     stage="model",
     role="programmer",
     kinds=("gguf",),

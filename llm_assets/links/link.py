@@ -128,6 +128,7 @@ class Link:
     trained: bool = False  # data version is the fingerprint, not the content
     observe: Callable[[Any], Mapping[str, Any]] | None = None  # what a source shows before it is read: size, hash, revision
     libraries: tuple[str, ...] = ()  # whose versions go into the manifest
+    optional: bool = False  # a chain has it where its YAML has its section; what names it among its inputs does without it otherwise
     variant: str = ""  # the task it serves, where links of several tasks share a name: what they make differs, their place in the graph does not
 
     @property

@@ -58,7 +58,7 @@ def plan(chain: Chain, preset: Preset = "", set_: Set = None) -> None:
 
     spec = spec_of(chain, preset)
     changes = overrides(spec, set_ or [])
-    Console().print(plan_table(chain, make_plan(store_of(spec), spec.CHAIN, sections(spec, changes), spec.seed)))
+    Console().print(plan_table(chain, make_plan(store_of(spec), spec.links, sections(spec, changes), spec.seed)))
 
 
 def scorecard(

@@ -80,6 +80,8 @@ def overrides(spec: Settings, assignments: list[str]) -> dict[str, dict[str, Any
         if not separator or len(keys) < 2:
             raise UsageError(f"--set {assignment}: write LINK.KEY=VALUE, such as finetuned_model.epochs=2")
         known_links(keys[:1])
+        if keys[0] not in {link.name for link in spec.links}:
+            raise UsageError(f"--set {assignment}: the chain {spec.name} has no {keys[0]}; write its section into the chain's YAML first")
         change: Any = yaml.safe_load(value)
         for key in reversed(keys[1:]):
             change = {key: change}
@@ -97,7 +99,7 @@ def sections(spec: Settings, changes: dict[str, dict[str, Any]]) -> dict[str, An
     from llm_assets.components.llm_chain.spec import merge
 
     found = {}
-    for link in spec.CHAIN:
+    for link in spec.links:
         name = link.name
         values = merge(getattr(spec, name).model_dump(mode="json"), changes.get(name, {}))
         try:

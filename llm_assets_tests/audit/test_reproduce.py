@@ -85,6 +85,12 @@ def test_a_missing_input_is_refused(clean: Artifact, store: Store, index: Index,
         again(index, clean, tmp_path / "clean")
 
 
+def test_an_optional_link_that_it_was_not_made_from_is_not_asked_for(clean: Artifact, index: Index, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    link = replace(LINKS["clean_corpus"], inputs=(*LINKS["clean_corpus"].inputs, "aligned_model"))
+    monkeypatch.setattr(module, "link_of", lambda *_: link)
+    assert again(index, clean, tmp_path / "clean").equal
+
+
 def test_a_changed_source_is_refused(clean: Artifact, store: Store, index: Index, tmp_path: Path) -> None:
     name = clean.manifest.inputs["screened_corpus"].fingerprint
     screened = store.open("screened_corpus", name)

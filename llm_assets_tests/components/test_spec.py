@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,15 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from llm_assets.components.llm_chain.assets import chain_assets
 from llm_assets.components.llm_chain.run_config import config_schema
 from llm_assets.components.llm_chain.spec import ChainSpec, GenerationSpec, PresetError, Settings, with_preset
 from llm_assets.components.llm_chain.trial import overrides
 from llm_assets.links.chain import CHAIN, EVERY
+from llm_assets.links.making import recipe_of
 from llm_assets.operation.acts import OPERATION
+from llm_assets.terminal.settings import UsageError
+from llm_assets.terminal.settings import overrides as set_by_hand
+from llm_assets_tests.links.trained import artifact
 from llm_assets_tests.running import ROOT
 
 LINKS = (*CHAIN, *OPERATION)
@@ -126,10 +133,65 @@ def test_every_key_is_documented() -> None:
 def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], model: type[Settings]) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
     spec = with_preset(values, model)
-    for link in (*spec.CHAIN, *spec.OPERATION):
+    for link in (*spec.links, *spec.OPERATION):
         section = getattr(spec, link.name)
         schema = config_schema(section)
         assert {name: field.default_value for name, field in schema.items()} == section.model_dump(mode="json")
+
+
+COMMENTED = (DEFS.parents[1] / "assistant" / "defs.yaml").read_text(encoding="utf-8").split("  # aligned_model:")[1].split("\n\n")[0]
+ALIGNED = yaml.safe_load("aligned_model:" + COMMENTED.replace("\n  # ", "\n"))  # the section that the YAML shows
+PLAIN = {"quantized_model": "e48ba7ff63e3d0dd08a9a864", "finetuned_model": "9acd915537b09a09c72f9769"}  # as before optional links
+
+
+def test_a_chain_without_an_optional_link_is_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+
+    def fingerprints(values: dict[str, Any]) -> dict[str, str]:
+        spec = with_preset(values, GenerationSpec)
+        stubs = {}
+        for link in spec.CHAIN:
+            (tmp_path / link.name).mkdir(exist_ok=True)
+            stubs[link.name] = artifact(tmp_path / link.name, link.name)
+        recipes = {
+            link.name: recipe_of(link, getattr(spec, link.name), {name: stubs[name] for name in link.inputs}, 17)
+            for link in spec.links
+            if link.name in (*PLAIN, *ALIGNED)
+        }
+        return {name: recipe.fingerprint for name, recipe in recipes.items()}
+
+    assert fingerprints(TALKING) == PLAIN == fingerprints(TALKING | {"aligned_model": None})
+    aligned = fingerprints(TALKING | ALIGNED)
+    assert set(aligned) == {*PLAIN, *ALIGNED} and aligned["finetuned_model"] == PLAIN["finetuned_model"]
+    assert aligned["quantized_model"] != PLAIN["quantized_model"]
+    assert aligned["aligned_model"] != fingerprints(TALKING | {"aligned_model": ALIGNED["aligned_model"] | {"beta": 0.2}})["aligned_model"]
+
+
+def test_the_graph_has_an_optional_link_where_its_section_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+
+    def parents(values: dict[str, Any]) -> dict[str, set[str]]:
+        made = [asset for asset in chain_assets(with_preset(values, GenerationSpec)) if isinstance(asset, dg.AssetsDefinition)]
+        return {key.path[1]: {parent.path[1] for parent in asset.asset_deps[key]} for asset in made for key in asset.keys}
+
+    plain, aligned = parents(TALKING), parents(TALKING | ALIGNED)
+    assert "aligned_model" not in plain and plain["quantized_model"] == {"finetuned_model", "evaluation_sets"}
+    assert aligned["quantized_model"] == plain["quantized_model"] | {"aligned_model"} and "finetuned_model" in aligned["aligned_model"]
+    with pytest.raises(UsageError, match="the chain assistant has no aligned_model"):
+        set_by_hand(with_preset(TALKING, GenerationSpec), ["aligned_model.beta=1"])
+
+
+def test_a_method_that_there_is_not_and_a_missing_trl_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    with pytest.raises(PresetError, match=r"aligned_model\.method: Input should be 'dpo', 'kto' or 'orpo'"):
+        with_preset(TALKING | {"aligned_model": {"method": "ppo", "sources": ["taobao-dev"]}}, GenerationSpec)
+    with pytest.raises(PresetError, match="set micro_batch to 2 or more"):
+        with_preset(TALKING | {"aligned_model": {"method": "kto", "sources": ["taobao-dev"], "micro_batch": 1}}, GenerationSpec)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trl" else find(name, *rest))
+    with pytest.raises(PresetError, match=r'the losses of dpo are TRL.s, which is not installed.*-e "\.\[preference\]"'):
+        with_preset(TALKING | ALIGNED, GenerationSpec)
+    assert with_preset(TALKING, GenerationSpec).aligned_model is None  # type: ignore[attr-defined]
 
 
 def test_only_what_differs_makes_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from llm_assets.links.chain import EVERY, LINKS, TASKS, link_of, upstream
+from llm_assets.links.chain import EVERY, GENERATION, LINKS, TASKS, link_of, upstream, without
 from llm_assets.links.link import Link
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_each_link_comes_after_its_inputs_and_every_task_has_the_same_names(task: str) -> None:
     made = [link.name for link in TASKS[task]]
-    assert made == list(LINKS)
+    assert made == [name for name, link in LINKS.items() if name in made or not link.optional]
     for place, link in enumerate(TASKS[task]):
         assert set(link.inputs) <= set(made[:place]), link.identity
 
@@ -30,3 +30,11 @@ def test_no_two_links_share_an_identity() -> None:
 
 def test_upstream_goes_by_the_chain_that_is_asked_of() -> None:
     assert "tokenizer" in upstream("quantized_model", TASKS["generation"]) and "scorecard" not in upstream("quantized_model", TASKS["generation"])
+
+
+def test_without_an_optional_link_what_names_it_is_made_from_the_others() -> None:
+    plain, whole = ({link.name: link for link in without(GENERATION, absent)} for absent in (["aligned_model"], []))
+    assert [link.name for link in GENERATION if link.optional] == ["aligned_model"] and "aligned_model" not in plain
+    assert plain["quantized_model"].inputs == ("finetuned_model", "evaluation_sets")
+    assert plain["tokens"] == whole["tokens"]
+    assert {"aligned_model", "labelled_examples"} <= upstream("quantized_model", whole.values())

@@ -110,3 +110,15 @@ def test_bits_per_byte_are_of_all_documents_as_one_text() -> None:
     assert found["test_bits_per_byte"] == pytest.approx(14 / 4) and found["test_perplexity"] == pytest.approx(2 ** (14 / 3))
     assert found["test_bits_per_byte_interval"] == pytest.approx([1.0, 6.0])
     assert merit(rows) == pytest.approx({"a": -1.0, "b": -6.0})
+
+
+def test_an_aligned_models_figures_stand_beside_the_finetuned_ones(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "quantized_model").mkdir()
+    (tmp_path / "aligned_model").mkdir()
+    scores = {"models": {"finetuned": {"test": {"preferred": 0.5}}, "aligned": {"test": {"preferred": 0.75, "bits_per_byte": 2.0}}}}
+    given = inputs(office.home, rounded(tmp_path / "quantized_model", 2.0))
+    aligned = trained.artifact(tmp_path / "aligned_model", "aligned_model", scores)
+    record = scorecard(office, GenerationScorecardConfig(latency_calls=1, answer_tokens=3), **given, aligned_model=aligned).record
+    assert record["tasks"]["finetuned"] == {"chrf": 12.5, "preferred": 0.5} and record["tasks"]["aligned"]["preferred"] == 0.75
+    assert record["models"][0]["cost"]["seconds"] == 4  # a second each, the aligned model's among them
+    assert "0.75" in as_markdown(record)

@@ -29,7 +29,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     rows.append({"doc_id": "9", "text": f"{LINES[0]}\nwell", "split": "test"})
     (folder / "evaluation_sets").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation_sets" / "evaluation.parquet")
-    return {name: trained.artifact(folder / name, name) for name in LINK.inputs}
+    return {name: trained.artifact(folder / name, name) for name in ("finetuned_model", "evaluation_sets")}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,15 @@ def test_what_is_served_and_f16_were_read_on_the_test_documents(made: Outcome) -
     (served,), (reference,) = rows.values()
     assert served["bytes"] == reference["bytes"] == len(normalise(f"{LINES[0]}\nwell").encode()) and served["tokens"] == reference["tokens"]
     assert served["nats"] != reference["nats"] and abs(served["nats"] / reference["nats"] - 1) < 0.02
+
+
+def test_an_aligned_model_is_rounded_in_place_of_the_finetuned_one(made: Outcome, inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "aligned_model", seed=1, spread=0.2)
+    config = CONFIG.model_copy(update={"formats": ["q8_0"], "compared_prompts": 1, "evaluation_texts": 1})
+    given = {**inputs, "aligned_model": trained.artifact(folder, "aligned_model")}
+    other = make(Store(tmp_path / "home"), LINK, config, given, seed=0, launch=trained.launch_quietly).artifact
+    plain, aligned = (read_predictions(one, "f16")[0]["nats"] for one in (made.artifact, other))
+    assert abs(aligned / plain - 1) > 0.001 and other.manifest.inputs["aligned_model"].fingerprint == "aligned_model"
 
 
 def test_what_it_makes_is_served(made: Outcome) -> None:

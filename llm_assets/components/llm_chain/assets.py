@@ -23,14 +23,14 @@ OUTWARD = ("release", "endpoint", "feedback_batch", "alerts")
 
 def chain_assets(spec: Settings) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """One asset a link, the request log that the gateway writes, and one asset for each act that reads it."""
-    return [*(link_asset(spec, link) for link in (*spec.CHAIN, *spec.OPERATION)), request_log(spec)]
+    return [*(link_asset(spec, link) for link in (*spec.links, *spec.OPERATION)), request_log(spec)]
 
 
 def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     """The asset of one link."""
     key = dg.AssetKey([spec.name, link.name])
     section: Section = getattr(spec, link.name)
-    known = {"request_log", *(each.name for each in (*spec.CHAIN, *spec.OPERATION))}  # an act may read what this chain does not have
+    known = {"request_log", *(each.name for each in (*spec.links, *spec.OPERATION))}  # an act may read what this chain does not have
 
     outward, role = link.name in OUTWARD, spec.team_of(link.role)
     asset = dg.AssetSpec(

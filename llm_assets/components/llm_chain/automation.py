@@ -11,7 +11,7 @@ def chain_job(spec: Settings) -> dg.UnresolvedAssetJobDefinition:
     """The job that materializes the whole chain."""
     return dg.define_asset_job(
         spec.name,
-        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in spec.CHAIN)),
+        selection=dg.AssetSelection.assets(*([spec.name, link.name] for link in spec.links)),
         description=f"Materializes the chain {spec.name}; what stands already is reused.",
         executor_def=executor(spec),
     )

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from llm_assets.links.chain import CHAIN, GENERATION
-from llm_assets.links.link import Link, Section
+from llm_assets.links.chain import CHAIN, GENERATION, without
+from llm_assets.links.link import Link
 from llm_assets.links.roles import ROLES
 from llm_assets.operation.acts import OPERATION, TALKING
 from llm_assets.operation.annotation import Annotation
@@ -25,7 +25,7 @@ PRESET_TAG = "llm_assets/preset"  # of a run
 class Settings(Strict):
     """The keys of a chain's YAML that concern all its links."""
 
-    CHAIN: ClassVar[tuple[Link, ...]] = ()  # the links of its task, in the order in which they are made
+    CHAIN: ClassVar[tuple[Link, ...]] = ()  # the links that its task may have, in the order in which they are made
     OPERATION: ClassVar[tuple[Link, ...]] = ()  # the acts of the chain in service
 
     name: str = Field(
@@ -81,15 +81,22 @@ class Settings(Strict):
                 raise ValueError(f"{link.name}.{said[0]} tells of one run; in the YAML it would hold for every run: give it in that run's config")
         return self
 
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links that this chain has, in the order in which they are made: optional ones where the YAML has their section."""
+        return without(self.CHAIN, [link.name for link in self.CHAIN if link.optional and getattr(self, link.name) is None])
+
     def team_of(self, role: str) -> str:
         """The team that has a role in this chain."""
         return self.roles.get(role, role)
 
 
-def _section(config: type[Section]) -> Any:
-    """A section may be left out where all its keys have defaults."""
-    required = any(field.is_required() for field in config.model_fields.values())
-    return (config, ...) if required else (config, Field(default_factory=config))
+def _section(link: Link) -> Any:
+    """A section may be left out where all its keys have defaults, or where the link goes with it."""
+    if link.optional:
+        return (link.config | None, None)
+    required = any(field.is_required() for field in link.config.model_fields.values())
+    return (link.config, ...) if required else (link.config, Field(default_factory=link.config))
 
 
 def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = OPERATION) -> type[Settings]:
@@ -98,7 +105,7 @@ def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = O
         name,
         __base__=Settings,
         __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
-        **{link.name: _section(link.config) for link in (*chain, *operation)},
+        **{link.name: _section(link) for link in (*chain, *operation)},
     )
     model.CHAIN, model.OPERATION = tuple(chain), tuple(operation)
     return model

@@ -27,7 +27,7 @@ def overrides(spec: Settings, runs: Iterable[Mapping[str, Any]]) -> dict[str, An
     changed: dict[str, Any] = {}
     for run_config in runs:
         ops = run_config.get("ops") or {}
-        for link in (*spec.CHAIN, *spec.OPERATION):
+        for link in (*spec.links, *spec.OPERATION):
             given = (ops.get(op_name(spec.name, link.name)) or {}).get("config") or {}
             changed |= _changes(getattr(spec, link.name), link.name, given)
     return changed

