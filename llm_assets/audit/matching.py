@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llm_assets.audit.forget import ForgetError
 from llm_assets.audit.index import Index
 from llm_assets.corpus import pii
 from llm_assets.corpus.batches import batch_files
@@ -42,10 +43,10 @@ class Matching:
 
 
 def matching(index: Index, phrase: str) -> Matching:
-    """Every document of a store and every recorded text that holds a phrase; reads all of them. Raises ``ValueError`` for one that is too short."""
+    """Every document of a store and every recorded text that holds a phrase; reads all of them. Raises ``ForgetError`` for one that is too short."""
     wanted = normalise_all([phrase])[0].casefold()
     if len(wanted) < SHORTEST:
-        raise ValueError(f"{phrase!r} is too short to say what is meant: give at least {SHORTEST} characters")
+        raise ForgetError(f"{phrase!r} is too short to say what is meant: give at least {SHORTEST} characters")
     found = Matching()
     for row in (row for row in index.artifacts("raw_corpus") if row.state == "present"):
         for batch in index.store.open(*row.name).batches("documents.parquet", ["doc_id", "text"], GROUP):

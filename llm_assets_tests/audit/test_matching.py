@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm_assets.audit.forget import ForgetError
 from llm_assets.audit.index import Index
 from llm_assets.audit.matching import matching
 from llm_assets.corpus.batches import batch_folder, write_batch
@@ -48,5 +49,5 @@ def test_nothing_holds_it(holding: Index) -> None:
 
 @pytest.mark.parametrize("phrase", ["", " ", "\u200b", "好"])
 def test_a_phrase_that_says_nothing_is_refused(store: Store, index: Index, phrase: str) -> None:
-    with pytest.raises(ValueError, match="too short to say what is meant"):
+    with pytest.raises(ForgetError, match="too short to say what is meant"):
         matching(index, phrase)
