@@ -97,7 +97,7 @@ def test_a_mistake_is_answered_with_file_line_and_remedy(tmp_path: Path, before:
 
 
 def test_a_mistake_in_a_preset_names_its_line(tmp_path: Path) -> None:
-    text = YAML.replace("      tokens: {context: 256}", "      tokens: {contxt: 256}", 1)
+    text = YAML.replace("      tokens: {context: 192}", "      tokens: {contxt: 256}", 1)
     path = project(tmp_path, text)
     ended = load(tmp_path)
     assert ended.returncode != 0
