@@ -24,7 +24,7 @@ from llm_assets.serving.releases import champion, release_journal
 from llm_assets.serving.state import newest_rollout
 from llm_assets.store.home import prepare_environment
 from llm_assets.store.store import Store
-from llm_assets.terminal.audit_commands import indexes
+from llm_assets.terminal.answers import indexes
 from llm_assets.terminal.settings import spec_of, store_of
 
 DRAWN, ASKED = 1_000, 1_500  # answers

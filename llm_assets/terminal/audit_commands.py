@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.store.home import data_root
-from llm_assets.terminal.settings import UsageError, stores, trackers
+from llm_assets.terminal.answers import Page, indexes, keep_page
+from llm_assets.terminal.erasure_commands import forget
+from llm_assets.terminal.settings import UsageError, trackers
 
 if TYPE_CHECKING:
-    from llm_assets.audit.index import Index
     from llm_assets.audit.provenance import Lineage
-    from llm_assets.audit.words.reply import Reply
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-Page = Annotated[bool, typer.Option("--page", help="Keep the answer as a page, too, which the gateway shows to operators.")]
 Release = Annotated[str, typer.Argument(metavar="RELEASE", help="A release, such as reviews-1.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to a file; default: print.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `llm-assets`."""
-    from llm_assets.terminal.erasure_commands import forget
-
     for command in (lineage, trace, diff, verify, reproduce, bom, card, forget):
         app.command()(command)
-
-
-@contextmanager
-def indexes() -> Iterator[list[Index]]:
-    """The index of every store that a chain uses, brought up to date."""
-    from llm_assets.audit.questions import opened
-
-    with opened(stores()) as known:
-        yield known
-
-
-def keep_page(reply: Reply) -> None:
-    """Keep an answer as a page, and say where the gateway shows it."""
-    from llm_assets.audit.words.reply import write_page
-
-    typer.echo(f"page: {write_page(data_root(), reply)}", err=True)
 
 
 def lineage(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_assets.terminal.audit_commands import Page, indexes, keep_page
+from llm_assets.terminal.answers import Page, indexes, keep_page
 from llm_assets.terminal.settings import UsageError, trackers
 
 if TYPE_CHECKING:
