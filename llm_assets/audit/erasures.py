@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -64,7 +65,7 @@ def elsewhere(home: Path, instance: dg.DagsterInstance, trackers: Sequence[Track
     for tracker in trackers:
         if tracker.is_remote:
             found.append(f"MLflow at {tracker.ui}: not searched")
-        elif str(home) not in tracker.uri:
+        elif not Path(urlsplit(tracker.uri).path.replace("//", "/", 1)).is_relative_to(home):  # sqlite:////absolute/path
             found.append("MLflow's database, which is not below the data root: not searched")
     storage = type(instance.event_log_storage).__name__
     if "Sqlite" not in storage or not Path(os.environ["LLM_ASSETS_DAGSTER"]).is_relative_to(home):

@@ -17,7 +17,7 @@ from llm_assets.links import plots
 from llm_assets.links.assistant_scores import FINETUNED, Asked
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.link import Bench, Check, Link, Made
-from llm_assets.links.preference_pairs import TRAIN, apart, preference_pairs
+from llm_assets.links.preference_pairs import TRAIN, Mark, held_out, leaking, marked, preference_pairs
 from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.training import TrainingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
@@ -80,8 +80,8 @@ def aligned_model(
     A pair is a dialogue of the corpus and a reply to the same turns that the archive calls wrong. Held-out pairs are those of evaluation
     documents; no training pair shares a dialogue, the turns before or a reply with one. Measured before and after, on both splits: the
     share of pairs whose true reply is likelier, whole and byte for byte, beside chance and beside taking the shorter reply; and bits per
-    byte of all evaluation answers. The checks look at validation alone. `pairs.parquet` keeps the pairs, `predictions.parquet` each
-    likelihood. The rounded model stands on this one.
+    byte of all evaluation answers. The checks look at validation alone. `pairs.parquet` keeps the pairs as salted hashes, so that a text
+    erased later stands in no file of this link, and `predictions.parquet` each likelihood. The rounded model stands on this one.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -89,7 +89,7 @@ def aligned_model(
 
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
     pairs, left_out = preference_pairs(config.sources, config.wrong_replies, raw_corpus, labelled_examples, asked, bench.cache, bench.progress)
-    _write(bench.directory / "pairs.parquet", [pair._asdict() for pair in pairs])
+    _write(bench.directory / "pairs.parquet", [mark._asdict() for mark in marked(pairs, held_out(asked))])
     longest = int(finetuned_model.manifest.recipe["config"]["max_length"])
     chat = Chat(PreTrainedTokenizerFast.from_pretrained(finetuned_model.directory, local_files_only=True))
     job = _job(bench, config, pairs, chat, longest, finetuned_model.directory)
@@ -229,11 +229,11 @@ def _text_kept(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 
 def _pairs_apart(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    pairs = [Pair(**row) for row in artifact.table("pairs.parquet").to_pylist()]
-    shared = {pair.doc_id for pair in pairs} - {pair.doc_id for pair in apart(pairs)}
+    marks = [Mark(**row) for row in artifact.table("pairs.parquet").to_pylist()]
+    shared = {mark.doc_id for mark in leaking(marks)}
     members = set(inputs["evaluation_sets"].table("members.parquet", ["doc_id"])["doc_id"].to_pylist())
-    shared |= members & {pair.doc_id for pair in pairs if pair.split == TRAIN}
-    twice = [key for key, count in Counter((str(pair.prompt), pair.chosen, pair.rejected) for pair in pairs).items() if count > 1]
+    shared |= members & {mark.doc_id for mark in marks if mark.split == TRAIN}
+    twice = [key for key, count in Counter(mark[2:] for mark in marks if mark.rejected).items() if count > 1]
     return Verdict(
         check="pairs_apart",
         passed=not shared and not twice,
@@ -244,7 +244,7 @@ def _pairs_apart(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="aligned_model",
-    version=1,
+    version=2,
     make=aligned_model,
     config=AlignedModelConfig,
     inputs=("raw_corpus", "labelled_examples", "evaluation_sets", "finetuned_model", "compute"),

@@ -18,7 +18,7 @@ class EnergyCounter:
     """
 
     def __init__(self, folder: Path = POWERCAP) -> None:
-        packages = [zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1]  # a second colon: a part of a package
+        packages = [zone for zone in folder.glob("intel-rapl:*") if _text(zone, "name").startswith("package")]  # others are parts of one, or hold all
         self._last = {zone: count for zone in packages if (count := _microjoules(zone, "energy_uj")) is not None}
         self._joules = 0.0 if self._last else None
 
@@ -35,7 +35,12 @@ class EnergyCounter:
 
 
 def _microjoules(zone: Path, name: str) -> int | None:
+    text = _text(zone, name)
+    return int(text) if text.isdigit() else None
+
+
+def _text(zone: Path, name: str) -> str:
     try:
-        return int((zone / name).read_text())
-    except (OSError, ValueError):
-        return None
+        return (zone / name).read_text().strip()
+    except OSError:
+        return ""

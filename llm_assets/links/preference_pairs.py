@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ from llm_assets.corpus.conversations import WRONG, conversation_of
 from llm_assets.corpus.documents import text_key
 from llm_assets.corpus.reading import read
 from llm_assets.corpus.sources import Source
+from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.evaluation.predictions import SPLITS
 from llm_assets.links.assistant_scores import Asked
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.store.artifact import Artifact
+from llm_assets.store.home import data_root
 from llm_assets.store.progress import Progress, silent
 from llm_assets.training.pairs import Pair
 
@@ -41,22 +44,35 @@ class Replied(NamedTuple):
         return tuple(turn["content"] for turn in self.prompt)
 
 
+class Mark(NamedTuple):
+    """A pair, or a held-out dialogue that made none, by salted hashes: what is the same in two can be seen, and nothing of it read."""
+
+    doc_id: str
+    split: str
+    before: str  # the turns before the reply
+    chosen: str
+    rejected: str | None  # None: no pair
+
+
 def preference_pairs(
     sources: Sequence[str], most: int, raw_corpus: Artifact, labelled_examples: Artifact, asked: Asked, cache: Path, progress: Progress = silent
 ) -> tuple[list[Pair], dict[str, int]]:
     """Pairs of the dialogues trained on and of the evaluation documents, at most ``most`` of each; and how many are left out, by reason.
 
     The true reply is the corpus', so a document that was dropped or erased gives no pair. Wrong replies are read where raw_corpus read
-    the true ones, and cleaned and masked alike. Raises ``ValueError`` for a source without wrong replies, and where a split has no pair.
+    the true ones, cleaned and masked alike, and left out where a tombstone stands for the dialogue that they end. Raises ``ValueError``
+    for a source without wrong replies, and where a split has no pair.
     """
     config = ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"])
     wrong: dict[Context, list[str]] = defaultdict(list)
+    stones = Tombstones.of(data_root())
     for source in _with_wrong_replies(sources, raw_corpus):
         for piece in read(source, cache, progress=progress):
-            for text in clean_texts(piece.documents["text"].to_pylist()).texts:
+            texts, stands = piece.documents["text"].to_pylist(), stones.standing(piece.documents["doc_id"].to_pylist())
+            for text in clean_texts([text for text, here in zip(texts, stands, strict=True) if here]).texts:
                 spoken = [turn.content for turn in conversation_of(text, config.task_of(source.name))]
                 wrong[tuple(spoken[:-1])] += spoken[-1:]
-    pairs, left_out = pair_up([*_trained_on(labelled_examples, sources), *_held_out(asked)], wrong, most)
+    pairs, left_out = pair_up([*_trained_on(labelled_examples, sources), *held_out(asked)], wrong, most)
     if missing := [split for split in (TRAIN, *SPLITS) if split not in {pair.split for pair in pairs}]:
         raise ValueError(
             f"aligned_model: no dialogue of {', '.join(sources)} in split {', '.join(missing)} has a wrong reply ({left_out}): name more of "
@@ -66,7 +82,7 @@ def preference_pairs(
 
 
 def pair_up(dialogues: Sequence[Replied], wrong: Mapping[Context, Sequence[str]], most: int) -> tuple[list[Pair], dict[str, int]]:
-    """Each dialogue with at most ``most`` replies that nobody gave to its turns, drawn by hash; training pairs ``apart`` from held-out ones.
+    """Each dialogue with at most ``most`` replies that nobody gave to its turns, drawn by hash; training pairs ``apart`` from what is held out.
 
     Two replies are one where they differ in punctuation, spaces and case alone (``text_key``).
     """
@@ -84,20 +100,44 @@ def pair_up(dialogues: Sequence[Replied], wrong: Mapping[Context, Sequence[str]]
         tally["over_limit"] += max(0, len(fit) - most)
         tally["without_wrong_reply"] += 0 if fit else len(given)
         pairs += [Pair(one.doc_id, one.split, one.prompt, one.reply, reply) for one in given for reply in fit[:most]]
-    kept = apart(pairs)
+    kept = apart(pairs, dialogues)
     tally["shared_with_held_out"] = len(pairs) - len(kept)
     return kept, dict(tally)
 
 
-def apart(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs but for those to train on that have turns or a reply of a held-out one."""
-    held = {said for pair in pairs if pair.split != TRAIN for said in _said(pair)}
-    return [pair for pair in pairs if pair.split != TRAIN or held.isdisjoint(_said(pair))]
+def apart(pairs: Sequence[Pair], dialogues: Sequence[Replied] = ()) -> list[Pair]:
+    """The pairs but for those to train on that have turns or a reply of a held-out one, or of a held-out dialogue that made none."""
+    marks = _marks(pairs, dialogues, "")
+    leak = leaking(marks)
+    return [pair for pair, mark in zip(pairs, marks, strict=False) if mark not in leak]
 
 
-def _said(pair: Pair) -> tuple[str, str, str]:
-    turns = "\n".join(text_key(turn["content"]) for turn in pair.prompt)
-    return f"before\n{turns}", text_key(pair.chosen), text_key(pair.rejected)
+def marked(pairs: Sequence[Pair], dialogues: Iterable[Replied]) -> list[Mark]:
+    """What is kept of pairs and of held-out dialogues: marks of a salt that is kept nowhere, so that no guess at a text can be tried."""
+    return _marks(pairs, dialogues, secrets.token_hex(16))
+
+
+def leaking(marks: Sequence[Mark]) -> set[Mark]:
+    """Those to train on that share turns or a reply with a held-out one."""
+    held = {said for mark in marks if mark.split != TRAIN for said in _said(mark)}
+    return {mark for mark in marks if mark.split == TRAIN and not held.isdisjoint(_said(mark))}
+
+
+def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str) -> list[Mark]:
+    def hashed(kind: str, *said: str) -> str:
+        return hashlib.sha256("\n".join((salt, kind, *map(text_key, said))).encode()).hexdigest()[:24]
+
+    def mark(doc_id: str, split: str, prompt: Sequence[Mapping[str, str]], reply: str, wrong: str | None) -> Mark:
+        before = hashed("before", *(turn["content"] for turn in prompt))
+        return Mark(doc_id, split, before, hashed("reply", reply), None if wrong is None else hashed("reply", wrong))
+
+    paired = {pair.doc_id for pair in pairs}
+    rest = (one for one in dialogues if one.split != TRAIN and one.doc_id not in paired)
+    return [*(mark(*pair) for pair in pairs), *(mark(one.doc_id, one.split, one.prompt, one.reply, None) for one in rest)]
+
+
+def _said(mark: Mark) -> set[str | None]:
+    return {mark.before, mark.chosen, mark.rejected} - {None}
 
 
 def _draw(reply: str) -> bytes:
@@ -122,6 +162,7 @@ def _trained_on(labelled_examples: Artifact, sources: Sequence[str]) -> Iterator
                 yield Replied(row["doc_id"], TRAIN, row["messages"][:-1], row["messages"][-1]["content"])
 
 
-def _held_out(asked: Asked) -> Iterator[Replied]:
+def held_out(asked: Asked) -> Iterator[Replied]:
+    """The evaluation dialogues."""
     for doc_id, split, messages in zip(asked.doc_ids, asked.splits, asked.messages, strict=True):
         yield Replied(doc_id, split, messages[:-1], messages[-1]["content"])

@@ -82,7 +82,7 @@ class Preference(Part):
     """Learning which of two replies is preferred; the evaluation with the least loss on validation is kept (training/preference.py)."""
 
     kind: Literal["preference"] = "preference"
-    train: Path = Field(description="Parquet of encoded pairs: doc_id, prompt_ids, chosen_ids, rejected_ids")
+    train: Path = Field(description="Parquet of encoded examples, in the columns that the method asks for (training/pairs.py)")
     evaluation: Path = Field(description="the same of the validation split")
     method: Method = Field(description="dpo (Rafailov et al. 2023), kto (Ethayarajh et al. 2024) or orpo (Hong et al. 2024)")
     beta: float = Field(gt=0, description="how dearly the distance from the model it began as is bought; of orpo the weight of the odds ratio")

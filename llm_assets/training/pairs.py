@@ -79,7 +79,8 @@ def _paired(pairs: Sequence[Encoded], seed: int) -> list[Row]:
 def _judged(pairs: Sequence[Encoded], seed: int) -> list[Row]:
     """Each reply by itself, desirable or not, in an order drawn from the seed.
 
-    ``KL_completion_ids`` is the reply of the example before: how likely replies to other prompts became says how far the model has drifted.
+    ``KL_completion_ids`` is the reply of the example before, seldom one to the same prompt: how likely such replies became says how far
+    the model has drifted.
     """
     rows = [
         {"doc_id": one.doc_id, "prompt_ids": one.prompt, "completion_ids": reply, "label": desirable}

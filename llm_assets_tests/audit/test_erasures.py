@@ -46,7 +46,7 @@ def test_an_erased_document_is_named_by_its_text_alone(full: Index) -> None:
 def test_what_is_elsewhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     (home / "dagster").mkdir(parents=True)
-    trackers = [Tracker(home), Tracker(home, "http://user:secret@mlflow.test"), Tracker(home, f"sqlite:///{tmp_path}/other.db")]
+    trackers = [Tracker(home), Tracker(home, "http://user:secret@mlflow.test"), Tracker(home, f"sqlite:///{tmp_path}/home-old/other.db")]
     monkeypatch.setenv("LLM_ASSETS_DAGSTER", str(home / "dagster"))
     with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
         said = elsewhere(home, instance, trackers)

@@ -98,6 +98,15 @@ def test_the_folder_is_what_the_rounding_link_reads() -> None:
     assert not list(folder.glob("README*"))  # TRL's own card
 
 
+def test_no_file_beside_the_weights_holds_a_text() -> None:
+    kept = list(aligned().artifact.directory.rglob("*.parquet"))
+    assert {"pairs.parquet", "predictions.parquet"} <= {path.name for path in kept}
+    strings = {str(value) for path in kept for row in pyarrow.parquet.read_table(path).to_pylist() for value in row.values()}
+    for pair in (*TRAIN, *VALIDATION, *TEST):
+        for said in (pair.prompt[0]["content"], pair.chosen, pair.rejected):
+            assert not [value for value in strings if said in value]
+
+
 def test_shares_and_bits_by_hand() -> None:
     sides = [(1.0, 2, 4.0, 16), (3.0, 1, 2.0, 1), (2.0, 1, 2.0, 1)]  # nats and bytes of both replies: won and lost byte for byte, lost, a tie
     rows: list[dict[str, Any]] = [{"chosen_nats": a, "chosen_bytes": b, "rejected_nats": c, "rejected_bytes": d} for a, b, c, d in sides]
@@ -129,8 +138,9 @@ def test_checks_fail(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "pairs.parquet")
         return judged(changed(made, directory=folder), "pairs_apart").passed
 
+    held = next(row for row in whole if row["split"] == "validation")
     assert apart(whole) and not apart([*whole, whole[0]])
-    assert not apart([{**whole[0], "rejected": VALIDATION[0].chosen}, *whole[1:]])
+    assert not apart([{**whole[0], "rejected": held["chosen"]}, *whole[1:]])
     assert not apart([{**whole[0], "doc_id": doc_id(text(TEST[0]))}, *whole[1:]])
 
 

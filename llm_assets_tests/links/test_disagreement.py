@@ -87,6 +87,13 @@ def test_too_little_traffic_leaves_the_test_documents_alone_and_says_so(office: 
     assert found["prediction"] == f"3.0% of 200 test documents; the request log holds {MINIMUM - 1} texts, {MINIMUM} are needed"
 
 
+def test_a_candidate_that_turns_most_of_the_traffic_around_is_held_against_the_test_documents(office: Office) -> None:
+    log(office.home, mixture(TEXTS, 0.52))
+    found = foretold(office)
+    assert (found["disagreement"], found["disagreement_on_traffic"]) == (0.03, pytest.approx(0.52))
+    assert "on the newest 500 texts of the request log it is 52.0%, more than a gate foretells (50%)" in found["prediction"]
+
+
 def test_a_champion_that_cannot_be_asked_leaves_the_test_documents_alone_and_says_so(office: Office) -> None:
     log(office.home, [CLEAR] * MINIMUM)
     candidate, champion = two(office.home)

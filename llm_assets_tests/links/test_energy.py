@@ -9,21 +9,24 @@ from llm_assets.links.energy import EnergyCounter
 from llm_assets.links.meter import Meter
 
 
-def show(folder: Path, zone: str, microjoules: int, most: int = 1_000_000_000) -> None:
+def show(folder: Path, zone: str, microjoules: int, most: int = 1_000_000_000, name: str = "package-0") -> None:
     """What the kernel shows of a zone."""
     (folder / zone).mkdir(parents=True, exist_ok=True)
+    (folder / zone / "name").write_text(f"{name}\n")
     (folder / zone / "energy_uj").write_text(f"{microjoules}\n")
     (folder / zone / "max_energy_range_uj").write_text(f"{most}\n")
 
 
-def test_the_joules_of_all_packages_are_added_and_those_of_their_parts_are_not(tmp_path: Path) -> None:
-    for zone in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
-        show(tmp_path, zone, 5_000_000)
+def test_the_joules_of_all_packages_are_added_and_those_of_their_parts_and_of_the_whole_are_not(tmp_path: Path) -> None:
+    zones = {"intel-rapl:0": "package-0", "intel-rapl:1": "package-1", "intel-rapl:0:0": "core", "intel-rapl:2": "psys"}
+    for zone, name in zones.items():
+        show(tmp_path, zone, 5_000_000, name=name)
     counter = EnergyCounter(tmp_path)
     assert counter.read() == 0
     show(tmp_path, "intel-rapl:0", 7_500_000)
     show(tmp_path, "intel-rapl:1", 6_000_000)
-    show(tmp_path, "intel-rapl:0:0", 900_000_000)
+    for zone in ("intel-rapl:0:0", "intel-rapl:2"):
+        show(tmp_path, zone, 900_000_000, name=zones[zone])
     assert counter.read() == pytest.approx(3.5)
     assert counter.read() == pytest.approx(3.5)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_assets.links.preference_pairs import Replied, apart, pair_up
+from llm_assets.links.preference_pairs import Replied, apart, leaking, marked, pair_up
 from llm_assets.training.pairs import Pair
 
 
@@ -57,3 +57,16 @@ def test_no_training_pair_has_anything_of_a_held_out_one() -> None:
     wrong = {("when?",): ["red", "plastic"], ("which colour?",): ["Monday"]}
     found, left_out = pair_up(DIALOGUES, wrong, 2)
     assert left_out["shared_with_held_out"] == 1 and [pair.rejected for pair in found if pair.split == "train"] == ["plastic"]
+
+
+def test_a_held_out_dialogue_without_a_wrong_reply_is_kept_apart_too() -> None:
+    found, left_out = pair_up(DIALOGUES, {("when?",): ["Fine!", "plastic"], ("which colour?",): ["Monday"]}, 2)
+    assert left_out["shared_with_held_out"] == 1 and [pair.rejected for pair in found if pair.split == "train"] == ["plastic"]
+    leak = found[0]._replace(rejected="fine")
+    assert {mark.doc_id for mark in leaking(marked([leak, *found[1:]], DIALOGUES))} == {"a"}
+    assert not leaking(marked(found, DIALOGUES))
+
+
+def test_marks_of_another_run_are_others() -> None:
+    found, _ = pair_up(DIALOGUES, {("when?",): ["plastic"]}, 2)
+    assert not set(marked(found, DIALOGUES)) & set(marked(found, DIALOGUES))
