@@ -35,6 +35,7 @@ def kills(preset: str, home: Path, amount: int = KILLS) -> Result:
     """
     os.environ["LLM_ASSETS_HOME"] = str(home)
     import llm_assets
+    from llm_assets.serving.keys import add_key
     from llm_assets.serving.state import write_desired
 
     model, seed, began = llm_assets.open(CHAIN, "quantized_model"), time.time_ns(), time.monotonic()
@@ -42,9 +43,10 @@ def kills(preset: str, home: Path, amount: int = KILLS) -> Result:
         roots = [Path(temporary) / str(number) for number in range(AT_ONCE)]
         for root in roots:
             write_desired(root, CHAIN, release(root, 1, model.directory))
+        keys = [add_key(root, "benchmark", ["ask", "feedback"], votes_per_day=10**9) for root in roots]  # anonymous ones may vote 1,000 times
         with ThreadPoolExecutor(AT_ONCE) as executor:
             counts = [amount // AT_ONCE + (number < amount % AT_ONCE) for number in range(AT_ONCE)]
-            outcomes = list(executor.map(killed, roots, counts, range(seed, seed + AT_ONCE)))
+            outcomes = list(executor.map(killed, roots, counts, range(seed, seed + AT_ONCE), [CHAIN] * AT_ONCE, keys))
     answers, votes, cut = (sum(getattr(one, name) for one in outcomes) for name in ("answers", "votes", "cut"))
     lost = [one for outcome in outcomes for one in outcome.lost]
     print(f"seed {seed}; {amount} kills in {time.monotonic() - began:.0f} s: {answers} answers and {votes} votes acknowledged, {cut} lines cut off")
