@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.cleaning import clean_texts
 from llm_assets.corpus.conversations import WRONG, conversation_of
 from llm_assets.corpus.documents import text_key
 from llm_assets.corpus.reading import read
-from llm_assets.corpus.sources import Source
+from llm_assets.corpus.sources import Source, observe
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.evaluation.predictions import SPLITS
 from llm_assets.links.assistant_scores import Asked
@@ -61,7 +62,7 @@ def preference_pairs(
 
     The true reply is the corpus', so a document that was dropped or erased gives no pair. Wrong replies are read where raw_corpus read
     the true ones, cleaned and masked alike, and left out where a tombstone stands for the dialogue that they end. Raises ``ValueError``
-    for a source without wrong replies, and where a split has no pair.
+    for a source without wrong replies, and where a split has no pair, and ``SourceError`` for one that shows something else by now.
     """
     config = ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"])
     wrong: dict[Context, list[str]] = defaultdict(list)
@@ -152,7 +153,10 @@ def _with_wrong_replies(names: Sequence[str], raw_corpus: Artifact) -> Iterator[
         if form not in WRONG:
             fit = [one for one, source in known.items() if source.get("format") in WRONG]
             raise ValueError(f"aligned_model: {name} is no source of raw_corpus with wrong replies; these are: {', '.join(fit) or 'none'}")
-        yield TypeAdapter(Source).validate_python({**known[name], "format": WRONG[form]})
+        source = TypeAdapter(Source).validate_python(known[name])
+        if observe(source) != raw_corpus.manifest.recipe["observed"].get(name):
+            raise SourceError(f"aligned_model: source {name} shows something else than what raw_corpus read: run the whole chain again")
+        yield source.model_copy(update={"format": WRONG[form]})
 
 
 def _trained_on(labelled_examples: Artifact, sources: Sequence[str]) -> Iterator[Replied]:

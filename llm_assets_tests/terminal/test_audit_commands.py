@@ -15,8 +15,8 @@ from llm_assets.corpus.documents import doc_id
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.terminal import audit_commands
-from llm_assets_tests.audit.conftest import answer, flip, release, rewrite
-from llm_assets_tests.audit.material import OTHER, copied_chain
+from llm_assets_tests.audit.conftest import answer, flip, released_twice, rewrite
+from llm_assets_tests.audit.material import OTHER
 
 
 @pytest.fixture
@@ -33,9 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def made(store: Store) -> dict[str, Artifact]:
-    made = copied_chain(store)
-    for number in (1, 2):
-        release(store, made["quantized_model"], number, files={})
+    made = released_twice(store)
     answer(store, "reviews-1", "classify-1")
     return made
 
