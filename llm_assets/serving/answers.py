@@ -49,19 +49,20 @@ class Answers:
 
     def __init__(self, home: Path, size: int = REMEMBERED) -> None:
         self._folder, self._size = log_folder(home), size
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[str, tuple[str, int]] = OrderedDict()  # plain: the garbage collector passes such tuples by, but no named ones
         self._lock = threading.Lock()
 
     def remember(self, answer: str, chain: str, texts: int) -> None:
         """Note an answer that is in the log."""
         with self._lock:
-            self._known[answer] = Known(chain, texts)
+            self._known[answer] = chain, texts
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
 
     def recall(self, answer: str) -> Known | None:
         """An answer by its id, from memory."""
-        return self._known.get(answer)
+        known = self._known.get(answer)
+        return known and Known(*known)
 
     def load(self) -> None:
         """Fill the memory from the newest files of the log; to be called once, before answers are noted."""
@@ -70,7 +71,7 @@ class Answers:
 
     def find(self, answer: str) -> Known | None:
         """An answer by its id, from memory or else from the log of the days about its making, of any chain."""
-        if known := self._known.get(answer):
+        if known := self.recall(answer):
             return known
         moment = moment_of(answer)
         if moment is None:

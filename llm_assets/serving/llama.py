@@ -66,15 +66,18 @@ class Llama:
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]]]:
         """Server-sent events as they come, those of ``TOGETHER`` seconds in one list. Closing this frees the slot. Raises like ``ask``."""
         rest = b""
-        async with aclosing(self._exchange(path, {**body, "stream": True})) as pieces:
+        async with aclosing(self._exchange(path, {**body, "stream": True}, TOGETHER)) as pieces:
             async for piece in pieces:
                 *whole, rest = (rest + piece).split(b"\n\n")
                 events = [json.loads(line[6:]) for line in whole if line.startswith(b"data: {")]
                 if events:
                     yield events
 
-    async def _exchange(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
-        """The body of an answer, piece by piece. Raises ``RefusedError`` for a status other than 200, ``LlamaError`` where it breaks off."""
+    async def _exchange(self, path: str, body: Mapping[str, Any], interval: float = 0.0) -> AsyncGenerator[bytes]:
+        """The body of an answer, piece by piece, ``interval`` seconds apart at least.
+
+        Raises ``RefusedError`` for a status other than 200, ``LlamaError`` where it breaks off.
+        """
         if self._address is None:
             raise LlamaError("the process that generates has died, another one is being started")
         try:
@@ -108,7 +111,7 @@ class Llama:
                 if found and status == HTTPStatus.OK:
                     yield bytes(found)
                     found = b""
-                    await asyncio.sleep(max(0.0, TOGETHER - (time.monotonic() - began)))
+                    await asyncio.sleep(max(0.0, interval - (time.monotonic() - began)))
         except (h11.RemoteProtocolError, ConnectionError) as error:
             raise LlamaError("the process that generates died while it answered") from error
         finally:

@@ -34,6 +34,7 @@ from llm_assets.serving.windows import Watches, step_of
 logger = logging.getLogger(__name__)
 
 BESIDE = 32  # texts of a request that the other release answers too, for comparison
+BESIDE_SHARE = 0.1  # of the time that comparing may take: near a gateway's peak it would take the cores from those who wait
 BESIDE_SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
 LEAST = 0.5  # seconds that the newer release may take for any request: a busy machine stops for some tenths at times
 SLOWLY = 5_000  # characters a second: a quarter of what a small model reads on one core of 2026
@@ -62,7 +63,8 @@ class Router:
     grows. A request on which the newer release fails, or is not heard of in time (``seconds_for``), is answered by the stable
     one. In the shadow stage the newer release
     answers beside the stable one, in a canary the stable one beside the newer: one request at a time, in a thread of low
-    priority that no client waits for; a request that finds it busy is not compared.
+    priority that no client waits for, which rests nine times as long as a comparison took; a request that finds it busy or at
+    rest is not compared.
     A breach switches at once. ``step`` writes it down: the rollout's state stands beside the desired state, under a lock, so
     that a restart goes on from it and every gateway of the data root reads the same.
     """
@@ -73,6 +75,7 @@ class Router:
         self._breached: dict[str, Rollout] = {}  # switched back, and yet to be written down
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
         self._comparison: asyncio.Task[None] | None = None
+        self._rested = 0.0  # ``time.perf_counter()`` from which it compares again
         self._shadows = Shadows(home)
 
     async def answer(
@@ -172,8 +175,8 @@ class Router:
         return answers
 
     def _beside_it(self, pair: Pair, other: Deployment, identity: str, texts: Sequence[str], answers: Sequence[Classified]) -> None:
-        """Have the other release answer the first texts too, unless it is still at an earlier request."""
-        if self._comparison is None or self._comparison.done():
+        """Have the other release answer the first texts too, unless it is still at an earlier request, or at rest after it."""
+        if (self._comparison is None or self._comparison.done()) and time.perf_counter() >= self._rested:
             work = self._compare(pair, other, identity, list(texts[:BESIDE]), answers[:BESIDE])
             self._comparison = asyncio.get_running_loop().create_task(work)
 
@@ -199,6 +202,8 @@ class Router:
             with suppress(OSError):  # a full disk: the request log says so, and these are a help to annotators alone
                 await loop.run_in_executor(self._beside, self._shadows.note, pair.chain, identity, other.desired.release, labels)
         self._judge(pair)
+        ended = time.perf_counter()
+        self._rested = ended + (ended - began) * (1 / BESIDE_SHARE - 1)
 
     def _judge(self, pair: Pair) -> None:
         """Switch back at once when a limit is broken."""
