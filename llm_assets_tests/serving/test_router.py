@@ -31,6 +31,7 @@ from llm_assets.serving.releases import release_journal, standing
 from llm_assets.serving.request_log import log_folder
 from llm_assets.serving.rollout import Plan, Rollout
 from llm_assets.serving.router import Router, seconds_for, takes
+from llm_assets.serving.shadows import shadow_folder
 from llm_assets.serving.state import desired_path, proven, read_desired, rollout_lock, rollout_of, write_desired, write_rollout
 from llm_assets_tests.serving.conftest import eventually, gateway
 from llm_assets_tests.serving.tiny import release, roll_out
@@ -101,6 +102,19 @@ def test_a_shadow_never_changes_an_answer(tmp_path: Path) -> None:
     logged = [request for path in dated_files(log_folder(tmp_path), "tiny") for request in requests(path) if request]
     said = [request.texts[0].shadow for request in logged if request.release == "tiny-1"]
     assert said.count("negative") >= 20 and set(said) <= {"negative", None}  # but annotators may: None where it was busy
+
+
+def test_comparing_rests_so_that_it_takes_its_share_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "BESIDE_SHARE", 1e-9)
+    first(tmp_path)
+    roll_out(tmp_path, 2, Plan(shadow=True, **STILL))
+    with serving(tmp_path, "shadow") as client:
+        ask(client)
+        eventually(lambda: list(dated_files(shadow_folder(tmp_path), "tiny")))
+        for _ in range(20):
+            ask(client)
+    compared = [path.read_text(encoding="utf-8").count("\n") for path in dated_files(shadow_folder(tmp_path), "tiny")]
+    assert sum(compared) == 1
 
 
 def test_a_shadow_keeps_no_client_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
