@@ -15,6 +15,7 @@ from llm_assets.serving.ports import bind
 from llm_assets.serving.state import gateway_lock, gateway_state, gateway_state_path
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
+from llm_assets.store.priority import answer_promptly
 
 SWITCH = 0.0005  # seconds for which the event loop may keep the interpreter's lock from an engine that has an answer (Python's default: 0.005)
 DRAIN = 5  # seconds that requests in flight have after SIGTERM
@@ -44,6 +45,7 @@ def serve(host: str, port: int, home: Path) -> None:
         write_json(gateway_state_path(home), {**address, "chains": {}})  # over what a gateway that was killed left
         app = create_app(home, address)
         sys.setswitchinterval(SWITCH)
+        answer_promptly()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # waking other threads takes longer than a text does
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN)
         print(f"gateway: {url}", flush=True)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 
-from llm_assets.store.priority import AUTOGROUP, NICE, niceness
+from llm_assets.store.priority import AUTOGROUP, NICE, SCHED_SETATTR, SHORTEST, SchedulingAttributes, niceness
 
 SAY = "import os; from llm_assets_tests.store.test_priority import session_value; print(os.nice(0), session_value())"
 
@@ -43,3 +45,24 @@ def test_what_is_no_niceness_is_named(monkeypatch: pytest.MonkeyPatch, value: st
     monkeypatch.setenv(NICE, value)
     with pytest.raises(ValueError, match=f"{NICE} is '{value}': give a number from 0"):
         niceness()
+
+
+PROMPT = (
+    "import threading, os; from llm_assets.store.priority import answer_promptly; from llm_assets_tests.store.test_priority import turn;"
+    "answer_promptly(); thread = threading.Thread(target=lambda: print(turn(), os.nice(0))); thread.start(); thread.join()"
+)
+
+
+def turn() -> int:
+    """The length of this thread's turns in nanoseconds, as the kernel says; 0 of kernels that have none."""
+    found = SchedulingAttributes()
+    number = SCHED_SETATTR[platform.machine()] + 1  # sched_getattr
+    ctypes.CDLL(None).syscall(number, 0, ctypes.byref(found), ctypes.sizeof(found), 0)
+    return int(found.runtime)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() not in SCHED_SETATTR or not turn(), reason="a kernel without turns of one's own")
+def test_who_answers_takes_the_shortest_turns_and_so_does_each_thread_it_starts() -> None:
+    command = ["nice", "-n", "3", sys.executable, "-c", PROMPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [int(word) for word in done.stdout.split()] == [SHORTEST, 3 + os.nice(0)]
