@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -17,7 +18,8 @@ from llm_assets.audit.needles import Needles, spelled
 from llm_assets.audit.places import TABLES, Places
 from llm_assets.audit.provenance import sources_of
 from llm_assets.audit.records import clean_records
-from llm_assets.audit.search import hashes, probes, search_artifact, versions
+from llm_assets.audit.search import hashes, holds, probes, search_artifact, versions
+from llm_assets.audit.taught import learners as learners_from_service
 from llm_assets.audit.trace import Served, Trace, served, trace
 from llm_assets.corpus import pii
 from llm_assets.corpus.documents import doc_id as doc_id_of
@@ -65,6 +67,8 @@ def plan_erasure(index: Index, places: Places, documents: Collection[str], recor
     learned = {("labelled_examples", one.labelled_examples) for found in traces for one in found.examples}
     purge = [*raws, *(row for row in present if not _is_trained(row) and (row in holding or row.name in encoded | learned))]
     taught = {(one.link, one.fingerprint) for found in traces for one in found.learners}
+    examples = [row for row in holding if row.link == "labelled_examples"]
+    taught |= {row.name for row in learners_from_service(index, examples, _batches(store, spelled(wanted)))}
     learners = [row for row in present if row.name in taught or (_is_trained(row) and row in holding)]
     below = index.descendants([row.name for row in learners]).keys() | {row.name for row in learners}
     releases = served(index, [fingerprint for link, fingerprint in below if link == "quantized_model"])
@@ -175,6 +179,15 @@ def _text(places: Places, raws: Iterable[Row], document: str) -> str:
         if found := places.rows(raw, "documents", document, ["text"]):
             return str(found[0]["text"])
     raise ForgetError(f"document {document} was rejected when it was read, and its text stands in no artifact")
+
+
+def _batches(store: Store, needles: Needles) -> list[str]:
+    """The batches of feedback that hold a probe; one that cannot be read is told of when it is to be cleaned."""
+    found = []
+    for path in sorted(store.home.glob("feedback/*/*.parquet")):
+        with suppress(OSError, ValueError):
+            found += [path.stem] if holds(path, needles) else []
+    return found
 
 
 def _distinctive(index: Index, documents: Collection[str], wanted: Mapping[str, Sequence[str]]) -> list[str]:

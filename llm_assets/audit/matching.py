@@ -19,6 +19,7 @@ from llm_assets.audit.index import Index
 from llm_assets.corpus import pii
 from llm_assets.corpus.batches import batch_files
 from llm_assets.corpus.cleaning import normalise_all
+from llm_assets.serving.answers import GENERATED
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.feedback import feedback_folder
 from llm_assets.serving.request_log import log_folder
@@ -71,13 +72,19 @@ def recorded(home: Path) -> Iterator[str]:
                 texts = line.get("texts")
                 yield from (text["masked"] for text in texts or () if isinstance(text, dict) and isinstance(text.get("masked"), str))
         for path in dated_files(feedback_folder(home), chain):
-            yield from (line["comment"] for line in _objects(path) if isinstance(line.get("comment"), str))
-    tables = [(path, "masked") for path in sorted(home.glob("serving/traffic/*/*.parquet"))]
-    tables += [(path, "text") for folder in sorted(home.glob("feedback/*")) for path in batch_files(folder)]
-    for path, column in tables:
+            for line in _objects(path):
+                said = (line.get("comment"), line.get("label") if str(line.get("id")).startswith(GENERATED) else None)
+                yield from (text for text in said if isinstance(text, str))
+    tables: list[tuple[Path, tuple[str, ...]]] = [(path, ("masked", "answer")) for path in sorted(home.glob("serving/traffic/*/*.parquet"))]
+    tables += [(path, ("text", "answered", "label")) for folder in sorted(home.glob("feedback/*")) for path in batch_files(folder)]
+    for path, columns in tables:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(GROUP, columns=[column]):
-                yield from (text for text in batch[column].to_pylist() if text)
+            known = [column for column in columns if column in file.schema_arrow.names]  # older tables lack what a chain that talks needs
+            for batch in file.iter_batches(GROUP, columns=known):
+                for row in batch.to_pylist():
+                    if row.get("answered") is None:
+                        row.pop("label", None)  # that of a classifier, which is no text
+                    yield from (text for text in row.values() if text)
 
 
 def _holding(texts: list[str], wanted: str) -> list[int]:

@@ -146,6 +146,8 @@ def _write(artifact: Artifact, path: Path) -> Path:
         database.execute("pragma synchronous = off")
         for table, (file, column) in TABLES[artifact.link].items():
             database.execute(f"create table {table} (doc blob, row integer, primary key (doc, row)) without rowid")
+            if file not in artifact.manifest.files:
+                continue  # conversations have no suspects
             docs, numbers = _sorted_ids(artifact, file, column)
             database.execute("begin")
             for start in range(0, len(docs), PIECE):
@@ -189,16 +191,17 @@ def _packed(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _read_rows(artifact: Artifact, file: str, numbers: list[int], columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file by number, ascending; only the row groups that hold them are read."""
+    """Rows of a Parquet file by number, ascending, in those of the columns that it has; only the row groups that hold them are read."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(artifact.path(file)) as parquet:
         waiting, first = list(numbers), 0
+        known = columns and [column for column in columns if column in parquet.schema_arrow.names]
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
             inside = [number - first for number in waiting if number < first + count]
             if inside:
-                yield from parquet.read_row_group(group, columns=columns).take(inside).to_pylist()
+                yield from parquet.read_row_group(group, columns=known).take(inside).to_pylist()
                 waiting = waiting[len(inside) :]
             if not waiting:
                 return

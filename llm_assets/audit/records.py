@@ -120,8 +120,8 @@ def _traffic(cleaning: Cleaning, path: Path) -> int:
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group).to_pylist()
                 for row in rows:
-                    if cleaning.holds([row["masked"], row["sha256"]]):
-                        row |= {"sha256": cleaning.salted(row["sha256"]), "masked": None}
+                    if cleaning.holds([row["masked"], row["sha256"], row.get("answer")]):
+                        row |= {"sha256": cleaning.salted(row["sha256"]), "masked": None, **({"answer": None} if "answer" in row else {})}
                         count += 1
                 writer.write_table(pa.Table.from_pylist(rows, file.schema_arrow), row_group_size=max(len(rows), 1))
         rewrite(path, lambda _: buffer.getvalue())
@@ -136,7 +136,7 @@ def _batch(cleaning: Cleaning, path: Path) -> int:
         return 0
     with cleaning.store.act_lock(path.parent.name, "feedback_batch").acquire(timeout=PATIENCE):
         rows = pq.read_table(path).to_pylist()
-        kept = [row for row in rows if not cleaning.holds([row["text"], row["label"]])]
+        kept = [row for row in rows if not cleaning.holds([row["text"], row["label"], row.get("answered")])]
         if len(kept) == len(rows):
             raise ValueError("it holds the text in none of its rows' texts: look into it by hand")
         again = write_batch(path.parent, kept) if kept else None

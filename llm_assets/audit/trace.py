@@ -53,7 +53,7 @@ class Example:
     """A document as a labelled example."""
 
     labelled_examples: str
-    label: str
+    label: str  # of a conversation its task
     suggested: str | None  # where label noise was suspected
 
 
@@ -219,9 +219,9 @@ def _blocks(places: Places, tokens: Row, doc_id: str) -> Iterator[Blocks]:
 
 
 def _examples(places: Places, examples: Row, doc_id: str) -> Iterator[Example]:
-    for row in places.rows(examples, "examples", doc_id, ["label"]):
+    for row in places.rows(examples, "examples", doc_id, ["label", "task"]):
         suspects = places.rows(examples, "suspects", doc_id)
-        yield Example(examples.fingerprint, row["label"], suspects[0]["suggested"] if suspects else None)
+        yield Example(examples.fingerprint, row["label"] if "label" in row else row["task"], suspects[0]["suggested"] if suspects else None)
 
 
 def _made_from(index: Index, rows: Iterable[Row], link: str, cleans: set[str]) -> list[Name]:

@@ -161,12 +161,14 @@ def _crawling(sources: list[Source], raw: Manifest | None) -> dict[str, str]:
 
 
 def _user_data(manifests: Manifests) -> str:
-    """What users of the service labelled and the model learned from; no other text of theirs is learned from."""
-    examples = manifests.get("labelled_examples")
+    """What users of the service labelled, or said of replies, and the model learned from; no other text of theirs is learned from."""
+    examples, aligned = manifests.get("labelled_examples"), manifests.get("aligned_model")
     if examples is None:
         return UNKNOWN
     learned = examples.metrics.get("feedback", {}).get("examples", 0)
-    return f"Yes, texts of users of the service with the labels they gave, personal data masked: {learned:,} examples" if learned else "No"
+    judged = aligned.metrics.get("feedback", {}).get("pairs", 0) if aligned else 0
+    said = [f"{learned:,} examples"] * bool(learned) + [f"{judged:,} replies that they judged"] * bool(judged)
+    return f"Yes, texts of users of the service with the labels or replies they gave, personal data masked: {', '.join(said)}" if said else "No"
 
 
 def _processing(lineage: Lineage, manifests: Manifests) -> Iterator[str]:

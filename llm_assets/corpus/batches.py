@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llm_assets.corpus.documents import text_key
 from llm_assets.store.files import sha256_file, write_atomic
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.journal import Journal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 RowKey = tuple[str, int, str, str]  # an answer's id and index, its label, and when that was given
 Provenance = Literal["feedback", "annotation"]
 PROVENANCES: tuple[Provenance, ...] = ("feedback", "annotation")
-STRINGS = ("doc_id", "id", "at", "text", "label", "provenance")
+STRINGS = ("doc_id", "id", "at", "text", "label", "answered", "provenance")
 
 
 def batch_folder(home: Path, chain: str) -> Path:
@@ -31,7 +32,11 @@ def batch_folder(home: Path, chain: str) -> Path:
 
 
 def schema() -> pa.Schema:
-    """The columns of a batch: the answer's ``id`` and ``index``, ``at`` (ISO 8601, UTC), and how many clients or annotators said so."""
+    """The columns of a batch: the answer's ``id`` and ``index``, ``at`` (ISO 8601, UTC), and how many clients or annotators said so.
+
+    Where a reply was voted on, ``text`` is the conversation before it, a turn a line, ``answered`` that reply, and ``label`` the right one, which
+    may be the same; empty where nobody said which would be right. ``answered`` is null where labels are given.
+    """
     import pyarrow as pa
 
     return pa.schema([*((name, pa.string()) for name in STRINGS), ("index", pa.int32()), ("votes", pa.int32())])
@@ -90,8 +95,20 @@ def read_batches(folder: Path) -> pa.Table:
 
 
 def row_key(row: Mapping[str, Any]) -> RowKey:
-    """What a row is known by, in whatever file it stands: erasing another row writes a new one."""
-    return str(row["id"]), int(row["index"]), str(row["label"]), str(row["at"])
+    """What a row is known by, in whatever file it stands: erasing another row writes a new one. No reply stands in it."""
+    return str(row["id"]), int(row["index"]), verdict(row), str(row["at"])
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What a row says, in a word: its label; of a reply that it is right, wrong, or what was corrected."""
+    if row.get("answered") is None:
+        return str(row["label"])
+    return "wrong" if not row["label"] else "right" if row["label"] == row["answered"] else "corrected"
+
+
+def subject(text: str, answered: str | None) -> str:
+    """What is voted on: a text, whose label is one, or a reply to it, of which there may be several."""
+    return text_key(text) if answered is None else f"{text_key(text)}\n{answered}"
 
 
 def _withdrawn(folder: Path) -> set[RowKey]:
@@ -112,4 +129,4 @@ def _standing(path: Path, gone: Collection[RowKey]) -> pa.Table:
 
 
 def _keys(table: pa.Table) -> list[RowKey]:
-    return list(zip(*(table[name].to_pylist() for name in ("id", "index", "label", "at")), strict=True))
+    return list(map(row_key, table.select(["id", "index", "label", "answered", "at"]).to_pylist()))

@@ -16,7 +16,9 @@ from llm_assets.evaluation.predictions import SPLITS
 from llm_assets.links import plots
 from llm_assets.links.assistant_scores import FINETUNED, Asked
 from llm_assets.links.conversations import ConversationsConfig
+from llm_assets.links.feedback_examples import Feedback, as_recipe, observe_feedback
 from llm_assets.links.link import Bench, Check, Link, Made
+from llm_assets.links.preference_feedback import with_votes
 from llm_assets.links.preference_pairs import TRAIN, Mark, held_out, leaking, marked, preference_pairs
 from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.training import TrainingSection, draw_loss, train
@@ -45,11 +47,16 @@ class AlignedModelConfig(TrainingSection):
     max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
     evaluations_per_epoch: int = Field(2, ge=1, description="on the validation pairs; the weights of the one with the least loss are kept")
     learning_rate: float = Field(5e-5, gt=0, description="highest learning rate")
+    feedback: Feedback = Field(Feedback(), description="replies that users judged, learned from beside the archive's pairs")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     required_gain: float = Field(
         0.0, ge=-1, description="share of the validation pairs by which more than before must have the true reply likelier, byte for byte"
     )
     allowed_rise: float = Field(0.02, ge=0, description="share by which bits per byte of the validation answers may rise over the finetuned model's")
+
+    def recipe(self) -> dict[str, Any]:
+        """All but where the batches of feedback stand."""
+        return as_recipe(super().recipe(), self.feedback)
 
     @model_validator(mode="after")
     def _trl_is_there(self) -> Self:
@@ -78,7 +85,8 @@ def aligned_model(
     """Teaches the finetuned decoder which replies are preferred, by DPO, KTO or ORPO of TRL, and measures what that gave and cost.
 
     A pair is a dialogue of the corpus and a reply to the same turns that the archive calls wrong. Held-out pairs are those of evaluation
-    documents; no training pair shares a dialogue, the turns before or a reply with one. Measured before and after, on both splits: the
+    documents; no training pair shares a dialogue, the turns before or a reply with one. With `feedback` what users said of replies joins
+    those to train on, under the same rule (`preference_feedback.py`). Measured before and after, on both splits: the
     share of pairs whose true reply is likelier, whole and byte for byte, beside chance and beside taking the shorter reply; and bits per
     byte of all evaluation answers. The checks look at validation alone. `pairs.parquet` keeps the pairs as salted hashes, so that a text
     erased later stands in no file of this link, and `predictions.parquet` each likelihood. The rounded model stands on this one.
@@ -89,6 +97,7 @@ def aligned_model(
 
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
     pairs, left_out = preference_pairs(config.sources, config.wrong_replies, raw_corpus, labelled_examples, asked, bench.cache, bench.progress)
+    pairs, votes = with_votes(pairs, [*held_out(asked)], config.feedback, config.method, config.wrong_replies)
     _write(bench.directory / "pairs.parquet", [mark._asdict() for mark in marked(pairs, held_out(asked))])
     longest = int(finetuned_model.manifest.recipe["config"]["max_length"])
     chat = Chat(PreTrainedTokenizerFast.from_pretrained(finetuned_model.directory, local_files_only=True))
@@ -100,7 +109,7 @@ def aligned_model(
     models = _scored(bench, pairs, asked, longest, {ALIGNED: bench.directory, FINETUNED: finetuned_model.directory})
     _draw(bench, models)
     count = Counter(pair.split for pair in pairs)
-    return Made({"models": models, **figures, "method": config.method, "pairs": dict(count), "left_out": left_out, "chance": CHANCE})
+    return Made({"models": models, **figures, "method": config.method, "pairs": dict(count), "left_out": left_out, **votes, "chance": CHANCE})
 
 
 def _job(bench: Bench, config: AlignedModelConfig, pairs: Sequence[Pair], chat: Chat, longest: int, start_from: Path) -> TrainingJob:
@@ -143,7 +152,7 @@ def _scored(bench: Bench, pairs: Sequence[Pair], asked: Asked, longest: int, fol
     from llm_assets.training.pairs import replied
 
     held = [pair for pair in pairs if pair.split != TRAIN]
-    replies = [replied(pair.prompt, reply) for pair in held for reply in (pair.chosen, pair.rejected)]
+    replies = [replied(pair.prompt, reply) for pair in held for reply in pair.replies]
     rows: list[dict[str, Any]] = []
     for name, folder in folders.items():
         model = Assistant(folder, bench.directory, longest)
@@ -159,7 +168,7 @@ def _scored(bench: Bench, pairs: Sequence[Pair], asked: Asked, longest: int, fol
     for split in SPLITS:
         for name in folders:
             models[name][split] = figures_of([row for row in rows if (row["model"], row["split"]) == (name, split)])
-        models[SHORTER][split] = {"preferred": _share([(len(one.chosen.encode()), len(one.rejected.encode())) for one in held if one.split == split])}
+        models[SHORTER][split] = {"preferred": _share([tuple(len(reply.encode()) for reply in one.replies) for one in held if one.split == split])}
     return dict(models)
 
 
@@ -257,6 +266,7 @@ LINK = Link(
         Check("pairs_apart", "Training pairs share no dialogue, turns or reply with held-out ones, and none stands twice.", _pairs_apart),
         Check("weights_finite", "Every weight is a finite number.", weights_finite),
     ),
+    observe=lambda config: observe_feedback(config.feedback),
     trained=True,
     optional=True,
     libraries=("deepspeed", "torch", "transformers", "trl"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-REASONS = ("unknown_label", "in_the_corpus", "contradictory", "repeated", "evaluation", "over_share")
+UNKNOWN = "unknown_label"
+REASONS = ("in_the_corpus", "contradictory", "repeated", "evaluation", "over_share")
 
 
 class Feedback(Strict):
@@ -56,35 +58,70 @@ def feedback_examples(
     of (no vote relabels those), texts with two labels, copies, and whatever equals, nearly equals or holds an evaluation document, by
     the clean corpus's own measures. What is left is cut to the share, oldest first.
     """
-    import numpy as np
-
-    place = local(feedback.folder)
-    rows = read_batches(place).to_pylist() if place else []
     known = set(labels) if labels is not None else {name for label in examples["label"].to_pylist() for name in parts(label, problem)}
     taken = {text_key(text) for text in examples["text"].to_pylist()}
-    said: dict[str, set[str]] = defaultdict(set)
-    fates = np.full(len(rows), -1)
-    for index, row in enumerate(rows):
-        row["label"], row["key"] = _canonical(row["label"], problem, known), text_key(row["text"])
-        if row["label"] is None:
-            fates[index] = 0
-        elif row["key"] in taken:
-            fates[index] = 1
-        else:
-            said[row["key"]].add(row["label"])
-    newest = {row["key"]: index for index, row in enumerate(rows) if fates[index] < 0}
-    for index in np.flatnonzero(fates < 0).tolist():
-        if len(said[rows[index]["key"]]) > 1:
-            fates[index] = 2
-        elif newest[rows[index]["key"]] != index:
-            fates[index] = 3
-    left = np.flatnonzero(fates < 0)
-    fates[left[evaluated([rows[index]["text"] for index in left], clean_corpus, evaluation_sets, scratch)]] = 4
-    left = np.flatnonzero(fates < 0)
-    room = len(left) if feedback.share == 1 else int(len(examples) * feedback.share / (1 - feedback.share))
-    fates[left[: max(len(left) - room, 0)]] = 5
-    counts = Counter(REASONS[fate] for fate in fates[fates >= 0].tolist())
-    return _table([rows[index] for index in np.flatnonzero(fates < 0)], examples.schema), {reason: counts[reason] for reason in REASONS}
+    rows = [{**row, "label": _canonical(row["label"], problem, known)} for row in batched(feedback)]
+    kept, left_out = Joining(feedback, taken, len(examples), clean_corpus, evaluation_sets, scratch).sort_out(rows, UNKNOWN)
+    return _table(kept, examples.schema), left_out
+
+
+def batched(feedback: Feedback) -> list[dict[str, Any]]:
+    """The rows of the batches that still count, oldest first; none where no folder is named."""
+    place = local(feedback.folder) if feedback.folder else None
+    return read_batches(place).to_pylist() if place else []
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What rows from service would join."""
+
+    feedback: Feedback
+    taken: Collection[str]  # ``text_key`` of those that the corpus has too
+    learned: int  # examples of the corpus
+    clean_corpus: Artifact
+    evaluation_sets: Artifact
+    scratch: Path
+
+    def sort_out(
+        self, rows: Sequence[dict[str, Any]], unlabelled: str, refuted: Collection[str] = ()
+    ) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """The ``rows``, oldest first, each with its ``text`` and ``label``, that may join; and how many may not, by reason.
+
+        ``unlabelled`` is the reason of a row whose label is None; ``refuted`` has the ``text_key`` of what other rows say the contrary of.
+        """
+        import numpy as np
+
+        reasons = (unlabelled, *REASONS)
+        keys = [text_key(row["text"]) for row in rows]
+        fates = np.array([0 if row["label"] is None else 1 if key in self.taken else -1 for row, key in zip(rows, keys, strict=True)], np.int64)
+        said: dict[str, set[str]] = defaultdict(set)
+        newest: dict[str, int] = {}
+        for index in np.flatnonzero(fates < 0).tolist():
+            said[keys[index]].add(rows[index]["label"])
+            newest[keys[index]] = index
+        for index in np.flatnonzero(fates < 0).tolist():
+            if len(said[keys[index]]) > 1 or keys[index] in refuted:
+                fates[index] = 2
+            elif newest[keys[index]] != index:
+                fates[index] = 3
+        left = np.flatnonzero(fates < 0)
+        fates[left[evaluated([rows[index]["text"] for index in left.tolist()], self.clean_corpus, self.evaluation_sets, self.scratch)]] = 4
+        left = np.flatnonzero(fates < 0)
+        room = room_for(self.feedback, self.learned, len(left))
+        fates[left[: max(len(left) - room, 0)]] = 5
+        counts = Counter(reasons[fate] for fate in fates[fates >= 0].tolist())
+        return [rows[index] for index in np.flatnonzero(fates < 0).tolist()], {reason: counts[reason] for reason in reasons}
+
+
+def as_recipe(values: dict[str, Any], feedback: Feedback) -> dict[str, Any]:
+    """A section's values as its recipe: where the batches stand does not count, only which they are and what share they may have."""
+    rest = {name: value for name, value in values.items() if name != "feedback"}
+    return {**rest, "feedback": {"share": feedback.share}} if feedback.folder else rest
+
+
+def room_for(feedback: Feedback, learned: int, most: int) -> int:
+    """How many of ``most`` rows fit beside ``learned`` examples of the corpus."""
+    return most if feedback.share == 1 else int(learned * feedback.share / (1 - feedback.share))
 
 
 def evaluated(texts: Sequence[str], clean_corpus: Artifact, evaluation_sets: Artifact, scratch: Path) -> NDArray[np.bool_]:

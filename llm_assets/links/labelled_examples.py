@@ -13,7 +13,7 @@ from llm_assets.corpus.batches import PROVENANCES
 from llm_assets.corpus.documents import SAMPLES, domains, text_key
 from llm_assets.corpus.pii import excerpt
 from llm_assets.links import pages
-from llm_assets.links.feedback_examples import Feedback, evaluated, feedback_examples, observe_feedback
+from llm_assets.links.feedback_examples import Feedback, as_recipe, evaluated, feedback_examples, observe_feedback
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
 from llm_assets.store.artifact import Artifact
@@ -41,10 +41,8 @@ class LabelledExamplesConfig(Section):
     feedback: Feedback = Field(Feedback(), description="examples that came out of service, learned from beside the corpus's")
 
     def recipe(self) -> dict[str, Any]:
-        """Where the batches of feedback stand does not count, only which they are and what share they may have."""
-        values = super().recipe()
-        feedback = values.pop("feedback")
-        return {**values, "feedback": {"share": feedback["share"]}} if self.feedback.folder else values
+        """All but where the batches of feedback stand."""
+        return as_recipe(super().recipe(), self.feedback)
 
     def unread(self) -> tuple[str, ...]:
         """Only feedback is compared with the evaluation sets: the clean corpus was already."""

@@ -46,13 +46,13 @@ class Replied(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A pair, or a held-out dialogue that made none, by salted hashes: what is the same in two can be seen, and nothing of it read."""
+    """A pair, a reply judged alone, or a held-out dialogue without a pair, by salted hashes: what is the same in two can be seen, nothing read."""
 
     doc_id: str
     split: str
     before: str  # the turns before the reply
-    chosen: str
-    rejected: str | None  # None: no pair
+    chosen: str | None
+    rejected: str | None
 
 
 def preference_pairs(
@@ -113,6 +113,13 @@ def apart(pairs: Sequence[Pair], dialogues: Sequence[Replied] = ()) -> list[Pair
     return [pair for pair, mark in zip(pairs, marks, strict=False) if mark not in leak]
 
 
+def distinct(pairs: Sequence[Pair], beside: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose turns and replies are not those of one before them, or of one in ``beside``."""
+    seen = {mark[2:] for mark in _marks(beside, (), "")}
+    first = {mark[2:]: pair for pair, mark in reversed(list(zip(pairs, _marks(pairs, (), ""), strict=True))) if mark[2:] not in seen}
+    return list(first.values())[::-1]
+
+
 def marked(pairs: Sequence[Pair], dialogues: Iterable[Replied]) -> list[Mark]:
     """What is kept of pairs and of held-out dialogues: marks of a salt that is kept nowhere, so that no guess at a text can be tried."""
     return _marks(pairs, dialogues, secrets.token_hex(16))
@@ -128,9 +135,9 @@ def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str) -> li
     def hashed(kind: str, *said: str) -> str:
         return hashlib.sha256("\n".join((salt, kind, *map(text_key, said))).encode()).hexdigest()[:24]
 
-    def mark(doc_id: str, split: str, prompt: Sequence[Mapping[str, str]], reply: str, wrong: str | None) -> Mark:
+    def mark(doc_id: str, split: str, prompt: Sequence[Mapping[str, str]], *replies: str | None) -> Mark:
         before = hashed("before", *(turn["content"] for turn in prompt))
-        return Mark(doc_id, split, before, hashed("reply", reply), None if wrong is None else hashed("reply", wrong))
+        return Mark(doc_id, split, before, *(None if reply is None else hashed("reply", reply) for reply in replies))
 
     paired = {pair.doc_id for pair in pairs}
     rest = (one for one in dialogues if one.split != TRAIN and one.doc_id not in paired)

@@ -11,17 +11,18 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_assets.corpus.batches import batch_files, batch_folder, read_batches, write_batch
+from llm_assets.corpus.batches import batch_files, batch_folder, read_batches, subject, verdict, write_batch
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.link import Acted, Check, Link, Office, Section
 from llm_assets.operation.champion import Released, released
-from llm_assets.operation.votes import Voted, joined, majority, votes
+from llm_assets.operation.votes import Voted, cleaned, joined, majority, votes
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.manifest import ArtifactError
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.heads import LabelError, parts
 
 REASONS = ("no_label", "unknown_label", "tie", "outvoted", "client_cap", "erased")
+OF_REPLIES = ("not_whole",)  # the log holds no whole conversation of user and assistant, or the reply was cut off
 
 
 class FeedbackBatchConfig(Section):
@@ -45,29 +46,30 @@ class Labelled:
 def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
     """Turns votes into labelled texts: a corrected label counts for itself, a thumb up for the label that was answered.
 
-    One client has one vote a text. The majority decides, a tie decides nothing, and what rests on the word of one client alone
-    is capped, so that nobody outvotes the rest; what the cap holds back waits for the next batch. The texts are those of the
-    request log, masked and cleaned like the corpus's; what `llm-assets forget` erased stays out, and so do votes that were withdrawn.
-    A batch is written once there are enough, and never changed: it stands in `data/feedback/<chain>/`, where
-    `labelled_examples.feedback.folder` finds it. Evaluation text is taken out there.
+    Of a chain that talks the label is a reply: the corrected one, or the one that got a thumb up; one with a thumb down alone is
+    kept as wrong, which `aligned_model` learns from. One client has one vote a text, or a reply. The majority decides, a tie decides
+    nothing, and what rests on the word of one client alone is capped, so that nobody outvotes the rest; what the cap holds back waits
+    for the next batch. The texts are those of the request log, masked and cleaned like the corpus's, and so are corrected replies; what
+    `llm-assets forget` erased stays out, and so do votes that were withdrawn. A batch is written once there are enough, and never
+    changed: it stands in `data/feedback/<chain>/`, where `labelled_examples.feedback.folder` finds it, and
+    `aligned_model.feedback.folder`. Evaluation text is taken out there.
     """
-    from llm_assets.corpus.cleaning import clean_texts
-    from llm_assets.corpus.documents import doc_id
-
     cast = votes(office.home, office.chain)
     folder = batch_folder(office.home, office.chain)
     batched = _batched(folder)
-    voted = [each for each in joined(office.home, office.chain, cast) if each.vote.answer not in batched]
-    texts = clean_texts([each.masked for each in voted]).texts
-    left_out: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+    voted = cleaned(each for each in joined(office.home, office.chain, cast) if each.vote.answer not in batched)
+    reasons = (*REASONS, *OF_REPLIES) if any(each.is_reply for each, _ in voted) else REASONS
+    left_out: Counter[str] = Counter(dict.fromkeys(reasons, 0))
     labels = _labels(office.home, office.chain)
-    may_stand = Tombstones.of(office.home).standing([doc_id(text) for text in texts])
-    left_out["erased"] = may_stand.count(False)
-    found = decide([pair for pair, stands in zip(zip(voted, texts, strict=True), may_stand, strict=True) if stands], labels, left_out)
+    stones = Tombstones.of(office.home)
+    standing = [(each, text) for each, text in voted if all(stones.standing(_doc_ids(each, text)))]
+    left_out["erased"] = len(voted) - len(standing)
+    found = decide(standing, labels, left_out)
     kept = capped(found, config.client_share, config.client_rows)
     left_out["client_cap"] = len(found) - len(kept)
     enough = len(kept) >= config.minimum
-    path = write_batch(folder, [_row(each, text) for each, text in kept]) if enough else None
+    rows = [_row(each, text) for each, text in kept]
+    path = write_batch(folder, rows) if enough else None
     clients = Counter(client for each, _ in kept for client in each.clients)
     record = {
         "batch": path.stem if path else None,
@@ -75,7 +77,7 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
         "waiting": 0 if path else len(kept),
         "minimum": config.minimum,
         "votes": len(cast),
-        "labels": dict(sorted(Counter(each.label for each, _ in kept).items())),
+        "labels": dict(sorted(Counter(map(verdict, rows)).items())),
         "clients": len(clients),
         "largest_client": max(clients.values(), default=0),
         "left_out": dict(left_out),
@@ -103,17 +105,17 @@ def capped(found: Sequence[tuple[Labelled, str]], share: float, most: int) -> li
 
 
 def decide(voted: Iterable[tuple[Voted, str]], labels: Released | None, left_out: Counter[str]) -> list[tuple[Labelled, str]]:
-    """The majority's label of each text, with the text; ``left_out`` counts the votes and texts that came to nothing."""
-    from llm_assets.corpus.documents import text_key
-
+    """The majority's label of each text, or of each reply to one, with the text; ``left_out`` counts the votes and texts that came to nothing."""
     ballots: dict[str, dict[str, tuple[Voted, str]]] = defaultdict(dict)
     for each, text in sorted(voted, key=lambda pair: pair[0].vote.at):
-        if each.label is None:
+        if each.is_reply and not text:
+            left_out["not_whole"] += 1
+        elif each.label is None:
             left_out["no_label"] += 1
-        elif not _is_known(each.label, labels):
+        elif not each.is_reply and not _is_known(each.label, labels):
             left_out["unknown_label"] += 1
         else:
-            ballots[text_key(text)][each.vote.client] = (each, text)  # the client's newest vote on this text
+            ballots[subject(text, each.reply)][each.vote.client] = (each, text)  # the client's newest vote on this text
     found = []
     for key, ballot in ballots.items():
         label = majority(str(each.label) for each, _ in ballot.values())
@@ -153,15 +155,27 @@ def _batched(folder: Path) -> set[tuple[str, int]]:
     return set(zip(rows["id"].to_pylist(), rows["index"].to_pylist(), strict=True))
 
 
+def _doc_ids(voted: Voted, text: str) -> list[str]:
+    """What may have been erased of what a row would hold: the text, or each turn, each reply, and all of it."""
+    from llm_assets.corpus.documents import doc_id
+
+    if not voted.is_reply:
+        return [doc_id(text)]
+    replies = [one for one in (voted.answered, voted.corrected) if one]
+    return list(map(doc_id, [text, *text.split("\n"), *replies, *(f"{text}\n{reply}" for reply in replies)]))
+
+
 def _row(labelled: Labelled, text: str) -> dict[str, Any]:
     from llm_assets.corpus.documents import doc_id
 
+    reply = labelled.voted.reply
+    document = text if reply is None else f"{text}\n{labelled.label or reply}"
     identity, index = labelled.voted.vote.answer
     at = labelled.voted.vote.at.isoformat()
     votes_for = len(labelled.clients)
     return {
-        "doc_id": doc_id(text), "id": identity, "index": index, "at": at, "text": text, "label": labelled.label, "votes": votes_for,
-        "provenance": "feedback",
+        "doc_id": doc_id(document), "id": identity, "index": index, "at": at, "text": text, "label": labelled.label, "votes": votes_for,
+        "provenance": "feedback", **({} if reply is None else {"answered": reply}),
     }  # fmt: skip
 
 

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from llm_assets.corpus.conversations import ROLES, Turn, text_of, turns
+from llm_assets.serving.answers import GENERATED
 from llm_assets.serving.dated_files import dated_files
-from llm_assets.serving.request_log import log_folder
+from llm_assets.serving.request_log import MASKED_LENGTH, log_folder
 from llm_assets.serving.shadows import shadows_of_day
 
 BLOCK = 1 << 16  # bytes read at once from a file's end: some 150 requests
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that was generated."""
+
+    masked: str | None  # None where it was erased
+    characters: int  # as it went out
+    asked: str  # the conversation before it, a turn a line, the user's first and last; empty where the log holds no such one whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log holds every word of it."""
+        return _is_whole({"masked": self.masked, "characters": self.characters})
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,10 @@ class Text:
     sha256: str  # of the text as it came
     characters: int  # of the text as it came
     masked: str | None  # None in logs of releases that kept no text
-    label: str
+    label: str  # of a reply how it ended: stop, length or broken off
     probs: list[float]
     shadow: str | None  # the label that the other release of a rollout gave
+    reply: Reply | None = None  # where the answer was generated; the text is then the last turn before it
 
     @property
     def certainty(self) -> float | None:
@@ -97,12 +114,29 @@ def _request(line: Mapping[str, Any] | None, shadows: Mapping[str, Mapping[str, 
             Text(index, text["sha256"], int(text["characters"]), text.get("masked"), str(label), [float(value) for value in probs], other)
             for index, (text, label, probs, other) in enumerate(zip(line["texts"], line["labels"], line["probs"], shadow, strict=True))
         ]
+        if str(line["id"]).startswith(GENERATED):
+            texts = [_replied(line, texts[-1])]
         moment = datetime.fromisoformat(line["at"])
         if moment.tzinfo is None:
             return None
         return Request(str(line["id"]), moment, str(line["release"]), str(line.get("client", "anonymous")), float(line["milliseconds"]), texts)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _replied(line: Mapping[str, Any], last: Text) -> Text:
+    """The last turn of a conversation with the answer to it, which stands first in the line."""
+    answer, *said = line["texts"]
+    spoken = [Turn(role, turn.get("masked") or "") for role, turn in zip(line["labels"][1:], said, strict=True)]
+    whole = all(turn.role in ROLES for turn in spoken) and all(map(_is_whole, said))
+    asked = text_of(spoken) if whole else ""
+    reply = Reply(answer.get("masked"), int(answer["characters"]), asked if len(turns(asked)) % 2 else "")
+    return replace(last, index=0, label=str(line["finish"]), reply=reply)
+
+
+def _is_whole(text: Mapping[str, Any]) -> bool:
+    """Whether the log holds all of a text; masking may have made it longer."""
+    return isinstance(text.get("masked"), str) and max(int(text["characters"]), len(text["masked"])) < MASKED_LENGTH
 
 
 def _lines_backwards(path: Path) -> Iterator[bytes]:

@@ -36,8 +36,9 @@ class TrafficConfig(Section):
 def traffic(office: Office, config: TrafficConfig) -> Acted:
     """A day of the request log as Parquet, one row a text: answer, probabilities, client, release, latency and the masked text.
 
-    The day is the partition, UTC, else today. Of a text that both releases of a rollout were asked, `shadow` is what the other one
-    said. A line that a crash cut off is passed over and counted. The same log gives the same file, byte for byte; a day that is
+    Where answers are generated a row is the last turn of a conversation, `answer` the reply to it and `label` how that ended: stop,
+    length or broken off. The day is the partition, UTC, else today. Of a text that both releases of a rollout were asked, `shadow` is
+    what the other one said. A line that a crash cut off is passed over and counted. The same log gives the same file, byte for byte; a day that is
     still being written grows with each materialization.
     """
     day = office.day or datetime.now(UTC).date().isoformat()
@@ -93,15 +94,19 @@ def newest_rows(home: Path, chain: str, days: int | None = None) -> Iterator[Row
 
 
 def schema() -> pa.Schema:
-    """The columns of a table; ``at`` is UTC, ``probability`` that of the answer, ``shadow`` what the other release of a rollout said."""
+    """The columns of a table; ``at`` is UTC, ``probability`` that of the answer, ``shadow`` what the other release of a rollout said.
+
+    ``answer`` is a reply with personal data masked, ``answer_characters`` its length as it went out; both null of a classifier.
+    """
     import pyarrow as pa
 
-    strings = ("id", "release", "client", "sha256", "masked", "label", "shadow")
-    numbers = {"index": pa.int32(), "characters": pa.int32(), "probability": pa.float64(), "milliseconds": pa.float64()}
+    strings = ("id", "release", "client", "sha256", "masked", "label", "shadow", "answer")
+    counts = dict.fromkeys(("index", "characters", "answer_characters"), pa.int32())
+    numbers = {**counts, "probability": pa.float64(), "milliseconds": pa.float64()}
     kinds = {**dict.fromkeys(strings, pa.string()), **numbers, "at": pa.timestamp("us", "UTC"), "probs": pa.list_(pa.float64())}
     order = (
         *("id", "index", "at", "release", "client", "sha256", "masked", "characters"),
-        *("label", "probability", "probs", "shadow", "milliseconds"),
+        *("label", "probability", "probs", "shadow", "milliseconds", "answer", "answer_characters"),
     )
     return pa.schema([(name, kinds[name]) for name in order])
 
@@ -134,6 +139,8 @@ def _table(batch: list[Request]) -> pa.Table:
             "probs": text.probs,
             "shadow": text.shadow,
             "milliseconds": request.milliseconds,
+            "answer": text.reply.masked if text.reply else None,
+            "answer_characters": text.reply.characters if text.reply else None,
         }
         for request in batch
         for text in request.texts

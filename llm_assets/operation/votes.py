@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_assets.audit.records import MARK
 from llm_assets.corpus.batches import batch_folder, withdrawals
-from llm_assets.operation.log import requests
+from llm_assets.corpus.conversations import Turn, text_of, turns
+from llm_assets.operation.log import Reply, requests
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.request_log import log_folder
 
@@ -31,13 +33,27 @@ class Voted(NamedTuple):
     """A vote, and what it was on."""
 
     vote: Vote
-    masked: str
-    answered: str  # the label that was answered
+    masked: str  # the text; of a reply the conversation before it, a turn a line, empty where it is not there whole
+    answered: str  # the label, or the reply
+    corrected: str | None  # what should have been answered, where the client said it
+    is_reply: bool = False
 
     @property
     def label(self) -> str | None:
-        """The label the vote is for: the corrected one, else the answered one where that got a thumb up; None says only that it is wrong."""
-        return self.vote.label if self.vote.label is not None else self.answered if self.vote.rating == "up" else None
+        """What the vote is for: the corrected label or reply, else the answered one where that got a thumb up.
+
+        None where it says only that a label is wrong, and empty where it says that of a reply: that can be learned from, too.
+        """
+        if self.corrected is not None:
+            return self.corrected
+        if self.vote.rating == "up":
+            return self.answered
+        return "" if self.is_reply and self.vote.rating == "down" else None
+
+    @property
+    def reply(self) -> str | None:
+        """The reply that was voted on; None where a label was answered."""
+        return self.answered if self.is_reply else None
 
 
 def votes(home: Path, chain: str) -> list[Vote]:
@@ -65,9 +81,21 @@ def joined(home: Path, chain: str, cast: Iterable[Vote]) -> Iterator[Voted]:
             if request is None or request.id not in wanted:
                 continue
             for text in request.texts:
-                if text.masked is not None:
-                    for vote in waiting.get((request.id, text.index), ()):
-                        yield Voted(vote, text.masked, text.label)
+                for vote in waiting.get((request.id, text.index), ()):
+                    if text.reply is not None:
+                        yield _on_reply(vote, text.reply, text.label)
+                    elif text.masked is not None:
+                        yield Voted(vote, text.masked, text.label, vote.label)
+
+
+def cleaned(voted: Iterable[Voted]) -> list[tuple[Voted, str]]:
+    """Votes with their texts, cleaned as the corpus is; of a conversation turn by turn, with what was replied and what should have been."""
+    from llm_assets.corpus.cleaning import clean_texts
+
+    known = list(voted)
+    pieces = [[*each.masked.split("\n"), each.answered, each.corrected or ""] if each.is_reply else [each.masked] for each in known]
+    done = iter(clean_texts([piece for group in pieces for piece in group]).texts)
+    return [_with_texts(each, [next(done) for _ in group]) for each, group in zip(known, pieces, strict=True)]
 
 
 def majority(labels: Iterable[str]) -> str | None:
@@ -76,6 +104,23 @@ def majority(labels: Iterable[str]) -> str | None:
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
     return ranked[0][0]
+
+
+def _on_reply(vote: Vote, reply: Reply, finish: str) -> Voted:
+    """A vote on a reply. One that was cut off, or is not in the log whole, is no right reply and no wrong one: what it lacks is unknown."""
+    corrected = None if vote.label == MARK else vote.label
+    whole = reply.is_whole and (finish == "stop" or corrected is not None)
+    return Voted(vote, reply.asked if whole else "", reply.masked or "", corrected, is_reply=True)
+
+
+def _with_texts(voted: Voted, texts: Sequence[str]) -> tuple[Voted, str]:
+    if not voted.is_reply:
+        return voted, texts[0]
+    *said, answered, corrected = texts
+    text = text_of(Turn(turn.role, content) for turn, content in zip(turns(voted.masked), said, strict=False))
+    answered, corrected = (text_of([Turn("user", one)]) for one in (answered, corrected))
+    found = voted._replace(answered=answered, corrected=corrected or None)
+    return found, text if answered and len(turns(text)) % 2 else ""
 
 
 def _withdrawn(home: Path, chain: str) -> set[VoteKey]:

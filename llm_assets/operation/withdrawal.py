@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.corpus import pii
-from llm_assets.corpus.batches import batch_files, batch_folder, row_key, standing_rows, withdrawals
+from llm_assets.corpus.batches import batch_files, batch_folder, row_key, standing_rows, subject, withdrawals
 from llm_assets.operation.feedback_batch import decide
-from llm_assets.operation.votes import Vote, Voted, joined, vote_key, votes
+from llm_assets.operation.votes import Vote, Voted, cleaned, joined, vote_key, votes
 from llm_assets.serving.events import append_event
 from llm_assets.store.store import Store
 
@@ -125,19 +125,14 @@ def _is_meant(vote: Vote, wanted: Wanted) -> bool:
 
 def _by_text(home: Path, chain: str, cast: Sequence[Vote]) -> list[tuple[Voted, str]]:
     """The votes whose answer the request log still holds, each with its text, cleaned as in a batch."""
-    from llm_assets.corpus.cleaning import clean_texts
-
-    voted = list(joined(home, chain, cast))
-    return list(zip(voted, clean_texts([each.masked for each in voted]).texts, strict=True))
+    return cleaned(joined(home, chain, cast))
 
 
 def _for_the_rows(rows: Sequence[Row], cast: Sequence[Vote], spoken: Sequence[tuple[Voted, str]]) -> list[Vote]:
     """The votes for the labels of rows: on their texts by whatever answer, and on their own answers where the log is gone."""
-    from llm_assets.corpus.documents import text_key
-
-    labels = {(text_key(row["text"]), row["label"]) for row in rows}
+    labels = {(subject(row["text"], row["answered"]), row["label"]) for row in rows}
     answers = {(row["id"], row["index"]): row["label"] for row in rows}
-    meant = {voted.vote for voted, text in spoken if (text_key(text), voted.label) in labels}
+    meant = {voted.vote for voted, text in spoken if (subject(text, voted.reply), voted.label) in labels}
     known = {voted.vote for voted, _ in spoken}
     meant |= {vote for vote in cast if vote not in known and vote.label in (answers.get(vote.answer), None) and vote.answer in answers}
     return [vote for vote in cast if vote in meant]
@@ -145,15 +140,13 @@ def _for_the_rows(rows: Sequence[Row], cast: Sequence[Vote], spoken: Sequence[tu
 
 def _no_longer_carried(batches: Mapping[str, Sequence[Row]], said: Sequence[Vote], spoken: Sequence[tuple[Voted, str]]) -> dict[str, list[Row]]:
     """The rows of feedback that rest on votes, and whose label the other votes do not give."""
-    from llm_assets.corpus.documents import text_key
-
     gone = set(said)
-    touched = {text_key(text) for voted, text in spoken if voted.vote in gone}
+    touched = {subject(text, voted.reply) for voted, text in spoken if voted.vote in gone}
     answers = {vote.answer for vote in said}
     left = {each.key: each.label for each, _ in decide([pair for pair in spoken if pair[0].vote not in gone], None, Counter())}
 
     def falls(row: Row) -> bool:
-        key = text_key(row["text"])
+        key = subject(row["text"], row["answered"])
         rests = key in touched or (row["id"], row["index"]) in answers
         return rests and row["provenance"] == "feedback" and left.get(key) != row["label"]
 

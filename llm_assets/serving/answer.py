@@ -9,7 +9,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, ClassVar, Generic, TypeVar
 
-from llm_assets.serving.answers import new_id
+from llm_assets.serving.answers import ANSWER, FINISHES, new_id
 from llm_assets.serving.completion_wire import ChatRequest, CompletionRequest
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.generation import Generator, Likely
@@ -88,17 +88,18 @@ class Answer(ABC, Generic[Asked]):
         return {"prompt_tokens": read, "completion_tokens": self.tokens, "total_tokens": read + self.tokens}
 
     def line(self, client: str, began: float) -> dict[str, Any]:
-        """A line of the request log; the answer stands first, so that a vote on the id's first text is one on it."""
+        """A line of the request log: the answer first, so that a vote on the id's first text is one on it, then the turns before it."""
+        asked: list[tuple[str, str]] = self._turns()
         return {
             "id": self.id,
             "chain": self.request.model,
             "release": self.release,
             "client": client,
-            "texts": [self.text, self._asked()],
-            "labels": ["answer", "prompt"],
-            "probs": [[], []],
+            "texts": [self.text, *(content for _, content in asked)],
+            "labels": [ANSWER, *(role for role, _ in asked)],
+            "probs": [[]] * (1 + len(asked)),
             "tokens": {"prompt": len(self.prompt), "completion": self.tokens},
-            "finish": self.finish or "broken off",
+            "finish": self.finish or FINISHES[-1],
             "milliseconds": round((time.perf_counter() - began) * 1000, 3),
         }
 
@@ -126,8 +127,8 @@ class Answer(ABC, Generic[Asked]):
         """The tokens that llama.cpp reads. Raises ``ApiError`` for what has none."""
 
     @abstractmethod
-    def _asked(self) -> str:
-        """The prompt as its client wrote it."""
+    def _turns(self) -> list[tuple[str, str]]:
+        """Who said what before the answer, as its client wrote it."""
 
     @abstractmethod
     def _choice(self, text: str, scored: Sequence[dict[str, Any]], finish: str | None) -> dict[str, Any]:
@@ -193,8 +194,8 @@ class ChatAnswer(Answer[ChatRequest]):
         except ConversationError as error:
             raise ApiError(HTTPStatus.BAD_REQUEST, str(error), "messages") from error
 
-    def _asked(self) -> str:
-        return "\n".join(turn.message()["content"] for turn in self.request.messages)
+    def _turns(self) -> list[tuple[str, str]]:
+        return [(turn["role"], turn["content"]) for turn in (each.message() for each in self.request.messages)]
 
     def _choice(self, text: str, scored: Sequence[dict[str, Any]], finish: str | None) -> dict[str, Any]:
         return {"index": 0, "delta": {"content": text} if text else {}, "logprobs": self._logprobs(scored), "finish_reason": finish}
@@ -208,6 +209,16 @@ class ChatAnswer(Answer[ChatRequest]):
 
     def _entry(self, one: dict[str, Any]) -> dict[str, Any]:
         return {"token": self.engine.piece(one["id"]), "bytes": one["bytes"], "logprob": one["logprob"]}
+
+
+async def written(request: ChatRequest, release: str, engine: Generator) -> ChatAnswer:
+    """The answer to a request, once all of it is there. Raises ``ApiError``, ``LlamaError`` and ``RefusedError``."""
+    answer = ChatAnswer(request, release, engine)
+    async with aclosing(answer.events()) as source:
+        async for events in source:
+            answer.take(events)
+    answer.check_whole()
+    return answer
 
 
 class CompletionAnswer(Answer[CompletionRequest]):
@@ -248,7 +259,11 @@ class CompletionAnswer(Answer[CompletionRequest]):
         ids: list[int] = self.request.prompt
         return ids
 
+    def _turns(self) -> list[tuple[str, str]]:
+        return [(self.param, self._asked())]
+
     def _asked(self) -> str:
+        """The prompt as its client wrote it."""
         prompt = self.request.prompt
         return prompt if isinstance(prompt, str) else str(self.engine.tokenizer.decode(prompt, skip_special_tokens=False))
 

@@ -10,16 +10,19 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm_assets.serving.dated_files import dated_files, last_lines, lines_with
 from llm_assets.serving.request_log import log_folder
 
 REMEMBERED = 50_000  # answers whose ids are known without a look at the log, about 15 MB
 
+ANSWER = "answer"  # in a line of the log, the label of a text that was generated; those of the turns before it are their speakers'
+GENERATED = ("chatcmpl-", "cmpl-")  # what the ids of such lines begin with
+FINISHES = ("stop", "length", "broken off")  # how an answer that was generated ended: by itself, at its limit, or with its client or engine
 ID = re.compile(r"(?:classify|chatcmpl|cmpl)-([0-9a-f]{12})[0-9a-f]{20}")
 
 
@@ -41,7 +44,12 @@ class Known(NamedTuple):
     """An answer that may be voted on."""
 
     chain: str
-    texts: int
+    texts: int  # that were answered
+
+
+def answered(line: Mapping[str, Any]) -> int:
+    """How many texts a line of the log holds an answer to: all of a classifier's; what was generated ends one conversation."""
+    return 1 if line["id"].startswith(GENERATED) else len(line["texts"])
 
 
 class Answers:
@@ -80,14 +88,14 @@ class Answers:
             for day in (moment.date(), moment.date() + timedelta(days=1)):  # it may have been written past midnight
                 for line in lines_with(folder / f"{day.isoformat()}.jsonl", answer):
                     if line.get("id") == answer:
-                        return Known(folder.name, len(line["texts"]))
+                        return Known(folder.name, answered(line))
         return None
 
     def _newest(self, folder: Path) -> list[tuple[str, str, str, int]]:
         found: list[tuple[str, str, str, int]] = []
         for path in reversed(list(dated_files(self._folder, folder.name))):
             lines = last_lines(path, self._size - len(found))
-            found += [(line["at"], line["id"], folder.name, len(line["texts"])) for line in lines]
+            found += [(line["at"], line["id"], folder.name, answered(line)) for line in lines]
             if len(found) >= self._size:
                 break
         return found

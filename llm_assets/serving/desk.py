@@ -7,7 +7,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from llm_assets.serving.answers import Answers
+from llm_assets.serving.answers import Answers, answered
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError
@@ -59,7 +59,7 @@ class Desk:
             logger.error("%s", error)
             message = "the request could not be recorded, so it is not answered; the gateway's log says why"
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
-        self._answers.remember(line["id"], line["chain"], len(line["texts"]))
+        self._answers.remember(line["id"], line["chain"], answered(line))
 
 
 def _described(live: Deployment) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
@@ -39,10 +39,17 @@ class Vote:
     rating: Rating | None
     label: str | None  # the right one
     comment: str | None
+    is_reply: bool = False  # whether the label is a reply in the client's words
 
-    def said(self, masked: str | None) -> dict[str, Any]:
-        """All of a line but its time."""
-        spoken = {"rating": self.rating, "label": self.label, "comment": masked}
+    @property
+    def texts(self) -> list[str]:
+        """What of it the client wrote freely."""
+        return [text for text in (self.label if self.is_reply else None, self.comment) if text]
+
+    def said(self, masked: Iterator[str]) -> dict[str, Any]:
+        """All of a line but its time; ``masked`` gives each of ``texts`` with personal data masked."""
+        label = next(masked) if self.is_reply and self.label else self.label
+        spoken = {"rating": self.rating, "label": label, "comment": next(masked) if self.comment else self.comment}
         return {"id": self.id, "index": self.index, "client": self.client, **spoken}
 
 
@@ -89,12 +96,12 @@ class Feedback:
     def _commit(self, group: list[tuple[Vote, int]]) -> list[bool | Exception]:
         moment = datetime.now(UTC)
         self._turn_to(moment.date())
-        comments = iter(mask_all([vote.comment for vote, _ in group if vote.comment])[0])
+        masked = iter(mask_all([text for vote, _ in group for text in vote.texts])[0])
         results: list[bool | Exception] = []
         fresh: dict[tuple[str, int, str], dict[str, Any]] = {}
         lines: dict[str, bytes] = {}
         for vote, most in group:
-            said = vote.said(next(comments) if vote.comment else None)
+            said = vote.said(masked)
             key = (vote.id, vote.index, vote.client)
             standing = fresh.get(key) or self._standing(vote)
             if standing and all(standing.get(name) == value for name, value in said.items()):

@@ -13,6 +13,7 @@ INPUT_LIMIT = 256  # texts a request
 EXPLAINED_LIMIT = 8  # texts of a request to explain: each is classified once for each of its words
 EXPLAINED_LENGTH = 2000  # characters of such a text
 COMMENT_LIMIT = 2000  # characters
+REPLY_LIMIT = 2000  # characters of what a model should have said: as many as the log keeps of a text
 SESSION_LENGTH = 256  # characters of a session's name
 
 
@@ -123,7 +124,9 @@ class FeedbackRequest(BaseModel):
     id: Text = Field(description="id of the answer")
     index: int = Field(0, ge=0, description="which of its texts")
     rating: Literal["up", "down"] | None = None
-    label: Text | None = Field(None, description="the right label, one of the model's")
+    label: Text | None = Field(
+        None, max_length=REPLY_LIMIT, description="the right label, one of the model's; of a model that talks, what it should have said"
+    )
     comment: Text | None = Field(None, max_length=COMMENT_LIMIT)
 
 

@@ -27,7 +27,7 @@ Moment = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, such as 202
 @feedback.command("list")
 def list_feedback(chain: Chain) -> None:
     """Print the batches of a chain, and who voted how often, without what was withdrawn."""
-    from llm_assets.corpus.batches import batch_files, batch_folder, standing_rows, withdrawals
+    from llm_assets.corpus.batches import batch_files, batch_folder, standing_rows, verdict, withdrawals
     from llm_assets.operation.votes import votes
 
     home = prepare_environment()
@@ -35,7 +35,7 @@ def list_feedback(chain: Chain) -> None:
     for path in batch_files(folder):
         rows = standing_rows(path)
         span = f"{min(rows['at'].to_pylist())[:16]} to {max(rows['at'].to_pylist())[:16]}" if len(rows) else "all withdrawn"
-        typer.echo(f"{path.stem}  {len(rows):>6} texts  {span}  {_counted(rows['label'].to_pylist())}")
+        typer.echo(f"{path.stem}  {len(rows):>6} texts  {span}  {_counted(map(verdict, rows.to_pylist()))}")
     cast = votes(home, chain)
     for client, count in Counter(vote.client for vote in cast).most_common():
         typer.echo(f"{client:<20} {count:>6} votes")
@@ -73,11 +73,12 @@ def withdraw_feedback(
 def _show(store: Store, planned: Withdrawal) -> None:
     from llm_assets.audit.index import Index
     from llm_assets.audit.taught import taught_by
+    from llm_assets.corpus.batches import verdict
 
     clients = Counter(vote.client for vote in planned.votes)
     typer.echo(f"{len(planned.votes)} votes ({_counted(clients.elements())})")
     for name, rows in planned.rows.items():
-        typer.echo(f"{len(rows)} labelled texts of batch {name}, which keeps {planned.left[name]}: {_counted(row['label'] for row in rows)}")
+        typer.echo(f"{len(rows)} labelled texts of batch {name}, which keeps {planned.left[name]}: {_counted(map(verdict, rows))}")
     with closing(Index(store)) as index:
         index.refresh()
         learned = taught_by(index, planned.rows)

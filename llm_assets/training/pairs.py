@@ -16,17 +16,22 @@ Row = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """What was said, what was replied, and what would have been a worse reply."""
+    """What was said, what was replied, and what would have been a worse reply; a reply that somebody judged by itself lacks the other one."""
 
     doc_id: str  # the dialogue's
     split: str
     prompt: list[dict[str, str]]  # turns, the user's last
-    chosen: str
-    rejected: str
+    chosen: str | None
+    rejected: str | None
+
+    @property
+    def replies(self) -> list[str]:
+        """The chosen one, then the rejected one."""
+        return [reply for reply in (self.chosen, self.rejected) if reply is not None]
 
 
 class Encoded(NamedTuple):
-    """A pair in tokens: each reply follows the prompt, and ends its turn."""
+    """A pair in tokens: each reply follows the prompt, and ends its turn; one that lacks has none."""
 
     doc_id: str
     prompt: list[int]
@@ -40,11 +45,12 @@ def encode(pairs: Sequence[Pair], chat: Chat, longest: int) -> list[Encoded]:
     A pair of which no token of the prompt would be left is left out.
     """
     prompts = chat.encode([pair.prompt for pair in pairs], prompt=True)
-    replies = [chat.encode([replied(pair.prompt, reply) for pair, reply in zip(pairs, column, strict=True)]) for column in _columns(pairs)]
+    spoken = iter(chat.encode([replied(pair.prompt, reply) for pair in pairs for reply in pair.replies]))
     found = []
-    for pair, prompt, chosen, rejected in zip(pairs, prompts, *replies, strict=True):
+    for pair, prompt in zip(pairs, prompts, strict=True):
         begins = len(prompt.ids)
-        ends = [one.ids[begins : len(one.answers) - one.answers[::-1].index(True)] for one in (chosen, rejected)]
+        sides = [None if reply is None else next(spoken) for reply in (pair.chosen, pair.rejected)]
+        ends = [[] if one is None else one.ids[begins : len(one.answers) - one.answers[::-1].index(True)] for one in sides]
         room = longest - max(map(len, ends))
         if room > 0:
             found.append(Encoded(pair.doc_id, prompt.ids[-room:], *ends))
@@ -68,10 +74,6 @@ def write(path: Path, pairs: Sequence[Encoded], method: Method, seed: int) -> in
     return len(rows)
 
 
-def _columns(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
-    return [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
-
-
 def _paired(pairs: Sequence[Encoded], seed: int) -> list[Row]:
     return [{"doc_id": one.doc_id, "prompt_ids": one.prompt, "chosen_ids": one.chosen, "rejected_ids": one.rejected} for one in pairs]
 
@@ -86,6 +88,7 @@ def _judged(pairs: Sequence[Encoded], seed: int) -> list[Row]:
         {"doc_id": one.doc_id, "prompt_ids": one.prompt, "completion_ids": reply, "label": desirable}
         for one in pairs
         for reply, desirable in ((one.chosen, True), (one.rejected, False))
+        if reply
     ]
     rows = [rows[place] for place in numpy.random.default_rng([seed, len(rows)]).permutation(len(rows)).tolist()]
     return [{**row, "KL_completion_ids": before["completion_ids"]} for before, row in zip([rows[-1], *rows], rows, strict=False)]

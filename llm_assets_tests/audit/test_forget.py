@@ -11,6 +11,7 @@ from llm_assets.audit.places import Places
 from llm_assets.audit.trace import UnknownDocumentError, trace
 from llm_assets.audit.verify import verify_all
 from llm_assets.audit.words.forget import certificate_lines, plan_lines
+from llm_assets.corpus.batches import batch_folder, write_batch
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.store.artifact import Artifact
@@ -138,3 +139,37 @@ def test_a_model_that_holds_a_piece_is_listed_with_its_release(made: dict[str, A
 def test_a_text_that_others_repeat_whole_is_refused_with_their_ids(made: dict[str, Artifact], index: Index) -> None:
     with pytest.raises(ForgetError, match=f"stands in other documents, too \\({doc_id(REPEATED)}\\): forget them first"):
         plan_of(index, KEPT)
+
+
+def test_what_learned_a_reply_from_feedback_is_named_though_no_file_of_it_holds_it(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    """A reply that a user wrote: in a batch, in the examples of one chain, and among the preferences of another, which keep marks alone."""
+    text, reply = "你们几点关门", "我住在北京路五号三单元"
+    row = {"id": "chatcmpl-1", "index": 0, "at": "2026-11-20", "text": text, "label": reply, "answered": "不知道", "votes": 1}
+    batch = write_batch(batch_folder(store.home, "talk"), [{**row, "doc_id": doc_id(f"{text}\n{reply}"), "provenance": "feedback"}])
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+    train = pa.table({"doc_id": [doc_id(f"{text}\n{reply}")], "messages": [turns], "task": ["conversation"], "source": ["feedback"]})
+    examples = commit(store, "labelled_examples", {"train.parquet": train})
+    tuned = commit(store, "finetuned_model", {"model.safetensors": b"1"}, examples)
+    recipe = {"observed": {"feedback": {batch.stem: "1"}}}
+    aligned = commit(store, "aligned_model", {"model.safetensors": b"2"}, made["finetuned_model"], recipe=recipe)
+    rounded = commit(store, "quantized_model", {"model.gguf": b"3"}, aligned)
+    release(store, rounded, 1, chain="talk")
+    index.refresh()
+    plan = plan_erasure(index, Places(store), [], [reply])
+    assert {row.name for row in plan.purge} == {("labelled_examples", examples.fingerprint)}
+    assert {row.name for row in plan.learners} == {(one.link, one.fingerprint) for one in (tuned, aligned, rounded)}
+    assert [one.release for one in plan.releases] == ["talk-1"]
+    certificate, _ = erase([plan], "asked to")
+    assert (certificate.found, certificate.failed, certificate.to_retire) == ([], [], ["talk-1"]) and not batch.exists()
+
+
+def test_a_conversation_is_traced_to_what_learned_from_it(made: dict[str, Artifact], store: Store, index: Index) -> None:
+    turns = [{"role": "user", "content": OTHER}, {"role": "assistant", "content": "好"}]
+    train = pa.table({"doc_id": [doc_id(OTHER)], "messages": [turns], "task": ["titles"], "source": ["test"]})
+    config = {"sources": ["test"]}  # conversations have no labels and no suspects
+    examples = commit(store, "labelled_examples", {"train.parquet": train}, made["clean_corpus"], config=config)
+    tuned = commit(store, "finetuned_model", {"model.safetensors": b"1"}, examples)
+    index.refresh()
+    found = trace(index, Places(store), doc_id(OTHER))
+    assert ("titles", None) in [(one.label, one.suggested) for one in found.examples if one.labelled_examples == examples.fingerprint]
+    assert tuned.fingerprint in [one.fingerprint for one in found.learners]

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from llm_assets.audit import records as module
+from llm_assets.audit.matching import recorded
 from llm_assets.audit.needles import spelled
 from llm_assets.audit.records import MARK, Cleaning, clean_records
 from llm_assets.audit.search import hashes, probes, search
 from llm_assets.corpus.batches import batch_folder, read_batches, row_key, withdrawals, write_batch
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.operation import traffic
+from llm_assets.operation.feedback_batch import FeedbackBatchConfig, feedback_batch
 from llm_assets.operation.log import requests
 from llm_assets.serving.dated_files import DatedFiles
 from llm_assets.serving.events import append_event, read_events
@@ -29,7 +31,8 @@ from llm_assets.serving.feedback import read_votes
 from llm_assets.serving.request_log import log_folder
 from llm_assets.store.journal import Journal
 from llm_assets.store.store import Store
-from llm_assets_tests.operation.traffic import line, vote, write_log
+from llm_assets_tests.operation.released import office
+from llm_assets_tests.operation.traffic import line, reply, vote, write_log
 
 TEXT = "这家酒店的早餐非常好吃，房间也很干净，下次出差还会再来住，电话13800138000可以打"
 OTHER = "书的内容很空洞，翻译得也不好，读起来完全浪费时间"
@@ -276,3 +279,24 @@ def test_no_line_is_lost_beside_somebody_who_writes(store: Store) -> None:
     lines = [json.loads(one) for one in files.path("tiny", day).read_bytes().splitlines()]
     assert [one["id"] for one in lines] == [f"classify-{number:04}" for number in range(written_lines)]
     assert all(("erased" in one["texts"][0]) == (number % 3 == 0) for number, one in enumerate(lines))
+
+
+@pytest.mark.parametrize("place", ["answer", "turn", "correction"])
+def test_what_was_said_in_a_conversation_goes_from_log_traffic_votes_and_batches(store: Store, place: str) -> None:
+    answered, asked, label = (TEXT if one == place else OTHER for one in ("answer", "turn", "correction"))
+    write_log(store.home, [reply(1, answered, asked)])
+    write_log(store.home, [vote(1, id="chatcmpl-0001", rating="down", label=label)], kind="feedback")
+    write_log(store.home, [reply(2, "好", "早餐")])
+    write_log(store.home, [vote(2, id="chatcmpl-0002", rating="up")], kind="feedback")
+    traffic.write_day(log_folder(store.home) / "tiny" / f"{DAY}.jsonl", traffic.traffic_path(store.home, "tiny", DAY))
+    act = office(store.home, "feedback_batch")
+    assert feedback_batch(act, FeedbackBatchConfig(minimum=1, client_share=1)).record["rows"] == 2
+    assert TEXT.partition("电话")[0] in "".join(recorded(store.home))
+    places = {one.partition("/")[0] for one in search([store], WANTED).found}
+    assert places == {"serving", "feedback"}
+    assert clean(store).failed == []
+    assert search([store], WANTED).found == [] and [row["answered"] for row in read_batches(batch_folder(store.home, "tiny")).to_pylist()] == ["好"]
+    rows = pq.read_table(traffic.traffic_path(store.home, "tiny", DAY)).to_pylist()
+    assert [row["label"] for row in rows] == ["stop", "stop"] and rows[1]["answer"] == "好"
+    again = feedback_batch(act, FeedbackBatchConfig(minimum=1, client_share=1)).record
+    assert again["rows"] == (1 if place == "correction" else 0)  # the reply is still known to be wrong

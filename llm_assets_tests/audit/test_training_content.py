@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llm_assets.audit.provenance import Lineage, Source
@@ -68,6 +69,11 @@ def test_user_data_is_what_feedback_taught(released: Lineage) -> None:
     assert "used to train the model?: No\n" in section(training_content(released), "2.4 User data")
     metrics_of(released, "labelled_examples")["feedback"] = {"examples": 12}
     assert "12 examples" in section(training_content(released), "2.4 User data")
+    finetuned = next(node for node in released.nodes.values() if node.link == "finetuned_model")
+    assert finetuned.manifest
+    manifest = finetuned.manifest.model_copy(update={"link": "aligned_model", "metrics": {"feedback": {"pairs": 7}}})
+    released.nodes[("aligned_model", "f")] = replace(finetuned, link="aligned_model", manifest=manifest)
+    assert "12 examples, 7 replies that they judged" in section(training_content(released), "2.4 User data")
 
 
 def test_a_cell_ends_no_row() -> None:

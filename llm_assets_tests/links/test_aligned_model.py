@@ -13,11 +13,13 @@ from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from llm_assets.corpus.archives import SourceError
+from llm_assets.corpus.batches import write_batch
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.sources import Source, observe
 from llm_assets.links.aligned_model import ALIGNED, LINK, SHORTER, AlignedModelConfig, figures_of
 from llm_assets.links.assistant_scores import FINETUNED
 from llm_assets.links.conversations import ConversationsConfig
+from llm_assets.links.feedback_examples import Feedback
 from llm_assets.links.making import Outcome, make
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
@@ -29,8 +31,10 @@ from llm_assets_tests.training.preferring import pairs
 from llm_assets_tests.training.talking import LONGEST, checkpoint, tokenizer_folder
 
 TRAIN, VALIDATION, TEST = pairs(64), pairs(16, "validation", first=64), pairs(8, "test", first=80)
+VOTED = ("Anna asks: what colour has mud?", "mud is pink", "mud is brown")  # what was asked, answered, and should have been
 CONFIG = AlignedModelConfig.model_validate({
-    "method": "dpo", "sources": ["shop"], "epochs": 2, "evaluations_per_epoch": 1, "micro_batch": 4, "learning_rate": 5e-3, "processes": 2,
+    "method": "dpo", "feedback": {"folder": str(root() / "aligned-feedback")},
+    "sources": ["shop"], "epochs": 2, "evaluations_per_epoch": 1, "micro_batch": 4, "learning_rate": 5e-3, "processes": 2,
 })  # fmt: skip
 
 
@@ -78,7 +82,10 @@ def inputs() -> dict[str, Artifact]:
 
 @functools.cache
 def aligned() -> Outcome:
-    """One launch."""
+    """One launch, with one correction by users."""
+    asked, answered, label = VOTED
+    row = {"doc_id": doc_id(f"{asked}\n{label}"), "id": "chatcmpl-1", "index": 0, "at": "2026-11-20", "text": asked, "label": label, "votes": 1}
+    write_batch(root() / "aligned-feedback", [{**row, "answered": answered, "provenance": "feedback"}])
     return make(Store(root() / "data"), LINK, CONFIG, {**inputs(), "compute": COMPUTE}, seed=1, launch=launch_quietly)
 
 
@@ -90,12 +97,13 @@ def test_the_true_reply_becomes_the_likelier_one() -> None:
     outcome = aligned()
     assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
     metrics, models = outcome.artifact.metrics, outcome.artifact.metrics["models"]
-    assert metrics["pairs"] == {"train": 64, "validation": 16, "test": 8} and metrics["left_out"]["dialogue_not_in_corpus"] == 1
+    assert metrics["feedback"]["pairs"] == 1 and set(outcome.artifact.manifest.recipe["observed"]["feedback"].values())
+    assert metrics["pairs"] == {"train": 65, "validation": 16, "test": 8} and metrics["left_out"]["dialogue_not_in_corpus"] == 1
     for split in ("validation", "test"):
         before, after = models[FINETUNED][split], models[ALIGNED][split]
         assert after["preferred"] > before["preferred"] + 0.5 and after["preferred_per_byte"] > before["preferred_per_byte"]
         assert after["bits_per_byte"] > 0 and models[SHORTER][split] == {"preferred": 0.0}  # every true reply is the longer one
-    assert metrics["steps"] == 16 and metrics["training_examples"] == 64
+    assert metrics["steps"] == 16 and metrics["training_examples"] == 65
     assert {"alpha", "trl"} & set(outcome.artifact.manifest.libraries) == {"trl"}
 
 
@@ -112,9 +120,15 @@ def test_no_file_beside_the_weights_holds_a_text() -> None:
     kept = list(aligned().artifact.directory.rglob("*.parquet"))
     assert {"pairs.parquet", "predictions.parquet"} <= {path.name for path in kept}
     strings = {str(value) for path in kept for row in pyarrow.parquet.read_table(path).to_pylist() for value in row.values()}
-    for pair in (*TRAIN, *VALIDATION, *TEST):
-        for said in (pair.prompt[0]["content"], pair.chosen, pair.rejected):
-            assert not [value for value in strings if said in value]
+    texts = [said for pair in (*TRAIN, *VALIDATION, *TEST) for said in (pair.prompt[0]["content"], *pair.replies)]
+    for said in (*texts, *VOTED):
+        assert not [value for value in strings if said in value]
+
+
+def test_without_feedback_the_recipe_is_what_it_was() -> None:
+    plain = CONFIG.model_copy(update={"feedback": Feedback()})
+    assert "feedback" not in plain.recipe() and CONFIG.recipe() == plain.recipe() | {"feedback": {"share": 0.5}}
+    assert LINK.observe is not None and LINK.observe(plain) == {}
 
 
 def test_shares_and_bits_by_hand() -> None:

@@ -8,14 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from llm_assets.corpus.batches import write_batch
+from llm_assets.corpus.documents import doc_id
 from llm_assets.links.conversations import LINK, ConversationsConfig
-from llm_assets.links.making import Outcome, make
+from llm_assets.links.making import Outcome, make, recipe_of
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import describe_files
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
 from llm_assets_tests.corpus.material import artifact, documents, no_launch
 
+HELD_OUT = "请问你们店里的这一件红色外套还有没有大号的\n这一件红色外套大号的已经卖完了要等下个星期再来"
 CONFIG: dict[str, Any] = {
     "sources": ["shop", "pairs"],
     "tasks": [{"name": "translation", "sources": ["pairs"], "instruction": "Translate into Chinese: {ask}"}],
@@ -38,6 +41,23 @@ def inputs(tmp_path: Path) -> dict[str, Artifact]:
 
 def run(home: Path, inputs: dict[str, Artifact]) -> Outcome:
     return make(Store(home), LINK, ConversationsConfig.model_validate(CONFIG), inputs, seed=0, launch=no_launch)
+
+
+def said(number: int, text: str, label: str, answered: str = "不知道") -> dict[str, Any]:
+    return {
+        "doc_id": doc_id(f"{text}\n{label or answered}"), "id": f"chatcmpl-{number}", "index": 0, "at": f"2026-11-{number + 1:02}", "text": text,
+        "label": label, "answered": answered, "votes": 1, "provenance": "feedback",
+    }  # fmt: skip
+
+
+def learn(home: Path, inputs: dict[str, Artifact], *rows: dict[str, Any], **feedback: Any) -> Outcome:
+    """The examples with feedback beside them, which is compared with one evaluation document."""
+    held = pa.table({"doc_id": ["0" * 20], "text": [HELD_OUT], "label": ["shop"], "split": ["test"], "cluster": ["c"]})
+    sets = {"evaluation__parquet": held, "members__parquet": inputs["evaluation_sets"].table("members.parquet")}
+    given = {**inputs, "evaluation_sets": artifact(home / "held", "evaluation_sets", **sets)}
+    write_batch(home / "feedback", rows)
+    config = ConversationsConfig.model_validate({**CONFIG, "feedback": {"folder": str(home / "feedback"), **feedback}})
+    return make(Store(home), LINK, config, given, seed=0, launch=no_launch)
 
 
 def judged(artifact: Artifact, check: str, inputs: dict[str, Artifact]) -> Verdict:
@@ -102,3 +122,57 @@ def test_tasks_that_contradict_the_sources_are_refused() -> None:
     ):
         with pytest.raises(ValidationError, match=reason):
             ConversationsConfig.model_validate({"sources": ["shop"], "tasks": tasks})
+
+
+def test_replies_that_users_called_right_or_wrote_join_the_conversations(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    before = run(tmp_path / "home", inputs).artifact.table("train.parquet").to_pylist()
+    outcome = learn(tmp_path, inputs, said(0, "多少钱", "十元"), said(1, "在吗\n在\n几点关门", "九点", "九点"), said(2, "你好", ""))
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    rows = outcome.artifact.table("train.parquet").to_pylist()
+    assert rows[:5] == before
+    assert [([turn["content"] for turn in row["messages"]], row["task"], row["source"]) for row in rows[5:]] == [
+        (["多少钱", "十元"], "conversation", "feedback"),
+        (["在吗", "在", "几点关门", "九点"], "conversation", "feedback"),
+    ]
+    assert [turn["role"] for turn in rows[6]["messages"]] == ["user", "assistant"] * 2
+    metrics = outcome.artifact.metrics
+    assert metrics["examples"] == 7 and metrics["feedback"]["examples"] == 2 and metrics["feedback"]["left_out"]["no_right_reply"] == 1
+    assert set(outcome.artifact.manifest.inputs) == {"clean_corpus", "evaluation_sets"} and outcome.artifact.manifest.recipe["observed"]["feedback"]
+
+
+def test_what_may_not_be_learned_from_is_left_out_by_reason(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    asked, reply = HELD_OUT.split("\n")
+    outcome = learn(
+        tmp_path, inputs,
+        said(0, "在吗", "在"), said(1, "Translate into Chinese: Open", "打开"),  # the corpus has both
+        said(2, "多少钱", "十元", "十元"), said(3, "多少钱？", "五元", "十元!"),
+        said(4, "几点", "九点"), said(5, "几点", "九点。"),
+        said(6, asked, reply), said(7, f"你好\n您好\n{asked}", reply), said(8, asked.replace("一件", "件"), reply),
+    )  # fmt: skip
+    rows = outcome.artifact.table("train.parquet").to_pylist()
+    assert [[turn["content"] for turn in row["messages"]] for row in rows[5:]] == [["多少钱？", "五元"], ["几点", "九点。"]]
+    expected = {"no_right_reply": 0, "in_the_corpus": 2, "contradictory": 1, "repeated": 1, "evaluation": 3, "over_share": 0}
+    assert outcome.artifact.metrics["feedback"] == {"examples": 2, "left_out": expected}
+    many = learn(tmp_path / "share", inputs, *(said(n, f"问题{n}", f"答案{n}") for n in range(9)), share=0.5)
+    assert [row["messages"][0]["content"] for row in many.artifact.table("train.parquet").to_pylist()[5:]] == [f"问题{n}" for n in range(4, 9)]
+
+
+def test_feedback_that_holds_evaluation_text_fails_the_check(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    outcome = learn(tmp_path, inputs, said(0, "多少钱", "十元"))
+    made, table = outcome.artifact, outcome.artifact.table("train.parquet")
+    given = {**inputs, "evaluation_sets": Artifact(tmp_path / "held", made.manifest)}
+    assert judged(made, "from_clean_corpus", given).passed
+    rows = table.to_pylist()
+    for content, turn in zip(HELD_OUT.split("\n"), rows[-1]["messages"], strict=True):
+        turn["content"] = content
+    (tmp_path / "leak").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "leak" / "train.parquet")
+    assert not judged(Artifact(tmp_path / "leak", made.manifest), "from_clean_corpus", given).passed
+    plain = made.manifest.model_copy(update={"recipe": {**made.manifest.recipe, "config": CONFIG}})
+    assert not judged(Artifact(made.directory, plain), "from_clean_corpus", given).passed  # a source of that name is no feedback
+
+
+def test_without_the_key_the_recipe_is_what_it_was(inputs: dict[str, Artifact]) -> None:
+    recipe = recipe_of(LINK, ConversationsConfig.model_validate(CONFIG), inputs, 17)
+    assert set(recipe.config) == {"sources", "tasks", "minimum_examples"} and recipe.observed == {}
+    assert recipe.inputs == {"clean_corpus": inputs["clean_corpus"].data_version}

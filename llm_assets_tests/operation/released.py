@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from llm_assets.links.quantized_model import QUANTIZED
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets.store.manifest import MANIFEST, InputEntry, Manifest, describe_files
+from llm_assets_tests.serving.talking import write_model as write_decoder
 from llm_assets_tests.serving.tiny import LABELS, write_model
 
 BOOKS = ("good", "bad", "喜欢", "讨厌")  # words the model knows
@@ -55,6 +57,29 @@ def release(home: Path, examples: Sequence[str], number: int = 1, chain: str = "
     return artifact
 
 
+def release_talking(home: Path, conversations: Sequence[Sequence[str]], number: int = 1, chain: str = "tiny") -> Artifact:
+    """Release ``<chain>-<number>``, a decoder of random weights that was finetuned on these conversations; the first ten are validation's, too."""
+    store = home / "artifacts"
+    spoken = [[{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)] for turns in conversations]
+    table = {"doc_id": [f"{n:020x}" for n in range(len(spoken))], "messages": spoken, "task": ["conversation"] * len(spoken)}
+    learned, held, tuned = (store / link / f"{link[0]}{number}" for link in ("labelled_examples", "evaluation_sets", "finetuned_model"))
+    for folder in (learned, held, tuned):
+        folder.mkdir(parents=True)
+    pq.write_table(pa.table({**table, "source": ["shop"] * len(spoken)}), learned / "train.parquet")
+    split = ["validation" if n < 10 else "test" for n in range(20)]
+    texts = ["\n".join(turns) for turns in conversations[:20]]
+    pq.write_table(pa.table({"doc_id": table["doc_id"][:20], "text": texts, "label": ["shop"] * 20, "split": split}), held / "evaluation.parquet")
+    _commit(learned, "labelled_examples", {}, {"sources": ["shop"]})
+    _commit(held, "evaluation_sets", {})
+    inputs = {folder.parent.name: InputEntry(link=folder.parent.name, fingerprint=folder.name, data_version="") for folder in (learned, held, tuned)}
+    _commit(tuned, "finetuned_model", {"labelled_examples": inputs["labelled_examples"]})
+    model = write_decoder(store / "quantized_model" / f"t{number}")
+    artifact = _commit(model, "quantized_model", {name: inputs[name] for name in ("finetuned_model", "evaluation_sets")})
+    record = {"release": f"{chain}-{number}", "number": number, "quantized_model": model.name, "directory": str(model.relative_to(home)), "files": {}}
+    Journal(home / "journal" / chain / "release.jsonl").append({"trial": False, "verdicts": [], "record": record})
+    return artifact
+
+
 def office(home: Path, act: str, chain: str = "tiny") -> Office:
     """What an act of the chain works with, its folder made."""
     directory = home / "acts" / chain / act / "run"
@@ -62,9 +87,10 @@ def office(home: Path, act: str, chain: str = "tiny") -> Office:
     return Office(chain, home, Journal(home / "journal" / chain / f"{act}.jsonl"), directory, "run")
 
 
-def _commit(directory: Path, link: str, inputs: dict[str, InputEntry]) -> Artifact:
+def _commit(directory: Path, link: str, inputs: dict[str, InputEntry], config: dict[str, Any] | None = None) -> Artifact:
     manifest = Manifest(
-        link=link, fingerprint=directory.name, data_version=directory.name, recipe={}, inputs=inputs, files=describe_files(directory), licenses=[],
+        link=link, fingerprint=directory.name, data_version=directory.name, recipe={"config": config or {}}, inputs=inputs,
+        files=describe_files(directory), licenses=[],
         metrics={}, libraries={}, code={}, host="test", started=STARTED, seconds=0, core_seconds=0, peak_memory_bytes=0,
     )  # fmt: skip
     (directory / MANIFEST).write_text(manifest.model_dump_json())

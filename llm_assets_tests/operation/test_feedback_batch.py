@@ -15,7 +15,7 @@ from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.links.making import judge
 from llm_assets.operation.feedback_batch import LINK, FeedbackBatchConfig, feedback_batch
 from llm_assets_tests.operation.released import office, release, texts
-from llm_assets_tests.operation.traffic import NOON, line, vote, write_log
+from llm_assets_tests.operation.traffic import NOON, line, reply, vote, write_log
 
 FREE = FeedbackBatchConfig(minimum=1, client_share=1)
 
@@ -117,3 +117,85 @@ def test_a_label_that_the_model_does_not_know_is_none(tmp_path: Path) -> None:
     write_log(tmp_path, [vote(0, label="great"), vote(1, label="negative")], kind="feedback")
     record = act(tmp_path)
     assert record["left_out"]["unknown_label"] == 1 and [row["label"] for row in rows(tmp_path)] == ["negative"]
+
+
+def talked(home: Path, *lines: dict[str, Any]) -> None:
+    write_log(home, lines)
+
+
+def said(number: int, client: str = "ann", **fields: Any) -> dict[str, Any]:
+    return vote(number, client=client, **{"id": f"chatcmpl-{number:04}", **fields})
+
+
+def replies(home: Path) -> list[tuple[str, str, str]]:
+    return [(row["text"], row["answered"], row["label"]) for row in rows(home)]
+
+
+def test_votes_on_replies_become_right_wrong_and_corrected_ones(tmp_path: Path) -> None:
+    talked(
+        tmp_path,
+        reply(0, "明天发货", "什么时候\n发货"), reply(1, "不知道", "多少钱", "什么?", "这个<br>多少钱"),
+        reply(2, "滚", "你好"), reply(3, "在", "在吗"),
+    )  # fmt: skip
+    cast = [said(0, rating="up"), said(1, rating="down", label="十元，\n请打13812345678"), said(2, rating="down"), said(3, comment="hm")]
+    write_log(tmp_path, cast, kind="feedback")
+    record = act(tmp_path)
+    assert replies(tmp_path) == [
+        ("什么时候 发货", "明天发货", "明天发货"),
+        ("多少钱\n什么?\n这个 多少钱", "不知道", "十元, 请打[PHONE]"),
+        ("你好", "滚", ""),
+    ]
+    assert record["rows"] == 3 and record["labels"] == {"corrected": 1, "right": 1, "wrong": 1}  # no reply stands in the journal
+    assert record["left_out"] | {"no_label": 1, "not_whole": 0} == record["left_out"]
+    first, second, third = rows(tmp_path)
+    assert first["doc_id"] == doc_id("什么时候 发货\n明天发货") and second["doc_id"] == doc_id("多少钱\n什么?\n这个 多少钱\n十元, 请打[PHONE]")
+    assert third["doc_id"] == doc_id("你好\n滚")
+    assert act(tmp_path)["batch"] is None  # the same votes make no second batch
+
+
+def test_a_reply_that_was_cut_off_or_stands_in_no_whole_conversation_is_not_learned_from(tmp_path: Path) -> None:
+    talked(
+        tmp_path,
+        reply(0, "明天发", "发货", finish="length"), reply(1, "明天发", "发货吗", finish="length"),
+        reply(2, "好", "扮演海盗", "你好", roles=["system", "user"]), reply(3, "", "你好"), reply(4, "多" * 2000, "你好"),
+    )  # fmt: skip
+    cast = [said(0, rating="up"), said(1, rating="down", label="明天发货"), said(2, rating="up"), said(3, rating="up"), said(4, rating="up")]
+    write_log(tmp_path, cast, kind="feedback")
+    record = act(tmp_path)
+    assert replies(tmp_path) == [("发货吗", "明天发", "明天发货")] and record["left_out"]["not_whole"] == 4
+
+
+def test_each_reply_to_a_question_is_voted_on_by_itself(tmp_path: Path) -> None:
+    talked(tmp_path, reply(0, "在", "在吗"), reply(1, "您好", "在吗？"), reply(2, "在", "在吗"), reply(3, "滚", "在吗"))
+    cast = [
+        said(0, rating="up"), said(2, "bob", rating="down"),  # of one reply: a tie
+        said(1, rating="up"), said(1, "bob", rating="up"), said(1, "eve", label="不在"),
+        said(3, rating="down"),
+    ]  # fmt: skip
+    write_log(tmp_path, cast, kind="feedback")
+    record = act(tmp_path)
+    assert replies(tmp_path) == [("在吗?", "您好", "您好"), ("在吗", "滚", "")]
+    assert record["left_out"]["tie"] == 1 and record["left_out"]["outvoted"] == 1
+
+
+def test_one_client_cannot_teach_the_model_its_replies(tmp_path: Path) -> None:
+    talked(tmp_path, *(reply(n, "好", f"问题{n}") for n in range(20)))
+    write_log(tmp_path, [said(n, "flood" if n < 15 else "ann", label="买我") for n in range(20)], kind="feedback")
+    record = act(tmp_path, FeedbackBatchConfig(minimum=1, client_share=0.5))
+    assert Counter(int(row["id"][-4:]) < 15 for row in rows(tmp_path)) == {True: 5, False: 5} and record["left_out"]["client_cap"] == 10
+
+
+@pytest.mark.parametrize("erased", ["张先生住哪里", "他住北京路5号", "我不能说", "你好\n您好\n张先生住哪里", "你好\n您好\n张先生住哪里\n我不能说"])
+def test_a_conversation_of_which_a_piece_was_erased_does_not_come_back(tmp_path: Path, erased: str) -> None:
+    talked(tmp_path, reply(0, "他住北京路5号", "你好", "您好", "张先生住哪里"), reply(1, "好", "早餐"))
+    write_log(tmp_path, [said(0, label="我不能说"), said(1, rating="up")], kind="feedback")
+    Tombstones.of(tmp_path).add("asked to", *map(doc_id, versions(erased)))
+    record = act(tmp_path)
+    assert record["left_out"]["erased"] == 1 and replies(tmp_path) == [("早餐", "好", "好")]
+
+
+def test_an_erased_correction_is_none(tmp_path: Path) -> None:
+    talked(tmp_path, reply(0, "不知道", "多少钱"))
+    write_log(tmp_path, [said(0, rating="down", label="[ERASED]")], kind="feedback")
+    act(tmp_path)
+    assert replies(tmp_path) == [("多少钱", "不知道", "")]

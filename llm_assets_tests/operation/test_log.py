@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_assets.operation import log
 from llm_assets.serving.recorder import Recorder
 from llm_assets.serving.request_log import log_folder
-from llm_assets_tests.operation.traffic import NOON, line, write_log
+from llm_assets_tests.operation.traffic import NOON, line, reply, write_log
 
 
 def test_newest_first_across_days_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +57,38 @@ def test_what_the_gateway_writes_is_read(tmp_path: Path) -> None:
         ("请打[PHONE]", "positive", [0.1, 0.9], "negative"),
         ("很好", "positive", [0.1, 0.9], "positive"),
     ]
+
+
+def replied(home: Path, **line: Any) -> log.Text:
+    (path,) = write_log(home, [{**reply(1, "十元", "你好", "在的", "多少钱"), **line}])
+    request = next(log.requests(path))
+    assert request is not None
+    (text,) = request.texts
+    return text
+
+
+def test_of_a_model_that_talks_the_last_turn_is_the_text_and_its_reply_beside_it(tmp_path: Path) -> None:
+    text = replied(tmp_path)
+    assert (text.index, text.masked, text.characters, text.label, text.certainty) == (0, "多少钱", 3, "stop", None)
+    assert text.reply == log.Reply("十元", 2, "你好\n在的\n多少钱") and text.reply.is_whole
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        reply(1, "十元", "说英语", "多少钱", roles=["system", "user"]),
+        reply(1, "十元", "多少钱", roles=["prompt"]),
+        reply(1, "十元", "多少钱" * 700),
+        reply(1, "十元", "多少钱", "十元"),  # an assistant's turn that it is to go on with
+    ],
+)
+def test_what_is_no_whole_conversation_of_user_and_assistant_has_no_turns_to_learn_from(tmp_path: Path, line: dict[str, Any]) -> None:
+    text = replied(tmp_path, **line)
+    assert text.masked and text.reply == log.Reply("十元", 2, "")
+
+
+def test_an_erased_turn_leaves_the_reply_alone(tmp_path: Path) -> None:
+    made = reply(1, "十元", "多少钱")
+    made["texts"][1]["masked"] = None
+    text = replied(tmp_path, **made)
+    assert text.masked is None and text.reply == log.Reply("十元", 2, "")

@@ -10,7 +10,7 @@ from llm_assets.links.link import Office
 from llm_assets.links.making import judge
 from llm_assets.operation import traffic
 from llm_assets.store.journal import Journal
-from llm_assets_tests.operation.traffic import NOON, line, write_log
+from llm_assets_tests.operation.traffic import NOON, line, reply, write_log
 
 DAY = "2026-11-20"
 
@@ -63,3 +63,15 @@ def test_newest_rows_come_first_across_days(tmp_path: Path) -> None:
     ids = [row["id"][-2:] for row in traffic.newest_rows(tmp_path, "tiny")]
     assert ids == ["22", "21", "20", "12", "11", "10", "02", "01", "00"]
     assert len(list(traffic.newest_rows(tmp_path, "tiny", days=1))) == 3
+
+
+def test_a_reply_stands_beside_the_turn_that_it_answers(tmp_path: Path) -> None:
+    write_log(tmp_path, [reply(1, "十元", "你好", "在的", "多少钱"), reply(2, "明天", "发货", finish="length")])
+    acted = traffic.traffic(office(tmp_path), traffic.TrafficConfig())
+    rows = pq.read_table(tmp_path / acted.record["table"]).to_pylist()
+    names = ("index", "masked", "label", "answer", "answer_characters", "probability", "probs")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        (0, "多少钱", "stop", "十元", 2, None, []),
+        (0, "发货", "length", "明天", 2, None, []),
+    ]
+    assert acted.record["labels"] == {"stop": 1, "length": 1} and acted.record["texts"] == 2  # no reply stands in the journal

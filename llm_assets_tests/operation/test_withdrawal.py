@@ -16,7 +16,7 @@ from llm_assets.operation.withdrawal import Wanted, WithdrawalError, plan_withdr
 from llm_assets.serving.events import read_events
 from llm_assets.store.store import Store
 from llm_assets_tests.operation.released import office
-from llm_assets_tests.operation.traffic import NOON, line, vote, write_log
+from llm_assets_tests.operation.traffic import NOON, line, reply, vote, write_log
 
 FLOOD = Wanted(client="flood")
 TEXTS = ("房间很脏", "早餐不错", "位置偏僻", "前台热情")
@@ -147,3 +147,25 @@ def test_what_cannot_be_withdrawn_is_said(home: Path, wanted: Wanted, reason: st
     with pytest.raises(WithdrawalError, match=said):
         withdraw(Store(home), "tiny", wanted, "Ada", reason)
     assert len(learned(home)) == 4 and not withdrawals(batch_folder(home, "tiny")).path.exists()
+
+
+def test_votes_on_replies_are_taken_back_and_no_reply_is_written_down_for_it(tmp_path: Path) -> None:
+    """Of two replies to one question and a third that two clients agree on; a thumb down is a vote like the others."""
+    write_log(tmp_path, [reply(0, "在", "在吗"), reply(1, "滚", "在吗"), reply(2, "您好", "你好")])
+    of = [{"id": f"chatcmpl-{number:04}"} for number in range(3)]
+    say(
+        tmp_path,
+        vote(0, client="flood", rating="down", **of[0]), vote(1, client="ann", rating="down", **of[1]),
+        vote(2, client="flood", label="买我", **of[2]), vote(2, client="ann", label="买我", **of[2]),
+    )  # fmt: skip
+    assert collect(tmp_path)["labels"] == {"corrected": 1, "wrong": 2}
+    done = withdraw(Store(tmp_path), "tiny", FLOOD, "Ada", "a script")
+    assert len(done.votes) == 2 and done.texts == 1
+    kept = read_batches(batch_folder(tmp_path, "tiny")).to_pylist()
+    assert [(row["answered"], row["label"]) for row in kept] == [("滚", ""), ("您好", "买我")]
+    journal = (batch_folder(tmp_path, "tiny") / "withdrawn.jsonl").read_text(encoding="utf-8")
+    assert "买我" not in journal and '"wrong"' in journal
+    assert collect(tmp_path)["rows"] == 0
+    (path,) = batch_files(batch_folder(tmp_path, "tiny"))
+    withdraw(Store(tmp_path), "tiny", Wanted(batch=path.stem), "Ada", "all of it")
+    assert learned(tmp_path) == [] and votes(tmp_path, "tiny") == [] and collect(tmp_path)["rows"] == 0

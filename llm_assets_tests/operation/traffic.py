@@ -29,6 +29,13 @@ def line(number: int, *texts: str, at: datetime | None = None, labels: Iterable[
     }
 
 
+def reply(number: int, answer: str, *turns: str, finish: str = "stop", **fields: Any) -> dict[str, Any]:
+    """A line of the request log of a model that talks: its answer, and the turns before it, the user's first unless told otherwise."""
+    roles = fields.pop("roles", None) or [("user", "assistant")[place % 2] for place in range(len(turns))]
+    made = line(number, answer, *turns, labels=["answer", *roles], finish=finish, tokens={"prompt": 9, "completion": 5})
+    return {**made, "id": f"chatcmpl-{number:04}", "probs": [[]] * (1 + len(turns)), **fields}
+
+
 def vote(number: int, at: datetime | None = None, **fields: Any) -> dict[str, Any]:
     """A line of feedback on answer ``number``."""
     moment = (at or NOON + timedelta(minutes=5, seconds=number)).isoformat()

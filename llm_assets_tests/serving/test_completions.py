@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from llm_assets.serving.dated_files import dated_files
+from llm_assets.serving.feedback import read_votes
 from llm_assets.serving.generation import SLOTS
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.serving.conftest import eventually, gateway
@@ -224,8 +225,20 @@ def test_the_log_has_the_answer_before_its_end_with_personal_data_masked(served:
             assert line["id"] == chunk.id
     assert "13812345678" not in json.dumps(line) and line["texts"][1]["masked"].startswith("call me: ")
     assert line["release"] == "talk-1" and line["tokens"]["completion"] == 12 and line["finish"] == "length" and line["milliseconds"] > 0
-    voted = served.http.post("/v1/feedback", json={"id": line["id"], "rating": "down", "label": "Gladly."})
-    assert voted.status_code == 200
+    assert line["labels"] == ["answer", "user"]
+    more = [{"role": "system", "content": "be brief"}, *asked, {"role": "assistant", "content": "no"}, {"role": "user", "content": "why?"}]
+    chat(served, messages=more, max_tokens=1)
+    later = served.lines()[-1]
+    assert later["labels"] == ["answer", "system", "user", "assistant", "user"] and later["texts"][4]["masked"] == "why?"
+
+    def vote(**said: Any) -> httpx.Response:
+        return served.http.post("/v1/feedback", json={"id": line["id"], "rating": "down", **said})
+
+    assert vote(label="Gladly: 13812345678.").status_code == 200
+    assert [each["label"] for each in read_votes(served.home, "talk")] == ["Gladly: [PHONE]."]
+    for wrong, words in (({"label": " "}, "label is not a reply"), ({"label": "x" * 2001}, "label"), ({"index": 1}, "answers 1 texts")):
+        told = vote(**wrong)
+        assert told.status_code == 400 and words in told.json()["error"]["message"]
 
 
 ENDLESS: dict[str, Any] = {"max_tokens": LONG - 100, "extra_body": {"grammar": 'root ::= "a" root'}}

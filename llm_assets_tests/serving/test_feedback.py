@@ -104,3 +104,10 @@ def test_a_vote_that_cannot_be_written_is_refused_and_may_come_again(tmp_path: P
 @pytest.mark.parametrize("change", [{"rating": None}, {"label": "negative"}, {"comment": "no"}])
 def test_a_vote_that_says_something_else_is_new(tmp_path: Path, change: dict[str, Any]) -> None:
     assert store(tmp_path, vote(), vote(**change)) == [True, True]
+
+
+def test_a_reply_that_would_have_been_right_is_masked_and_a_label_is_not(tmp_path: Path) -> None:
+    words = "call 13800138000"
+    store(tmp_path, vote(label=words, is_reply=True, comment="or me@example.org"), vote(client="bob", label=words))
+    assert [(line["label"], line["comment"]) for line in lines(tmp_path)] == [("call [PHONE]", "or [EMAIL]"), (words, None)]
+    assert store(tmp_path, vote(label=words, is_reply=True, comment="or me@example.org")) == [False]

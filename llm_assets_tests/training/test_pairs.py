@@ -50,3 +50,14 @@ def test_kto_reads_each_reply_by_itself_and_beside_it_another_examples(tmp_path:
     assert sorted((row["doc_id"], row["label"]) for row in judged) == [(str(number), label) for number in range(4) for label in (False, True)]
     assert [row["KL_completion_ids"] for row in judged] == [judged[place - 1]["completion_ids"] for place in range(len(judged))]
     assert [row["doc_id"] for row in judged] != sorted(row["doc_id"] for row in judged)  # neighbours are of different dialogues
+
+
+def test_a_reply_that_was_judged_alone_is_an_example_of_kto(tmp_path: Path) -> None:
+    chat, (pair, *_) = Chat(tokenizer()), pairs(1)
+    (whole,) = encode([pair], chat, LONGEST)
+    right, wrong = encode([pair._replace(rejected=None), pair._replace(chosen=None)], chat, LONGEST)
+    assert (right.prompt, right.chosen, right.rejected) == (whole.prompt, whole.chosen, [])
+    assert (wrong.prompt, wrong.chosen, wrong.rejected) == (whole.prompt, [], whole.rejected)
+    assert write(tmp_path / "rows.parquet", [right, wrong, whole], "kto", 1) == 4
+    found = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert sorted((row["completion_ids"], row["label"]) for row in found) == sorted([(whole.chosen, True), (whole.rejected, False)] * 2)

@@ -4,10 +4,12 @@ const WORDS = {
   en: {
     text: "Your turn", model: "Model", send: "Send", stop: "Stop", fresh: "New conversation", none: "no model that talks is served yet",
     release: "release", up: "A good answer", down: "A bad answer", stored: "stored, thank you", broken: "the answer broke off",
+    better: "What it should have said", correct: "Send correction",
   },
   zh: {
     text: "轮到您", model: "模型", send: "发送", stop: "停止", fresh: "新对话", none: "尚无对话模型",
     release: "版本", up: "回答得好", down: "回答不好", stored: "已保存，谢谢", broken: "回答中断",
+    better: "应该怎样回答", correct: "发送更正",
   },
 };
 let turns = []; // OpenAI's messages
@@ -42,20 +44,25 @@ async function* events(response) {
 
 function vote(id) {
   const told = element("output", {});
-  const buttons = Object.entries({ up: "👍", down: "👎" }).map(([rating, textContent]) => {
+  const thumbs = Object.entries({ up: "👍", down: "👎" }).map(([rating, textContent]) => {
     const button = element("button", { type: "button", textContent, title: say(rating), ariaLabel: say(rating) });
-    button.addEventListener("click", async () => {
-      try {
-        await call("v1/feedback", { id, rating });
-        buttons.forEach((one) => { one.ariaPressed = String(one === button); });
-        told.textContent = say("stored");
-      } catch (error) {
-        told.textContent = error.message;
-      }
-    });
-    return button;
+    button.addEventListener("click", () => store(rating, null));
+    return [rating, button];
   });
-  return element("div", { className: "vote" }, ...buttons, told);
+  const better = element("textarea", { placeholder: say("better"), ariaLabel: say("better"), maxLength: 2000, hidden: true });
+  const correct = element("button", { type: "button", textContent: say("correct"), hidden: true });
+  correct.addEventListener("click", () => better.value.trim() && store("down", better.value.trim()));
+  async function store(rating, label) {
+    try {
+      await call("v1/feedback", { id, rating, label });
+      thumbs.forEach(([name, button]) => { button.ariaPressed = String(name === rating); });
+      better.hidden = correct.hidden = rating === "up";
+      told.textContent = say("stored");
+    } catch (error) {
+      told.textContent = error.message;
+    }
+  }
+  return element("div", { className: "vote" }, ...thumbs.map(([, button]) => button), told, better, correct);
 }
 
 async function answer() {

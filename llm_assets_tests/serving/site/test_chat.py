@@ -11,7 +11,7 @@ from llm_assets.serving.feedback import read_votes
 from llm_assets.serving.keys import add_key
 from llm_assets.serving.request_log import log_folder
 from llm_assets_tests.serving.browsing import PHONE, Listener, check
-from llm_assets_tests.serving.conftest import gateway
+from llm_assets_tests.serving.conftest import eventually, gateway
 from llm_assets_tests.serving.talking import deploy
 from llm_assets_tests.serving.tiny import deploy as deploy_classifier
 
@@ -29,6 +29,11 @@ def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
         page.get_by_text("release talk-1").wait_for()
         page.get_by_label("A good answer").click()
         page.get_by_text("stored, thank you").wait_for()
+        assert not page.get_by_label("What it should have said").is_visible()
+        page.get_by_label("A bad answer").click()
+        page.fill("[aria-label='What it should have said']", "Hello, call 13812345678!")
+        page.get_by_text("Send correction").click()
+        eventually(lambda: [vote["label"] for vote in read_votes(tmp_path, "talk")] == ["Hello, call [PHONE]!"])
         check(page)
         [line] = [json.loads(line) for path in dated_files(log_folder(tmp_path), "talk") for line in path.read_text().splitlines()]
         assert line["texts"][1]["masked"] == "hello" and page.locator(".turn.assistant span").text_content() == line["texts"][0]["masked"]
@@ -39,7 +44,7 @@ def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
         page.locator(".turn.assistant footer").wait_for()
         assert page.locator(".turn").count() == 2
         page.close()
-    assert [(vote["id"], vote["rating"]) for vote in read_votes(tmp_path, "talk")] == [(line["id"], "up")]
+    assert [(vote["id"], vote["rating"]) for vote in read_votes(tmp_path, "talk")] == [(line["id"], "down")]
     assert not heard.complaints
 
 
