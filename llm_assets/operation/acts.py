@@ -6,4 +6,3 @@ from llm_assets.links.link import Link
 from llm_assets.operation import alerts, drift, feedback_batch, traffic
 
 OPERATION: tuple[Link, ...] = (traffic.LINK, drift.LINK, alerts.LINK, feedback_batch.LINK)
-TALKING: tuple[Link, ...] = (traffic.LINK, alerts.LINK)  # of a chain that generates: drift and feedback_batch are of labels

@@ -16,12 +16,14 @@ from pydantic import Field, field_validator
 from llm_assets.links import endpoint, finetuned_model
 from llm_assets.links.link import Acted, Check, Link, Office, Section
 from llm_assets.operation import drift
-from llm_assets.operation.champion import released
+from llm_assets.operation.champion import Released, released
 from llm_assets.operation.channels import Channel, ChannelError, Email, Slack, channels
 from llm_assets.operation.counters import answers_counted
 from llm_assets.operation.log import requests_since
 from llm_assets.operation.rules import Reading, Rule, Signals, parse, read
+from llm_assets.serving.answers import FINISHES
 from llm_assets.serving.events import alerts_path, append_event
+from llm_assets.serving.generation import TASK
 from llm_assets.serving.state import gateway_state, newest_rollout
 from llm_assets.store.files import write_json
 from llm_assets.store.fingerprint import digest
@@ -134,8 +136,15 @@ def signals_of(home: Path, chain: str, counters: Sequence[Sequence[Any]], moment
         rollout=newest_rollout(home, chain),
         release=release.name if release else None,
         made=datetime.fromisoformat(release.model.manifest.started) if release else None,
-        labels=release.settings["labels"] if release and release.settings.get("problem", "") != "regression" else (),
+        labels=_labels(release) if release else (),
     )
+
+
+def _labels(release: Released) -> Sequence[str]:
+    """What a rule may ask the share of: labels, or how replies end; nothing where answers are numbers."""
+    if release.settings.get("task") == TASK:
+        return FINISHES
+    return () if release.settings.get("problem") == "regression" else list(release.settings["labels"])
 
 
 def _changes(

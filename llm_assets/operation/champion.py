@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.store.artifact import Artifact
-from llm_assets.store.manifest import MANIFEST, ArtifactError, Manifest
+from llm_assets.store.manifest import MANIFEST, ArtifactError, InputEntry, Manifest
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,14 @@ class Released:
         return dict(json.loads((self.model.directory / "serving.json").read_text(encoding="utf-8")))
 
     def input(self, link: str) -> Artifact:
-        """What the model was made from. Raises ``ArtifactError`` where that is not on this machine."""
-        entry = self.model.manifest.inputs[link]
-        return opened(self.model.directory.parents[1] / entry.link / entry.fingerprint)
+        """What the model was made from, or what that was. Raises ``ArtifactError`` where it is not on this machine."""
+        level = [self.model]
+        while level:
+            for made in level:
+                if entry := made.manifest.inputs.get(link):
+                    return _beside(made, entry)
+            level = [_beside(made, entry) for made in level for entry in made.manifest.inputs.values()]
+        raise ArtifactError(f"{self.name} was made from no {link}: materialize the chain again")
 
 
 def released(home: Path, chain: str, release: str | None = None) -> Released | None:
@@ -40,6 +45,10 @@ def released(home: Path, chain: str, release: str | None = None) -> Released | N
     named = {record["release"]: record for record in (*known.released, *known.waiting.values())}
     found = named.get(release) if release else known.champion
     return Released(found["release"], opened(home / found["directory"])) if found else None
+
+
+def _beside(made: Artifact, entry: InputEntry) -> Artifact:
+    return opened(made.directory.parents[1] / entry.link / entry.fingerprint)
 
 
 def opened(directory: Path) -> Artifact:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from llm_assets.links.link import Acted, Check, Link, Office, Section
 from llm_assets.operation import drift_page
 from llm_assets.operation.champion import released
-from llm_assets.operation.features import FEATURES, level
+from llm_assets.operation.features import AT_ONCE, FEATURES, level
 from llm_assets.operation.profile import (
     LENGTH,
     Answers,
@@ -27,6 +27,7 @@ from llm_assets.operation.profile import (
 )
 from llm_assets.operation.traffic import Row, newest_rows
 from llm_assets.operation.votes import Answer, joined, majority, votes
+from llm_assets.serving.answers import GENERATED
 from llm_assets.serving.events import append_event
 from llm_assets.store.fingerprint import digest
 from llm_assets.store.verdict import Verdict
@@ -51,7 +52,7 @@ class DriftConfig(Section):
     def _can_be_held(self) -> DriftConfig:
         if self.minimum > self.window:
             raise ValueError(f"minimum is {self.minimum}: at most window, which is {self.window}")
-        level(len(FEATURES), self.false_alarms)
+        level(AT_ONCE, self.false_alarms)
         return self
 
 
@@ -71,12 +72,13 @@ class Finding(NamedTuple):
 def drift(office: Office, config: DriftConfig) -> Acted:
     """Compares the newest answered texts with the training texts, and the answers with those on the validation split.
 
-    Vocabulary, length, language, an embedding of the texts; labels answered and their probabilities: each by a statistic whose
-    threshold was drawn from the reference itself, so that the share of false alarms is known (`false_alarms`, over all
-    features together). Only answers of the release that gave most of them count. The accuracy is estimated from the
-    probabilities, since labels come late, and measured on the answers that users voted on. The page `drift` shows it all.
+    Vocabulary, length, language, an embedding of the texts; labels answered and their probabilities, or of replies their length and how
+    many were cut off: each by a statistic whose threshold was drawn from the reference itself, so that the share of false alarms is
+    known (`false_alarms`, over all features together). Of a chain that talks the texts are what users say, turn by turn. Only answers of
+    the release that gave most of them count. The accuracy of labels is estimated from their probabilities, since true ones come late,
+    and measured on the answers that users voted on. The page `drift` shows it all.
     """
-    rows = _of_one_release(list(islice((row for row in newest_rows(office.home, office.chain) if row["masked"] is not None), config.window)))
+    rows = _of_one_release(list(islice(filter(_can_be_compared, newest_rows(office.home, office.chain)), config.window)))
     if not rows:
         return _unjudged(None, 0, "no traffic to look at: ask the gateway, then materialize traffic")
     found = released(office.home, office.chain, rows[0]["release"])
@@ -125,13 +127,20 @@ def window_size(profile: Profile, rows: int) -> int | None:
 def compare(profile: Profile, window: Sequence[Row]) -> list[Finding]:
     """Every feature of a window of traffic; its length must be one of the profile's sizes."""
     texts = [row["masked"][:LENGTH] for row in window]
-    given = Answers([row["label"] for row in window], [row["probability"] for row in window])
+    lengths = [row["answer_characters"] for row in window] if profile.layout.get("answer_lengths") else ()
+    given = Answers([row["label"] for row in window], [row["probability"] for row in window], lengths)
     rows = {**text_rows(texts, profile.layout), **answer_rows(given, profile.layout, profile.problem)}
     return [
         Finding(feature.name, distance(feature, rows[feature.name], profile), profile.thresholds[feature.name][str(len(window))])
         for feature in FEATURES
         if feature.name in rows and feature.name in profile.thresholds
     ]
+
+
+def _can_be_compared(row: Row) -> bool:
+    """Whether a row of traffic is a text with its answer; tables of before replies stood beside their turns have rows that are only one."""
+    is_reply = row["id"].startswith(GENERATED)
+    return row["masked"] is not None and (not is_reply or row.get("answer_characters") is not None)
 
 
 def _of_one_release(rows: Sequence[Row]) -> list[Row]:

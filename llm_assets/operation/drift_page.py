@@ -28,7 +28,7 @@ def write_page(directory: Path, chain: str, record: Mapping[str, Any], profile: 
     body = [
         f"<h1>Drift of {html.escape(chain)}</h1><p>{html.escape(_summary(record, profile))}</p>",
         _table(("feature", "what is compared", "now", "threshold", ""), rows),
-        "<h2>Labels answered</h2>" + _shares(_label_shares(profile, window)),
+        f"<h2>{'How replies ended' if profile.layout.get('answer_lengths') else 'Labels answered'}</h2>" + _shares(_label_shares(profile, window)),
         "<h2>Languages</h2>" + _shares(_language_shares(profile, texts)),
         "<h2>Pairs of letters that moved most</h2>" + _shares(pair_shares(profile, texts)),
     ]

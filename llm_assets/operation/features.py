@@ -97,9 +97,11 @@ FEATURES = (
     Feature("length", "characters of a text: distance of the distribution functions (Kolmogorov-Smirnov)", kolmogorov_smirnov, True),
     Feature("language", "language of a text (py3langid): total variation of the shares", total_variation, True),
     Feature("embedding", "the same as one vector a text, each text weighing the same: squared distance of the means", squared_distance, True),
-    Feature("prediction", "labels answered: total variation of the shares", total_variation, False),
+    Feature("prediction", "labels answered, or how replies ended: total variation of the shares", total_variation, False),
     Feature("confidence", "probability of the answer: distance of the distribution functions (Kolmogorov-Smirnov)", kolmogorov_smirnov, False),
+    Feature("answer_length", "characters of a reply: distance of the distribution functions (Kolmogorov-Smirnov)", kolmogorov_smirnov, False),
 )
+AT_ONCE = len(FEATURES) - 1  # that a chain has at most: a label has a probability, a reply a length
 
 
 def gram_counts(texts: Sequence[str]) -> Matrix:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.evaluation import predictions
 from llm_assets.links.quantized_model import QUANTIZED
-from llm_assets.operation import features
+from llm_assets.operation import features, replies
 from llm_assets.operation.champion import Released
 from llm_assets.operation.features import FEATURES, RARE, Feature
+from llm_assets.serving.answers import FINISHES
+from llm_assets.serving.generation import TASK
 from llm_assets.store.files import write_json
 from llm_assets.store.fingerprint import digest
 from llm_assets.training.heads import Problem, parts
@@ -30,8 +33,9 @@ LENGTH = 2_000  # characters: the request log keeps no more of a text
 class Answers(NamedTuple):
     """What a model said of some texts, in their order."""
 
-    labels: Sequence[str]
-    certainties: Sequence[float | None]  # of each answer; None where it is a number
+    labels: Sequence[str]  # of replies how they ended
+    certainties: Sequence[float | None]  # of each answer; None where it is a number, or a reply
+    lengths: Sequence[int] = ()  # characters of replies; none where labels or numbers were answered
 
 
 class Profile(NamedTuple):
@@ -65,27 +69,40 @@ def profile_of(home: Path, released: Released, sizes: Sequence[int], false_alarm
     path = home / "serving" / "drift" / f"{released.model.fingerprint}-{key}.json"
     if path.exists():
         return Profile(**json.loads(path.read_text(encoding="utf-8")))
-    texts = reference_texts(released)
-    known = predictions.read(released.model, QUANTIZED, "validation")
-    problem: Problem = released.settings.get("problem", "single_label")
-    truth = [row["label"] for row in known]
-    given = Answers([row["predicted"] for row in known], [_certainty(row["probabilities"], problem) for row in known])
-    profile = make_profile(texts, given, truth, problem, sizes, false_alarms)
+    profile = make_profile(*reference_of(released), sizes, false_alarms)
     write_json(path, profile._asdict())
     return profile
 
 
-def reference_texts(released: Released) -> list[str]:
-    """Texts that the release learned from, at most ``REFERENCE``: those whose document's hash is smallest."""
-    rows = released.input("labelled_examples").table("train.parquet", ["doc_id", "text"]).to_pylist()
-    rows.sort(key=lambda row: hashlib.sha256(f"drift:{row['doc_id']}".encode()).digest())
-    return [row["text"][:LENGTH] for row in rows[:REFERENCE]]
+def reference_of(released: Released) -> tuple[list[str], Answers, list[str] | None, Problem]:
+    """What a release learned from, what it answers on the validation split, the true labels there, and what a label is.
+
+    A model that talks learned from what users said, turn by turn; its replies are not true or false, and how they end is the one label
+    of each.
+    """
+    examples = released.input("labelled_examples")
+    if released.settings.get("task") == TASK:
+        said = replies.validation_replies(released)
+        given = Answers([finish for _, finish in said], [None] * len(said), [len(text) for text, _ in said])
+        return sampled(replies.turns_of_users(examples)), given, None, "single_label"
+    table = examples.table("train.parquet", ["doc_id", "text"])
+    known = predictions.read(released.model, QUANTIZED, "validation")
+    problem: Problem = released.settings.get("problem", "single_label")
+    given = Answers([row["predicted"] for row in known], [_certainty(row["probabilities"], problem) for row in known])
+    texts = sampled(zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return texts, given, [row["label"] for row in known], problem
+
+
+def sampled(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """At most ``REFERENCE`` texts, given with their names: those of the smallest hash."""
+    chosen = heapq.nsmallest(REFERENCE, texts, key=lambda named: hashlib.sha256(f"drift:{named[0]}".encode()).digest())
+    return [text[:LENGTH] for _, text in chosen]
 
 
 def make_profile(
-    texts: Sequence[str], answers: Answers, truth: Sequence[str], problem: Problem, sizes: Sequence[int], false_alarms: float
+    texts: Sequence[str], answers: Answers, truth: Sequence[str] | None, problem: Problem, sizes: Sequence[int], false_alarms: float
 ) -> Profile:
-    """The profile of a reference: its texts, and its answers beside the true labels."""
+    """The profile of a reference: its texts, and its answers beside the true labels, where there are any."""
     fitting = [size for size in sizes if 2 * size <= len(texts)]
     if not fitting or not answers.labels:
         reason = f"{len(texts)} texts and {len(answers.labels)} answers to compare with, at least {2 * min(sizes)} and 1 are needed"
@@ -97,9 +114,10 @@ def make_profile(
         "lengths": features.edges([len(text) for text in texts]),
         "pairs": features.pair_shares(texts, PAIRS),
         "languages": sorted(frequent),
-        "labels": [] if problem == "regression" else sorted({name for label in truth for name in parts(label, problem)} | {"none"}),
+        "labels": [] if problem == "regression" else sorted({name for label in truth or FINISHES for name in parts(label, problem)} | {"none"}),
         "numbers": features.edges([float(label) for label in answers.labels]) if problem == "regression" else [],
         "confidence": features.edges(certain) if certain else [],
+        "answer_lengths": features.edges(answers.lengths) if answers.lengths else [],
     }
     rows = {**text_rows(texts, layout, named), **answer_rows(answers, layout, problem)}
     rows |= {name: features.succeeded(rows[name]) for name in ("language", "prediction")}
@@ -113,7 +131,7 @@ def make_profile(
         layout=layout,
         sums={feature.name: _sum(rows[feature.name]) for feature in found},
         thresholds={f.name: {str(size): features.threshold(rows[f.name], f, size, rank) for size in fitting} for f in found},
-        calibration=_calibration(answers, truth) if problem == "single_label" else None,
+        calibration=_calibration(answers, truth) if truth and problem == "single_label" else None,
     )
 
 
@@ -130,11 +148,13 @@ def text_rows(texts: Sequence[str], layout: Mapping[str, Any], languages: Sequen
 
 
 def answer_rows(answers: Answers, layout: Mapping[str, Any], problem: Problem) -> dict[str, Matrix]:
-    """By feature, a row an answer; a number has no confidence."""
+    """By feature, a row an answer; a number has no confidence, and only a reply a length."""
     rows = {"prediction": features.answers(answers.labels, problem, layout)}
     certain = [value for value in answers.certainties if value is not None]
     if layout["confidence"] and len(certain) == len(answers.labels):
         rows["confidence"] = features.binned(certain, layout["confidence"])
+    if layout.get("answer_lengths"):  # profiles of earlier versions do not say
+        rows["answer_length"] = features.binned(answers.lengths, layout["answer_lengths"])
     return rows
 
 

@@ -20,7 +20,7 @@ from llm_assets_tests.test_up import wait_until
 def test_a_chain_that_talks_is_watched_but_not_labelled(tmp_path: Path) -> None:
     ended = llm_assets(tmp_path, "annotate", "queue", "assistant")
     assert ended.returncode == 1 and "assistant talks, and only answers that are labels are annotated" in ended.stderr
-    assert {link.name for link in GenerationSpec.OPERATION} == {"traffic", "alerts"}
+    assert {link.name for link in GenerationSpec.OPERATION} == {"traffic", "drift", "alerts", "feedback_batch"}
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ from llm_assets.serving.events import read_events
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.rollout import Plan, begin, rolled_back
 from llm_assets.serving.state import rollout_lock, write_desired, write_rollout
-from llm_assets_tests.operation.released import office, release, texts
+from llm_assets_tests.operation.released import office, release, release_talking, texts
 from llm_assets_tests.operation.servers import Web, running
-from llm_assets_tests.operation.traffic import NOON, line, write_log
+from llm_assets_tests.operation.traffic import NOON, line, reply, write_log
 from llm_assets_tests.serving.tiny import release as served
 from llm_assets_tests.serving.tiny import roll_out
 
@@ -162,3 +162,12 @@ def test_a_bad_rule_is_refused_with_the_forms_there_are() -> None:
         AlertsConfig(rules=["negative > 0.6"])
     with pytest.raises(ValidationError, match="stands twice"):
         AlertsConfig(rules=["drift", "drift"])
+
+
+def test_of_a_model_that_talks_a_rule_asks_how_its_replies_ended(tmp_path: Path) -> None:
+    release_talking(tmp_path, [("你好", "在的")] * 20)
+    config = AlertsConfig(rules=["length_share > 0.5 over 15m", RULE])
+    write_log(tmp_path, [reply(n, "十元", "多少钱", at=NOON.isoformat(), finish="length" if n % 3 else "stop") for n in range(30)])
+    found = at(tmp_path, 1, config)
+    assert set(found.firing) == {config.rules[0]} and found.readings[config.rules[0]].value == pytest.approx(2 / 3)
+    assert "answers with stop, length, broken off, not with negative" in found.readings[RULE].why

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from llm_assets.links.making import judge
-from llm_assets.operation import features, traffic
+from llm_assets.operation import features, replies, traffic
+from llm_assets.operation.champion import released
 from llm_assets.operation.drift import LINK, DriftConfig, drift
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.events import read_events
 from llm_assets.serving.request_log import log_folder
-from llm_assets_tests.operation.released import office, release, texts
-from llm_assets_tests.operation.traffic import line, vote, write_log
+from llm_assets_tests.operation.released import office, release, release_talking, texts
+from llm_assets_tests.operation.traffic import line, reply, vote, write_log
 
+OF_LABELS = {feature.name for feature in features.FEATURES} - {"answer_length"}
 CONFIG = DriftConfig(window=100, minimum=50, false_alarms=0.05)
 
 
@@ -42,7 +46,7 @@ def test_traffic_like_the_examples_is_no_drift_and_hotels_are(tmp_path: Path) ->
     release(tmp_path, texts(600, 1))
     ask(tmp_path, texts(100, 2))
     calm = look(tmp_path)
-    assert calm["judged"] and calm["drifted"] == [] and calm["texts"] == 100 and set(calm["features"]) == {f.name for f in features.FEATURES}
+    assert calm["judged"] and calm["drifted"] == [] and calm["texts"] == 100 and set(calm["features"]) == OF_LABELS
     assert judge(LINK, calm, {})[0].passed and read_events(tmp_path, "tiny") == []
     assert calm["estimated_accuracy"] == pytest.approx(0.9)  # as sure as on the validation split
     ask(tmp_path, texts(100, 3, ("room", "dirty", "breakfast", "good"), 20), ["negative"] * 100, first=200)
@@ -117,7 +121,7 @@ def test_numbers_drift_too_and_have_no_confidence() -> None:
 
     numbers = [str(n / 10) for n in range(100)]
     profile = make_profile(texts(200, 1), Answers(numbers, [None] * 100), numbers, "regression", [50], 0.05)
-    assert profile.calibration is None and set(profile.thresholds) == {f.name for f in features.FEATURES} - {"confidence"}
+    assert profile.calibration is None and set(profile.thresholds) == OF_LABELS - {"confidence"}
 
 
 def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +131,52 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValidationError, match=r"false_alarms is 0\.001"):
         DriftConfig(false_alarms=0.001)
     assert DriftConfig().sizes == [100, 200, 400, 500] and DriftConfig(minimum=500).sizes == [500]
+
+
+@pytest.fixture
+def talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A released decoder, and what it replies to the validation conversations."""
+    monkeypatch.setattr(replies, "LONGEST", 8)
+    said = texts(600, 1)
+    release_talking(tmp_path, [said[n : n + 2] if n % 3 else said[n : n + 4] for n in range(0, 500)])
+    found = released(tmp_path, "tiny")
+    assert found is not None
+    return replies.validation_replies(found)
+
+
+def talk(home: Path, asked: Sequence[str], answered: Sequence[tuple[str, str]], first: int = 0) -> None:
+    write_log(home, [reply(first + n, text, turn, finish=finish) for n, (turn, (text, finish)) in enumerate(zip(asked, answered, strict=True))])
+    for path in dated_files(log_folder(home), "tiny"):
+        traffic.write_day(path, traffic.traffic_path(home, "tiny", path.stem))
+
+
+def test_conversations_like_those_learned_are_no_drift_and_others_are(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
+    assert len(talking) == 10 and {finish for _, finish in talking} <= {"stop", "length"}
+    usual = [*talking, *random.Random(1).choices(talking, k=90)]
+    talk(tmp_path, texts(100, 2), usual)
+    calm = look(tmp_path)
+    assert calm["judged"] and calm["drifted"] == [] and calm["texts"] == 100 and calm["estimated_accuracy"] is None
+    assert set(calm["features"]) == {feature.name for feature in features.FEATURES} - {"confidence"}
+    talk(tmp_path, texts(100, 3, ("room", "dirty", "breakfast", "good"), 20), usual, first=200)
+    found = look(tmp_path)
+    assert set(found["drifted"]) >= {"vocabulary", "length", "embedding"} and not {"prediction", "answer_length"} & set(found["drifted"])
+    talk(tmp_path, texts(100, 4), [("x" * 900, "broken off")] * 100, first=400)
+    found = look(tmp_path)
+    assert set(found["drifted"]) == {"prediction", "answer_length"}
+    assert not judge(LINK, found, {})[0].passed and len(read_events(tmp_path, "tiny")) == 1
+    page = (tmp_path / "acts" / "tiny" / "drift" / "run" / "pages" / "drift.html").read_text(encoding="utf-8")
+    assert "How replies ended" in page and "broken off" in page and "100.00%" in page
+
+
+def test_votes_on_replies_are_their_measured_accuracy(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
+    talk(tmp_path, texts(60, 2), [*talking] * 6)
+    cast = [vote(20, rating="up"), vote(21, rating="down"), vote(22, label="better"), vote(23, rating="up"), vote(24, comment="hm")]
+    write_log(tmp_path, [{**each, "id": f"chatcmpl-{each['id'][-4:]}"} for each in cast], kind="feedback")
+    assert look(tmp_path)["feedback"] == {"answers": 4, "accuracy": 0.5}
+
+
+def test_rows_of_before_replies_stood_beside_their_turns_are_passed_over(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
+    talk(tmp_path, texts(60, 2), [*talking] * 6)
+    (path,) = traffic.traffic_path(tmp_path, "tiny", "x").parent.glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["answer", "answer_characters"]), path)
+    assert "no traffic" in look(tmp_path)["reason"]

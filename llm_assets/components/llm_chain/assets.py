@@ -30,12 +30,10 @@ def link_asset(spec: Settings, link: Link) -> dg.AssetsDefinition:
     """The asset of one link."""
     key = dg.AssetKey([spec.name, link.name])
     section: Section = getattr(spec, link.name)
-    known = {"request_log", *(each.name for each in (*spec.links, *spec.OPERATION))}  # an act may read what this chain does not have
-
     outward, role = link.name in OUTWARD, spec.team_of(link.role)
     asset = dg.AssetSpec(
         key=key,
-        deps=[dg.AssetDep([spec.name, name]) for name in (*link.inputs, *(name for name in link.reads if name in known))]
+        deps=[dg.AssetDep([spec.name, name]) for name in (*link.inputs, *link.reads)]
         + [dg.AssetDep(dg.AssetKey(reference)) for reference in referenced_assets(section)],
         group_name=f"{spec.name}_{link.stage}",
         owners=[f"team:{role}"],

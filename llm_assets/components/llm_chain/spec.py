@@ -12,7 +12,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from llm_assets.links.chain import CHAIN, GENERATION, without
 from llm_assets.links.link import Link
 from llm_assets.links.roles import ROLES
-from llm_assets.operation.acts import OPERATION, TALKING
+from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.annotation import Annotation
 from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
@@ -65,8 +65,8 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _feedback_is_learned_from(self) -> Self:
-        examples = getattr(self, "labelled_examples", None)
-        if self.retraining.feedback and examples is not None and not (hasattr(examples, "feedback") and examples.feedback.folder):
+        sections = [section for name in ("labelled_examples", "aligned_model") if (section := getattr(self, name, None)) is not None]
+        if self.retraining.feedback and sections and not any(section.feedback.folder for section in sections):
             raise ValueError(
                 "retraining.feedback waits for labelled texts that nothing learns from: "
                 "set labelled_examples.feedback.folder to feedback/<chain>, or retraining.feedback to 0"
@@ -99,20 +99,20 @@ def _section(link: Link) -> Any:
     return (link.config, ...) if required else (link.config, Field(default_factory=link.config))
 
 
-def spec_of_task(name: str, chain: Sequence[Link], operation: Sequence[Link] = OPERATION) -> type[Settings]:
+def spec_of_task(name: str, chain: Sequence[Link]) -> type[Settings]:
     """The model ``name`` of a whole YAML: the settings and one section a link, those in service included."""
     model = create_model(
         name,
         __base__=Settings,
         __doc__="The whole YAML of a chain: the settings and one section a link, those in service included.",
-        **{link.name: _section(link) for link in (*chain, *operation)},
+        **{link.name: _section(link) for link in (*chain, *OPERATION)},
     )
-    model.CHAIN, model.OPERATION = tuple(chain), tuple(operation)
+    model.CHAIN, model.OPERATION = tuple(chain), OPERATION
     return model
 
 
 ChainSpec = spec_of_task("ChainSpec", CHAIN)
-GenerationSpec = spec_of_task("GenerationSpec", GENERATION, TALKING)
+GenerationSpec = spec_of_task("GenerationSpec", GENERATION)
 
 
 class PresetError(ValueError):
