@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from llm_assets.links.link import Acted, Check, Entry, Link, Office, Section
+from llm_assets.links.reply_disagreement import UNIT
 from llm_assets.serving.outcome import outcome
 from llm_assets.serving.releases import CANDIDATE, champion, release_journal
 from llm_assets.serving.rollout import Plan
@@ -33,7 +34,11 @@ class EndpointConfig(Section):
     max_error_rate: float = Field(0.02, ge=0, le=1, description="canary: share of the new release's requests that may fail")
     max_p99_ms: float = Field(500.0, gt=0, description="canary: milliseconds that 99 of 100 requests to the new release stay below")
     max_extra_disagreement: float = Field(
-        0.1, ge=0, le=1, description="canary: share of answers that may differ from the release before, beyond what the scorecard's gate predicted"
+        0.1,
+        ge=0,
+        le=1,
+        description="canary: share of answers that may differ from the release before, or bits per byte of replies that the two may be apart, "
+        "beyond what the scorecard's gate predicted",
     )
 
     @field_validator("steps")
@@ -43,7 +48,7 @@ class EndpointConfig(Section):
             raise ValueError(f"steps rise from above 0 to 100, such as [5, 25, 100]; these are {steps}")
         return steps
 
-    def plan(self, expected_disagreement: float | None, prediction: str = "", teams: Mapping[str, str] = {}) -> Plan:
+    def plan(self, expected_disagreement: float | None, prediction: str = "", teams: Mapping[str, str] = {}, of_replies: bool = False) -> Plan:
         """The rules that the gateway gets, and by ``teams``, names by role, whom it tells of."""
         keys = (
             "shadow",
@@ -58,6 +63,7 @@ class EndpointConfig(Section):
             steps=tuple(self.steps),
             expected_disagreement=expected_disagreement,
             prediction=prediction,
+            of_replies=of_replies,
             role=LINK.role,
             team=teams.get(LINK.role, LINK.role),
             **{key: getattr(self, key) for key in keys},
@@ -97,7 +103,7 @@ def _ask(office: Office, config: EndpointConfig, release: Mapping[str, Any]) -> 
     gate = release.get("gate") or {}
     if gate.get("release") != serving.release:
         gate = {}  # measured against what serves, or not at all
-    plan = config.plan(gate.get("disagreement"), gate.get("prediction") or "", office.teams)
+    plan = config.plan(gate.get("disagreement"), gate.get("prediction") or "", office.teams, gate.get("unit") == UNIT)
     known = under_way(office.home, office.chain)
     goes_on = known and known.stable and (known.release, known.stable.release) == (release["release"], serving.release)
     return write_desired(office.home, office.chain, release, serving, plan, known.began if known and goes_on else "")

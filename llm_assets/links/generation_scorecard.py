@@ -14,9 +14,12 @@ from pydantic import Field
 
 from llm_assets.evaluation.quality import paired_bootstrap
 from llm_assets.links import plots
+from llm_assets.links.assistant_scores import Asked
 from llm_assets.links.champion import OTHER_DOCUMENTS, WORDS, incumbent, not_worse_than_champion, stated
+from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.gguf_model import QUANTIZED, REFERENCE, read_predictions
 from llm_assets.links.link import Acted, Check, Link, Office, Section
+from llm_assets.links.reply_disagreement import foretold
 from llm_assets.links.scorecard_page import as_markdown
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
@@ -85,7 +88,7 @@ def scorecard(
         "seeds": TRAININGS,
         "split": _split_sizes(labelled_examples, evaluation_sets),
         "quantized_model": quantized_model.fingerprint,
-        "champion": _against_champion(office, quantized_model, config.allowed_loss),
+        "champion": _against_champion(office, quantized_model, config.allowed_loss, labelled_examples, evaluation_sets),
         "allowed_rise": config.allowed_rise,
     }
     write_json(office.directory / "scorecard.json", record)
@@ -132,10 +135,12 @@ def _rise(rows: Rows, reference: Rows) -> float:
     return float(ours / theirs - 1)
 
 
-def _against_champion(office: Office, candidate: Artifact, allowed_loss: float) -> dict[str, Any]:
+def _against_champion(
+    office: Office, candidate: Artifact, allowed_loss: float, labelled_examples: Artifact, evaluation_sets: Artifact
+) -> dict[str, Any]:
     """The candidate's merit minus the champion's, as ``links/champion.py`` has it for classifiers.
 
-    ``disagreement`` is None: two decoders word almost every answer otherwise, so a rollout is judged by errors and latency.
+    Two decoders word almost every answer otherwise, so ``disagreement`` is how far they are apart on replies (``reply_disagreement.py``).
     """
     known = incumbent(office, candidate)
     if known.release is None or known.model is None:
@@ -151,7 +156,10 @@ def _against_champion(office: Office, candidate: Artifact, allowed_loss: float) 
     said = WORDS[outcome].format(release=known.release, allowed=allowed, unit="bits per byte")
     found = f"{said}: {difference.mean:+.4f} bits per byte less on {difference.documents} common test documents"
     found += f", 95% interval {difference.low:+.4f} to {difference.high:+.4f}"
-    return {"release": known.release, "outcome": outcome, "found": found, **stated(difference), "allowed": allowed, "disagreement": None}
+    asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
+    tested = [messages for messages, split in zip(asked.messages, asked.splits, strict=True) if split == "test"]
+    apart = foretold(office, candidate, known.model, tested)
+    return {"release": known.release, "outcome": outcome, "found": found, **stated(difference), "allowed": allowed, **apart}
 
 
 def _speed(office: Office, config: GenerationScorecardConfig, quantized_model: Artifact, evaluation_sets: Artifact) -> dict[str, Any]:

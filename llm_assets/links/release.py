@@ -19,6 +19,7 @@ GATE = (  # what of the scorecard's comparison a release carries: whom it was he
     *("release", "outcome", "found"),
     *("disagreement", "disagreement_on_test", "disagreement_on_traffic", "traffic_texts", "prediction"),
 )
+OF_REPLIES = ("unit", "disagreement_in_ranking")  # and where replies were compared
 SERVED = ("serving.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # beside the model, where a model has them
 
 
@@ -75,7 +76,7 @@ def _new(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_mode
         "directory": relative_to_home(office.home, quantized_model.directory),
         "files": {file: quantized_model.manifest.files[file].sha256 for file in _served(quantized_model)},
         "metrics": _metrics(scorecard),
-        "gate": {name: compared.get(name) for name in GATE},
+        "gate": {name: compared.get(name) for name in GATE} | {name: compared[name] for name in OF_REPLIES if name in compared},
         "note": config.note,
     }
 

@@ -79,6 +79,7 @@ def _generating(record: Mapping[str, Any]) -> str:
         f"figure: {record['seeds']}. The intervals are over test documents (bootstrap). {cost['seconds']:,.1f} s to make.",
         "",
         f"Against the champion: {record['champion']['found']}.",
+        *(["", f"How far a canary's replies are to be apart from the champion's: {said}."] if (said := record["champion"].get("prediction")) else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -63,6 +63,12 @@ class Sampling(BaseModel):
     bad_words: list[Text] | None = Field(None, max_length=256, description="words, each one token of this model, that the answer must not hold")
     prompt_logprobs: int | None = Field(None, ge=0, le=LIKELIEST, description="log-probabilities of the prompt's tokens, with so many alternatives")
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing but the model, its temperature and its length decides what is written."""
+        shaped = self.grammar or self.logit_bias or self.bad_words or (self.response_format and self.response_format.type != "text")
+        return not shaped and not self.presence_penalty and not self.frequency_penalty and self.repetition_penalty == 1
+
     def stops(self) -> list[str]:
         """The stop strings. Raises ``ApiError`` for too many or an empty one."""
         found = [self.stop] if isinstance(self.stop, str) else self.stop or []

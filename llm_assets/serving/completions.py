@@ -16,6 +16,7 @@ from starlette.types import Send
 
 from llm_assets.serving.answer import Answer, ChatAnswer, CompletionAnswer, Events
 from llm_assets.serving.answers import new_id
+from llm_assets.serving.apart import apart
 from llm_assets.serving.completion_wire import ChatRequest, CompletionRequest
 from llm_assets.serving.desk import Desk
 from llm_assets.serving.engines import generator_of
@@ -25,7 +26,7 @@ from llm_assets.serving.llama import LlamaError, RefusedError
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.reconciler import Deployment
-from llm_assets.serving.router import Router, Told
+from llm_assets.serving.router import BESIDE_SHARE, Router, Told
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Begun:
 
     def __init__(self, answer: Answer[Any], events: AsyncGenerator[Events], first: Events | None) -> None:
         self.answer, self.events, self.first = answer, events, first
+        self.reader: tuple[Deployment, Callable[[float], None]] | None = None  # the other release of a rollout, where it is to read the answer
 
     async def all(self) -> AsyncGenerator[Events]:
         """Every event; the slot is free when this is closed."""
@@ -81,6 +83,8 @@ class Completions:
         self._patience = Patience(SECONDS)
         self._ends = set[asyncio.Task[None]]()  # records of answers that broke off
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
+        self._reading: asyncio.Task[None] | None = None  # of an answer by both releases of a rollout
+        self._rested = 0.0  # ``time.perf_counter()`` from which the next may be read
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""
@@ -88,8 +92,9 @@ class Completions:
 
     async def close(self) -> None:
         """Let the records of what broke off end, and no shadow begin."""
-        if self._beside:
-            self._beside.cancel()
+        for task in (self._beside, self._reading):
+            if task:
+                task.cancel()
         await asyncio.gather(*self._ends, return_exceptions=True)
 
     async def answer(self, request: Request, client: Key, is_gone: Gone, session: str | None) -> Response:
@@ -105,6 +110,7 @@ class Completions:
             try:
                 await self._patiently(_taken(begun), is_gone)
                 await self._desk.keep(begun.answer.line(client.name, began))
+                self._have_read(begun)
             except BaseException:
                 self._note_broken(begun.answer, client, began)
                 raise
@@ -137,6 +143,7 @@ class Completions:
                 told(True, _milliseconds(began))
             raise
         told(False, _milliseconds(began))
+        found.reader = self._router.reader(stable, deployment)
         return found
 
     async def _begin_unheard(self, request: Request, deployment: Deployment, told: Told) -> None:
@@ -151,6 +158,23 @@ class Completions:
             failed = True
             logger.warning("%s failed on a request that nobody heard: %s", deployment.desired.release, error)
         told(failed, _milliseconds(began))
+
+    def _have_read(self, begun: Begun) -> None:
+        """Have both releases of a rollout read an answer: one at a time, in ``BESIDE_SHARE`` of the time at most, and nobody waits for it."""
+        answer = begun.answer
+        if begun.reader and answer.request.is_free and (self._reading is None or self._reading.done()) and time.perf_counter() >= self._rested:
+            self._reading = asyncio.create_task(self._read(answer, *begun.reader))
+
+    async def _read(self, answer: Answer[Any], reader: Deployment, told: Callable[[float], None]) -> None:
+        began = time.perf_counter()
+        try:
+            found = await apart(answer, generator_of(reader, answer.request.model))
+            if found is not None:
+                told(found)
+        except (ApiError, LlamaError, RefusedError) as error:
+            logger.warning("%s could not read an answer of %s: %s", reader.desired.release, answer.release, error)
+        ended = time.perf_counter()
+        self._rested = ended + (ended - began) * (1 / BESIDE_SHARE - 1)
 
     async def _first(self, request: Request, deployment: Deployment, is_gone: Gone) -> Begun:
         engine = generator_of(deployment, request.model)
@@ -177,6 +201,7 @@ class Completions:
                     yield _event(answer.chunk(events))
             await self._desk.keep(answer.line(client.name, began))
             kept, status = True, 200
+            self._have_read(begun)
             for chunk in answer.closing():
                 yield _event(chunk)
             yield b"data: [DONE]\n\n"

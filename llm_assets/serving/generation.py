@@ -120,26 +120,27 @@ class Generator:
         finally:
             self.busy -= 1
 
-    async def likelihood(self, ids: Sequence[int], top: int = 0) -> list[Likely]:
-        """How likely each token but the first is after those before it, with the ``top`` likeliest.
+    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1) -> list[Likely]:
+        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest.
 
         llama.cpp's server gives no log-probabilities of a prompt, but the hidden states of all its tokens in one pass; the product
         with the output matrix is made here. One pass at the prompt's speed, plus ``2 * tokens * width * vocabulary`` operations.
         """
         found = await self.llama.ask("/embeddings", {"content": list(ids), "embd_normalize": -1})
-        return await asyncio.to_thread(self._likely, found[0]["embedding"], list(ids), top)
+        return await asyncio.to_thread(self._likely, found[0]["embedding"][since - 1 : -1], list(ids[since:]), top)
 
     def _likely(self, hidden: list[list[float]], ids: list[int], top: int) -> list[Likely]:
+        """Of each token, by the hidden state before it."""
         import numpy as np
 
         if self._head is None:
             self._head = output_matrix(self._model)
-        states, found = np.asarray(hidden[:-1], dtype=np.float32), []
+        states, found = np.asarray(hidden, dtype=np.float32), []
         for start in range(0, len(states), ROWS):
             logits = states[start : start + ROWS] @ self._head.T
             logits -= logits.max(axis=1, keepdims=True)
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            found += [_likely(row, token, top) for row, token in zip(logits, ids[start + 1 :], strict=False)]
+            found += [_likely(row, token, top) for row, token in zip(logits, ids[start:], strict=False)]
         return found
 
     def _plain(self, text: str) -> str:

@@ -16,6 +16,7 @@ from llm_assets.serving.dated_files import dated_files, last_lines
 
 MASKED_LENGTH = 2000  # characters of a masked text that are kept
 LINE = 1 << 24  # bytes of the recorder's answer to a line at most
+SPEAKERS = {"system", "user", "assistant"}  # labels of the turns before an answer that was generated
 
 Written = asyncio.Future[str | None]  # why a request is not on the disk; None: it is
 
@@ -34,12 +35,27 @@ def newest_texts(home: Path, chain: str, most: int) -> list[str]:
     return list(itertools.islice(_texts_backwards(home, chain, most), most))
 
 
+def newest_conversations(home: Path, chain: str, most: int) -> list[list[dict[str, str]]]:
+    """The newest conversations that a chain that talks was to go on with, newest first, as OpenAI's messages, masked as they stand in its log."""
+    return list(itertools.islice(_conversations_backwards(home, chain, most), most))
+
+
+def _conversations_backwards(home: Path, chain: str, lines: int) -> Iterator[list[dict[str, str]]]:
+    for path in reversed(list(dated_files(log_folder(home), chain))):
+        for line in last_lines(path, lines):
+            texts, labels = line.get("texts"), line.get("labels")
+            if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels) > 1 and set(labels[1:]) <= SPEAKERS:
+                said = [text["masked"] for text in texts[1:] if isinstance(text, dict) and isinstance(text.get("masked"), str)]
+                if len(said) == len(labels) - 1:  # none was erased
+                    yield [{"role": role, "content": content} for role, content in zip(labels[1:], said, strict=True)]
+
+
 def _texts_backwards(home: Path, chain: str, lines: int) -> Iterator[str]:
     """The texts of the last ``lines`` requests of each day, the newest day first; erased ones and what is no request are passed over."""
     for path in reversed(list(dated_files(log_folder(home), chain))):
         for line in last_lines(path, lines):
             texts = line.get("texts")
-            for text in reversed(texts if isinstance(texts, list) else ()):
+            for text in reversed(texts if isinstance(texts, list) else []):
                 if isinstance(text, dict) and isinstance(text.get("masked"), str):
                     yield text["masked"]
 

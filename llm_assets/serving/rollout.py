@@ -2,7 +2,8 @@
 
 A rollout is judged by three shares of what the new release did: failed requests, requests slower than the limit, and answers that
 differ from the stable release's. Each is held against its limit by an exact binomial test, since a share of a few requests says
-little: with a limit of 2%, three failures of ten break it and one does not.
+little: with a limit of 2%, three failures of ten break it and one does not. Replies, of which almost none are equal, are held against
+it by how far the two releases are ``apart`` on them, in bits per byte, whose mean must lie above the limit by more than chance.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal
 
 Stage = Literal["shadow", "canary", "full", "rolled_back"]
 
 ALPHA = 0.001  # chance that a release just within a limit breaks it in one look; looks overlap, so all of them together cost a few of these
 TAIL = 0.01  # share of requests that may be slower than a p99
+READ = 20  # replies read by both releases, below which their mean says nothing
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,10 @@ class Plan:
     minimum_requests: int = 10  # of the new release before anything is judged
     max_error_rate: float = 0.02
     max_p99_ms: float = 500.0
-    max_extra_disagreement: float = 0.1  # share of differing answers beyond the expected one
+    max_extra_disagreement: float = 0.1  # share of differing answers, or bits per byte of replies, beyond the expected one
     expected_disagreement: float | None = None  # as the gate measured; None: nothing was predicted, so differing answers are not judged
     prediction: str = ""  # on which texts the gate measured it, in words
+    of_replies: bool = False  # whether that is bits per byte that the two releases are apart on replies
     role: str = ""  # who answers for the rollout and is named when it goes back: one of links.roles
     team: str = ""  # as the chain's YAML calls that role
 
@@ -45,7 +49,8 @@ class Window:
     errors: int = 0
     slow: int = 0  # above ``max_p99_ms``
     compared: int = 0  # answers held against the stable release's
-    different: int = 0
+    different: float = 0  # of them; of replies how far the releases are apart, all together
+    squares: float = 0.0  # of the distances of replies, all together
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def breach(plan: Plan, window: Window) -> str | None:
     """Which limit is broken, with the figures, or None."""
     if window.requests < plan.minimum_requests:
         return None
-    return next((reason for bad, of, limit, reason in _judged(plan, window) if exceeds(bad, of, limit)), None)
+    return next((reason for is_broken, reason in _judged(plan, window) if is_broken), None)
 
 
 def exceeds(bad: int, of: int, limit: float) -> bool:
@@ -134,16 +139,36 @@ def exceeds(bad: int, of: int, limit: float) -> bool:
     return math.fsum(map(math.exp, terms)) < ALPHA
 
 
-def _judged(plan: Plan, window: Window) -> Iterator[tuple[int, int, float, str]]:
-    errors, slow, different = window.errors, window.slow, window.different
-    yield errors, window.requests, plan.max_error_rate, f"{errors} of {window.requests} requests failed, {plan.max_error_rate:.1%} are allowed"
-    late = f"{slow} of {window.requests} requests took longer than {plan.max_p99_ms:g} ms, {TAIL:.0%} may"
-    yield slow, window.requests, TAIL, late
-    if plan.expected_disagreement is not None:
-        allowed = min(1.0, plan.expected_disagreement + plan.max_extra_disagreement)
-        basis = f" ({plan.prediction})" if plan.prediction else ""
+def mean_exceeds(total: float, squares: float, of: int, limit: float) -> bool:
+    """Whether the mean of ``of`` numbers, given by their sum and the sum of their squares, lies above ``limit`` by more than chance.
+
+    Student's test at ``ALPHA``, its quantile by the first term of Cornish and Fisher's expansion (1938): 3.4 at 30 numbers, 3.09 at many.
+    """
+    if of < READ or total / of <= limit:
+        return False
+    mean = total / of
+    variance = max(0.0, squares / of - mean**2) * of / (of - 1)
+    normal = NormalDist().inv_cdf(1 - ALPHA)
+    return mean - (normal + (normal**3 + normal) / (4 * (of - 1))) * math.sqrt(variance / of) > limit
+
+
+def _judged(plan: Plan, window: Window) -> Iterator[tuple[bool, str]]:
+    errors, slow, requests, compared = window.errors, window.slow, window.requests, window.compared
+    failed = f"{errors} of {requests} requests failed, {plan.max_error_rate:.1%} are allowed"
+    yield exceeds(errors, requests, plan.max_error_rate), failed
+    yield exceeds(slow, requests, TAIL), f"{slow} of {requests} requests took longer than {plan.max_p99_ms:g} ms, {TAIL:.0%} may"
+    if plan.expected_disagreement is None:
+        return
+    allowed, basis = plan.expected_disagreement + plan.max_extra_disagreement, f" ({plan.prediction})" if plan.prediction else ""
+    if plan.of_replies:
+        found = f"{compared} replies are {window.different / max(1, compared):.3f} bits per byte apart from the other release's"
+        predicted = f"the gate predicted {plan.expected_disagreement:.3f}{basis} and {plan.max_extra_disagreement:.3f} more are allowed"
+        yield mean_exceeds(window.different, window.squares, compared, allowed), f"{found}, {predicted}"
+    else:
         predicted = f"the gate predicted {plan.expected_disagreement:.1%}{basis} and {plan.max_extra_disagreement:.1%} more are allowed"
-        yield different, window.compared, allowed, f"{different} of {window.compared} answers differ from the stable release's, {predicted}"
+        different = int(window.different)
+        found = f"{different} of {compared} answers differ from the stable release's, {predicted}"
+        yield exceeds(different, compared, min(1.0, allowed)), found
 
 
 def _at_step(rollout: Rollout, plan: Plan, step: int, now: float) -> Rollout:

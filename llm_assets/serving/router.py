@@ -34,7 +34,7 @@ from llm_assets.serving.windows import Watches, step_of
 logger = logging.getLogger(__name__)
 
 BESIDE = 32  # texts of a request that the other release answers too, for comparison
-BESIDE_SHARE = 0.1  # of the time that comparing may take: near a gateway's peak it would take the cores from those who wait
+BESIDE_SHARE = 0.1  # of the time that comparing may take, and reading replies: near a gateway's peak it would take the cores from those who wait
 BESIDE_SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
 LEAST = 0.5  # seconds that the newer release may take for any request: a busy machine stops for some tenths at times
 SLOWLY = 5_000  # characters a second: a quarter of what a small model reads on one core of 2026
@@ -102,7 +102,7 @@ class Router:
     def choose(self, stable: Deployment, session: str) -> tuple[Deployment, Told]:
         """The deployment that is to generate an answer, and what is to be told how it went: to its first token, the rest being the length.
 
-        Answers are not compared, since two models hardly ever write the same.
+        Answers are not compared word for word, since two models hardly ever write the same: see ``reader``.
         """
         pair = self._pair(stable)
         if pair is None:
@@ -115,6 +115,23 @@ class Router:
         """The deployment that is to begin every answer unheard beside the stable one, where a shadow stage is under way."""
         pair = self._pair(stable)
         return (pair.candidate, partial(self._told, pair)) if pair and pair.rollout.stage == "shadow" else None
+
+    def reader(self, stable: Deployment, answered: Deployment) -> tuple[Deployment, Callable[[float], None]] | None:
+        """The other release, which is to read an answer that ``answered`` wrote, and what is to be told how far ``apart`` the two are on it.
+
+        In a canary the stable one reads what the newer wrote, in the shadow stage the newer one what the stable wrote. None where
+        nothing was foretold to hold that against.
+        """
+        pair = self._pair(stable)
+        if pair is None or not pair.plan.of_replies or pair.plan.expected_disagreement is None:
+            return None
+        if answered is pair.candidate:
+            return pair.stable, partial(self._read, pair)
+        return (pair.candidate, partial(self._read, pair)) if pair.rollout.stage == "shadow" else None
+
+    def _read(self, pair: Pair, apart: float) -> None:
+        pair.watches.candidate.read(apart)
+        self._judge(pair)
 
     def _told(self, pair: Pair, failed: bool, milliseconds: float) -> None:
         pair.watches.candidate.request(failed, milliseconds)
@@ -264,7 +281,7 @@ class Router:
         if watches is None or watches.step != step_of(rollout):
             return {}
         window = watches.candidate.window(math.inf)
-        counted = {name: count for name, count in asdict(window).items() if name != "slow"}
+        counted = {name: count for name, count in asdict(window).items() if name not in ("slow", "squares")}
         return {**counted, "p99_ms": watches.candidate.p99(), "stable_p99_ms": watches.stable.p99()}
 
 

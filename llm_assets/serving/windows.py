@@ -18,7 +18,7 @@ class Watch:
         self._lock = threading.Lock()
         self._total = 0
         self._requests: deque[tuple[bool, float]] = deque(maxlen=LENGTH)  # failed, milliseconds
-        self._comparisons: deque[bool] = deque(maxlen=LENGTH)  # whether the answers differed
+        self._comparisons: deque[float] = deque(maxlen=LENGTH)  # whether the answers differed, 1 or 0; of replies how far
 
     def request(self, failed: bool, milliseconds: float) -> None:
         """Add one request."""
@@ -29,7 +29,12 @@ class Watch:
     def comparisons(self, different: int, of: int) -> None:
         """Add the comparison of ``of`` answers, of which ``different`` were others than the other release's."""
         with self._lock:
-            self._comparisons.extend([True] * different + [False] * (of - different))
+            self._comparisons.extend([1] * different + [0] * (of - different))
+
+    def read(self, apart: float) -> None:
+        """Add a reply that both releases read, and how far apart they are on it."""
+        with self._lock:
+            self._comparisons.append(apart)
 
     def window(self, max_p99_ms: float) -> Window:
         """The counts now."""
@@ -41,6 +46,7 @@ class Watch:
                 slow=sum(milliseconds > max_p99_ms for _, milliseconds in self._requests),
                 compared=len(self._comparisons),
                 different=sum(self._comparisons),
+                squares=sum(value * value for value in self._comparisons),
             )
 
     def p99(self) -> float | None:

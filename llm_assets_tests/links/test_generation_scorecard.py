@@ -13,14 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from llm_assets.links import reply_disagreement
 from llm_assets.links.champion import not_worse_than_champion
-from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfig, _against_champion, merit, scorecard, worth
+from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfig, merit, scorecard, worth
 from llm_assets.links.link import Office
+from llm_assets.links.reply_disagreement import UNIT
 from llm_assets.links.scorecard_page import as_markdown
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets.terminal.tables import scorecard_table
 from llm_assets_tests.links import trained
+from llm_assets_tests.operation.traffic import reply, write_log
 from llm_assets_tests.serving import talking
 
 DOCUMENTS = 40
@@ -32,9 +35,9 @@ def office(tmp_path: Path) -> Office:
     return Office("talk", tmp_path, Journal(tmp_path / "journal" / "talk" / "scorecard.jsonl"), tmp_path / "acts")
 
 
-def rounded(folder: Path, bits: float, rise: float = 0.0) -> Artifact:
+def rounded(folder: Path, bits: float, rise: float = 0.0, seed: int = 0) -> Artifact:
     """A served decoder that found each test document as likely as so many bits a byte; F16 less so by ``rise``."""
-    talking.write_model(folder)
+    talking.write_model(folder, seed)
     rows = [
         {
             "model": name,
@@ -55,14 +58,29 @@ def rounded(folder: Path, bits: float, rise: float = 0.0) -> Artifact:
 def inputs(folder: Path, model: Artifact) -> dict[str, Artifact]:
     made = {"quantized_model": model}
     for name in ("pretrained_checkpoint", "finetuned_model", "labelled_examples", "evaluation_sets"):
-        (folder / name).mkdir()
-    rows = [{"text": f"好吗 {number}\n好", "split": "test" if number % 2 else "validation"} for number in range(6)]
+        (folder / name).mkdir(exist_ok=True)
+    rows = [
+        {"doc_id": str(number), "text": f"好吗 {number}\n好 {number}", "label": "shop", "split": "test" if number % 2 else "validation"}
+        for number in range(12)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation_sets" / "evaluation.parquet")
     pq.write_table(pa.Table.from_pylist([{"doc_id": "1"}]), folder / "labelled_examples" / "train.parquet")
     scores = {"models": {"finetuned": {"test": {"chrf": 12.5}, "validation": {"chrf": 11.0}}, "copy": {"test": {"chrf": 3.0}}}}
     for name in ("pretrained_checkpoint", "labelled_examples", "evaluation_sets", "finetuned_model"):
-        made[name] = trained.artifact(folder / name, name, scores if name == "finetuned_model" else None)
+        config = {"sources": ["shop"]} if name == "labelled_examples" else None
+        made[name] = trained.artifact(folder / name, name, scores if name == "finetuned_model" else None, config)
     return made
+
+
+def after(office: Office, bits: float, seed: int = 0) -> Any:
+    """What a candidate of so many bits a byte is told beside a champion of two."""
+    if not (office.home / "before").exists():
+        rounded(office.home / "before", 2.0)
+        record = {
+            "number": 1, "release": "talk-1", "quantized_model": "before", "directory": "before", "metrics": {"test_bits_per_byte": 2.0},
+        }  # fmt: skip
+        Journal(office.home / "journal" / "talk" / "release.jsonl").append({"trial": False, "verdicts": [], "record": record})
+    return run(office, rounded(office.home / "after", bits, seed=seed))["champion"]
 
 
 def run(office: Office, model: Artifact) -> Any:
@@ -75,7 +93,7 @@ def test_the_record_is_of_what_is_served_and_f16_beside_it(office: Office) -> No
     worst, best = record["models"]
     assert (worst["name"], best["name"]) == ("quantized", "f16") and best["test_bits_per_byte"] == pytest.approx(2.0)
     assert worst["against_reference"] == pytest.approx(0.01) and worst["p99_ms"] >= worst["p50_ms"] > 0 and worst["tokens_per_second"] > 0
-    assert record["split"] == {"train": 1, "validation": 3, "test": 3}
+    assert record["split"] == {"train": 1, "validation": 6, "test": 6}
     assert all(check.judge(record, {}).passed and check.blocking for check in LINK.checks)
     assert json.loads((office.directory / "scorecard.json").read_text()) == record
     shown = Console(file=io.StringIO(), width=100)
@@ -92,16 +110,32 @@ def test_rounding_beyond_what_is_allowed_is_refused(office: Office) -> None:
 
 
 @pytest.mark.parametrize(("bits", "outcome"), [(1.9, "better"), (2.005, "not worse"), (2.1, "worse")])
-def test_the_champion_is_faced_document_by_document(office: Office, bits: float, outcome: str) -> None:
-    champion = rounded(office.home / "before", 2.0)
-    record = {
-        "number": 1, "release": "talk-1", "quantized_model": "before", "directory": "before", "metrics": {"test_bits_per_byte": 2.0},
-    }  # fmt: skip
-    Journal(office.home / "journal" / "talk" / "release.jsonl").append({"trial": False, "verdicts": [], "record": record})
-    found = _against_champion(office, rounded(office.home / "after", bits), 0.01)
+def test_the_champion_is_faced_document_by_document(office: Office, monkeypatch: pytest.MonkeyPatch, bits: float, outcome: str) -> None:
+    monkeypatch.setattr("llm_assets.links.generation_scorecard.foretold", lambda *_: {"disagreement": None})
+    found = after(office, bits)
     assert found["outcome"] == outcome and found["documents"] == DOCUMENTS and "talk-1" in found["found"]
     assert not_worse_than_champion({"champion": found}, {}).passed == (outcome != "worse")
-    assert _against_champion(office, champion, 0.01)["found"] == "the candidate is the champion"
+
+
+def test_the_champion_is_not_compared_with_itself(office: Office) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llm_assets.links.generation_scorecard.foretold", lambda *_: {"disagreement": None})
+        after(office, 2.0)
+    assert run(office, rounded(office.home / "before", 2.0))["champion"]["found"] == "the candidate is the champion"
+
+
+def test_how_far_replies_will_be_apart_is_foretold_and_goes_with_the_release(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same weights and of others; the request log holds enough conversations or too few."""
+    monkeypatch.setattr(reply_disagreement, "ANSWER", 8)
+    same = after(office, 1.9)
+    assert same["unit"] == UNIT and same["disagreement"] == pytest.approx(0, abs=1e-3) and same["disagreement_in_ranking"] == 0
+    assert "6 test conversations; the request log holds 0 conversations, 20 are needed" in same["prediction"]
+    write_log(office.home, [reply(number, "hm", f"退货 {number}") for number in range(20)], chain="talk")
+    other = after(office, 1.9, seed=1)
+    assert other["disagreement"] == max(other["disagreement_on_test"], other["disagreement_on_traffic"]) > 0.1 and other["traffic_texts"] == 20
+    assert f"{other['disagreement_on_traffic']:.3f} on the newest 20 conversations" in other["prediction"]
+    page = as_markdown({**run(office, rounded(office.home / "model", 2.0)), "champion": other})
+    assert f"How far a canary's replies are to be apart from the champion's: {other['prediction']}." in page
 
 
 def test_bits_per_byte_are_of_all_documents_as_one_text() -> None:

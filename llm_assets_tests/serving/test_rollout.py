@@ -6,11 +6,14 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from llm_assets.serving.rollout import ALPHA, Plan, Rollout, Window, advance, begin, breach, exceeds, resumed
+from llm_assets.serving.rollout import ALPHA, READ, Plan, Rollout, Window, advance, begin, breach, exceeds, mean_exceeds, resumed
+from llm_assets.serving.windows import Watch
 
 shares = st.floats(0, 1)
 plans = st.builds(
@@ -147,3 +150,37 @@ def test_only_the_rollout_that_is_asked_for_is_resumed(plan: Plan, history: list
     for other in (("newer", "old", "t"), ("new", "older", "t"), ("new", "old", "later")):
         assert resumed(state, *other, plan) is None
     assert resumed(None, "new", "old", "t", plan) is None
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=80), st.floats(-1, 1))
+def test_a_mean_exceeds_by_students_test(values: list[float], limit: float) -> None:
+    found = mean_exceeds(sum(values), sum(value * value for value in values), len(values), limit)
+    if len(values) < READ:
+        assert not found
+    elif np.std(values) > 1e-3:
+        chance = ttest_1samp(values, limit, alternative="greater").pvalue
+        assert found == (chance < ALPHA) or 0.8 * ALPHA < chance < 1.2 * ALPHA  # the quantile is an expansion's
+
+
+@pytest.mark.parametrize(
+    ("apart", "of", "words"),
+    [
+        (0.5, 40, "40 replies are 0.500 bits per byte apart from the other release's, the gate predicted 0.200 (of 40)"),
+        (0.5, 19, None),
+        (0.3, 40, None),
+    ],
+)
+def test_replies_are_judged_by_how_far_they_are_apart(apart: float, of: int, words: str | None) -> None:
+    plan = Plan(expected_disagreement=0.2, max_extra_disagreement=0.1, prediction="of 40", of_replies=True)
+    window = Window(50, 50, compared=of, different=of * apart, squares=of * (apart**2 + 0.01))
+    found = breach(plan, window)
+    assert words in found if found and words else found == words
+    assert breach(replace(plan, expected_disagreement=None), window) is None
+
+
+def test_a_watch_adds_up_how_far_replies_are_apart() -> None:
+    watch = Watch()
+    for apart in (0.5, -0.25):
+        watch.read(apart)
+    found = watch.window(500)
+    assert (found.compared, found.different, found.squares) == (2, 0.25, 0.3125)
