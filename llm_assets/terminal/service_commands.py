@@ -217,8 +217,10 @@ def annotate_import(
 
 def _labelling(chain: str) -> Settings:
     """The spec of a chain whose answers are labels. Raises ``UsageError`` for one that talks."""
+    from llm_assets.components.llm_chain.spec import GenerationSpec
+
     spec = spec_of(chain)
-    if not hasattr(spec, "drift"):
+    if isinstance(spec, GenerationSpec):
         raise UsageError(f"{chain} talks, and only answers that are labels are annotated: name a chain of type llm_assets.LlmChain")
     return spec
 
