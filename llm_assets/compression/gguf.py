@@ -56,6 +56,11 @@ class Shape:
         """The shape in a folder's ``config.json``. Raises ``ShapeError`` naming the key that no graph of llama.cpp's here knows."""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = config.get("model_type")
+        if config.get("is_encoder_decoder"):
+            raise ShapeError(
+                f"{folder}: model_type {kind} is an encoder-decoder, which is not served: the gateway gives llama.cpp one text to continue, and this "
+                "model a source to read and an answer to write. Its scores and where it looked stand in finetuned_model, with which its chain ends"
+            )
         if kind not in ARCHITECTURES:
             raise ShapeError(f"{folder}: model_type {kind} is not written as GGUF here; these are: {', '.join(ARCHITECTURES)}")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}

@@ -50,6 +50,9 @@ class Vocabulary(Strict):
     minimum_frequency: int = Field(2, ge=1, description="of a merge, or of a word, in the training text")
     lowercase: bool = Field(False, description="whether case is forgotten: Great and great are one entry, and decoding gives small letters back")
     stop_words: list[str] = Field(default_factory=list, description="words (kind words) that get no entry; their characters remain")
+    sentinels: int = Field(
+        0, ge=0, description="special tokens, the last entries, for the spans that objective span_denoising cuts out of a text (T5 has 100); 0: none"
+    )
 
 
 def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
@@ -61,6 +64,8 @@ def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
 
     pieces = [piece for text in texts for piece in TOKEN.split(text)]  # else the letters of a frequent mask would become entries
     small = normalizers.Lowercase()
+    kept = sentinels(settings.sentinels)
+    settings = settings.model_copy(update={"vocabulary": settings.vocabulary - len(kept)})
     if settings.lowercase:
         pieces = [small.normalize_str(piece) for piece in pieces]
     if settings.kind == "byte_bpe":
@@ -69,7 +74,14 @@ def train(settings: Vocabulary, texts: Sequence[str]) -> Tokenizer:
         finished = _finished({"bpe": _byte_pairs, "unigram": _unigram, "words": _words}[settings.kind](settings, pieces))
     if settings.lowercase:
         finished.normalizer = small
+    if kept:
+        finished.add_special_tokens(kept)
     return finished
+
+
+def sentinels(count: int) -> list[str]:
+    """Special tokens that stand where a span was cut out of a text, by T5's names for them (Raffel et al. 2020, section 3.1.4)."""
+    return [f"<extra_id_{number}>" for number in range(count)]
 
 
 def _byte_pairs(settings: Vocabulary, texts: Sequence[str]) -> dict[str, Any]:

@@ -24,71 +24,96 @@ class Likelihood(NamedTuple):
 class Assistant:
     """A decoder of transformers, and the tokenizer in ``tokenizer``; conversations are cut to ``max_length`` tokens."""
 
+    KIND = "AutoModelForCausalLM"  # of transformers
+
     def __init__(self, directory: Path, tokenizer: Path, max_length: int) -> None:
-        from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+        import transformers
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer, local_files_only=True)
+        self.tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer, local_files_only=True)
         self.chat = Chat(self.tokenizer)
         self.max_length = max_length
-        model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        model: Any = getattr(transformers, self.KIND).from_pretrained(directory, local_files_only=True, use_safetensors=True)
         self.model = model.eval()
         self._bytes = bytes_of_tokens(self.tokenizer.backend_tokenizer)
 
     def likelihoods(self, conversations: Sequence[Messages], last: bool = False, progress: Progress = silent) -> list[Likelihood]:
         """Of each conversation's assistant turns, or of the ``last`` turn alone, which then is what is kept where all is too long."""
-        import torch
-        from torch.nn.functional import log_softmax
-
         spoken = self.chat.encode(conversations, longest=None if last else self.max_length)
         spoken = [_last(one, self.max_length) for one in spoken] if last else spoken
         found: dict[int, Likelihood] = {}
         order = sorted(range(len(spoken)), key=lambda index: len(spoken[index].ids))
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            width = max(len(spoken[index].ids) for index in chosen)
-            ids, mask = torch.full((len(chosen), width), self.tokenizer.pad_token_id), torch.zeros(len(chosen), width, dtype=torch.int64)
-            for row, index in enumerate(chosen):
-                ids[row, : len(spoken[index].ids)], mask[row, : len(spoken[index].ids)] = torch.tensor(spoken[index].ids), 1
-            with torch.inference_mode():
-                logits = self.model(input_ids=ids, attention_mask=mask).logits
-            for row, index in enumerate(chosen):
-                one = spoken[index]
-                places = [place for place, answered in enumerate(one.answers[1:]) if answered]
-                scores = log_softmax(logits[row, places].double(), -1)  # of the answers alone: all would take 16 bytes a token and entry
-                nats = -float(scores.gather(1, ids[row, 1:][places, None]).sum())
-                found[index] = Likelihood(nats, len(places), sum(self._bytes[one.ids[place + 1]] for place in places))
+            found |= zip(chosen, self._likely([spoken[index] for index in chosen]), strict=True)
             progress(start + len(chosen), len(order), "conversations scored")
         return [found[index] for index in range(len(spoken))]
 
     def answers(self, asked: Sequence[Messages], tokens: int, progress: Progress = silent) -> list[str]:
         """What it says next, the likeliest token each time, at most ``tokens`` of them."""
-        import torch
-
         found: dict[int, str] = {}
         spoken = [one.ids for one in self.chat.encode(asked, prompt=True, longest=self.max_length)]
         order = sorted(range(len(spoken)), key=lambda index: len(spoken[index]))
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            width = max(len(spoken[index]) for index in chosen)
-            ids, mask = torch.full((len(chosen), width), self.tokenizer.pad_token_id), torch.zeros(len(chosen), width, dtype=torch.int64)
-            for row, index in enumerate(chosen):  # padded on the left, so that all answers begin together
-                ids[row, width - len(spoken[index]) :], mask[row, width - len(spoken[index]) :] = torch.tensor(spoken[index]), 1
-            ends = [self.chat.end, self.tokenizer.eos_token_id]
-            with torch.inference_mode():
-                out = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=tokens,
-                    do_sample=False,
-                    eos_token_id=ends,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                )
-            for row, index in enumerate(chosen):
-                found[index] = self.tokenizer.decode(out[row, width:], skip_special_tokens=True).strip()
+            for index, said in zip(chosen, self._said([spoken[index] for index in chosen], tokens), strict=True):
+                found[index] = self.tokenizer.decode(said, skip_special_tokens=True).strip()
             progress(start + len(chosen), len(order), "answers written")
         return [found[index] for index in range(len(spoken))]
+
+    def _likely(self, spoken: Sequence[Spoken]) -> list[Likelihood]:
+        """Of a batch."""
+        import torch
+
+        ids, mask = padded([one.ids for one in spoken], self.tokenizer.pad_token_id)
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
+        found = []
+        for row, one in enumerate(spoken):
+            places = [place for place, answered in enumerate(one.answers[1:]) if answered]
+            found.append(self._cost(logits[row, places], [one.ids[place + 1] for place in places]))
+        return found
+
+    def _cost(self, logits: Any, said: list[int]) -> Likelihood:
+        """Of tokens, from the logits [tokens, vocabulary] of each."""
+        import torch
+
+        scores = logits.double().log_softmax(-1)  # of the answers alone: all would take 16 bytes a token and entry
+        nats = -float(scores.gather(1, torch.tensor(said, dtype=torch.int64)[:, None]).sum())
+        return Likelihood(nats, len(said), sum(self._bytes[token] for token in said))
+
+    def _said(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+        """The answers to a batch of prompts, in tokens."""
+        ids, mask = padded(prompts, self.tokenizer.pad_token_id, left=True)  # so that all answers begin together
+        found: list[list[int]] = self._generated(ids, mask, tokens)[:, ids.shape[1] :].tolist()
+        return found
+
+    def _generated(self, ids: Any, mask: Any, tokens: int) -> Any:
+        """What ``generate`` gives for a batch: the likeliest token each time, until an end."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=[self.chat.end, self.tokenizer.eos_token_id],
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+
+
+def padded(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> tuple[Any, Any]:
+    """Token ids as one tensor, int64 [rows, longest], and 1 where they stand in it, 0 where ``padding`` does."""
+    import torch
+
+    width = max(map(len, rows))
+    ids, mask = torch.full((len(rows), width), padding), torch.zeros(len(rows), width, dtype=torch.int64)
+    for row, one in enumerate(rows):
+        here = slice(width - len(one), width) if left else slice(0, len(one))
+        ids[row, here], mask[row, here] = torch.tensor(one), 1
+    return ids, mask
 
 
 def _last(one: Spoken, longest: int) -> Spoken:

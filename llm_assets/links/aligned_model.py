@@ -24,8 +24,10 @@ from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.training import TrainingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.decoders import refuse_unfit
 from llm_assets.training.job import Method, Preference, TrainingJob
 from llm_assets.training.pairs import Pair
+from llm_assets.training.weights import read_config
 
 if TYPE_CHECKING:
     from llm_assets.training.chat import Chat
@@ -95,6 +97,7 @@ def aligned_model(
 
     from llm_assets.training.chat import Chat
 
+    refuse_unfit(read_config(finetuned_model.directory), "finetuned_model")
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
     pairs, left_out = preference_pairs(config.sources, config.wrong_replies, raw_corpus, labelled_examples, asked, bench.cache, bench.progress)
     pairs, votes = with_votes(pairs, [*held_out(asked)], config.feedback, config.method, config.wrong_replies)

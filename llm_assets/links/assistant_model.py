@@ -1,4 +1,4 @@
-"""The link finetuned_model of a chain that generates: a pretrained decoder taught to answer."""
+"""The link finetuned_model of a chain that generates: a pretrained decoder, or an encoder-decoder, taught to answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from llm_assets.links import plots
+from llm_assets.links.answer_attention import show_attention
 from llm_assets.links.assistant_scores import FINETUNED, PRETRAINED, Asked, Limits, scored
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.link import Bench, Check, Link, Made
@@ -19,8 +20,10 @@ from llm_assets.links.training import TrainingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
+from llm_assets.training import encoder_decoders
 from llm_assets.training.adapters import Adapter
-from llm_assets.training.job import Conversation, TrainingJob
+from llm_assets.training.decoders import refuse_unfit
+from llm_assets.training.job import Answering, Conversation, TrainingJob
 from llm_assets.training.weights import read_config
 
 if TYPE_CHECKING:
@@ -57,7 +60,8 @@ def assistant_model(
     """Finetunes the decoder on conversations, on the assistant's turns alone, and scores it beside its baselines on the frozen documents.
 
     Several conversations share a block, without padding and without seeing each other. All weights are trained, or an adapter's, which
-    is kept in `adapter/` and merged into `model.safetensors`. The evaluation with the least validation loss is kept. On both splits
+    is kept in `adapter/` and merged into `model.safetensors`. An encoder-decoder reads what was said and writes each answer; all its weights
+    are trained, and the page `attention` shows where a few answers looked. The evaluation with the least validation loss is kept. On both splits
     bits per byte and perplexity of the assistant's turns stand beside the pretrained checkpoint's; the rank of the true reply among
     ten beside BM25's and chance; translations (chrF, BLEU) beside the source copied; titles (ROUGE) beside the first sentence.
     The check looks at validation alone. `predictions.parquet` keeps every figure and answer.
@@ -66,10 +70,15 @@ def assistant_model(
 
     from llm_assets.training.adapters import merge
     from llm_assets.training.chat import refuse_misfit, write_template
-    from llm_assets.training.decoders import refuse_unfit
 
     settings = read_config(pretrained_checkpoint.directory)
-    refuse_unfit(settings, "pretrained_checkpoint")
+    both = encoder_decoders.is_one(settings)
+    (encoder_decoders.refuse_unfit if both else refuse_unfit)(settings, "pretrained_checkpoint")
+    if both and config.adapter.kind != "none":
+        raise ValueError(
+            f"adapter.kind is {config.adapter.kind}: adapters stand beside a decoder's matrices, and pretrained_checkpoint is an "
+            "encoder-decoder, whose weights are trained themselves: set it to none"
+        )
     mine = PreTrainedTokenizerFast.from_pretrained(tokenizer.directory, local_files_only=True)
     chat = refuse_misfit(mine, settings, "pretrained_checkpoint")
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
@@ -82,30 +91,26 @@ def assistant_model(
             (bench.directory / name).write_bytes(source.read_bytes())
     write_template(bench.directory)
     ends = {"bos_token_id": chat.opening, "eos_token_id": [chat.end, mine.eos_token_id], "pad_token_id": mine.pad_token_id}
-    write_json(bench.directory / "generation_config.json", ends)
+    begins = {"decoder_start_token_id": settings["decoder_start_token_id"]} if both else {}
+    write_json(bench.directory / "generation_config.json", ends | begins)
     models = scored(bench, config.asked, config.max_length, asked, {FINETUNED: bench.directory, PRETRAINED: pretrained_checkpoint.directory})
     _draw(bench, models)
+    if both:
+        show_attention(bench, config.asked, config.max_length, asked)
     return Made({"models": models, **figures, "training_examples": labelled_examples.rows("train.parquet"), **asked.left_out})
 
 
 def _job(
     bench: Bench, config: AssistantModelConfig, chat: Chat, tokenizer: Artifact, labelled_examples: Artifact, asked: Asked, start_from: Path
 ) -> TrainingJob:
-    """The job that teaches the decoder of ``start_from``."""
-    from llm_assets.training.conversation import pack, read_conversations
-
-    examples = labelled_examples.path("train.parquet")
-    blocks = len(pack([len(one.ids) for one in read_conversations(examples, chat, config.max_length)], config.max_length, bench.seed))
+    """The job that teaches the model of ``start_from``."""
+    taught = _answering if encoder_decoders.is_one(read_config(start_from)) else _conversing
+    objective, blocks = taught(bench, config, chat, labelled_examples.path("train.parquet"), asked.write(bench.scratch / "evaluation.parquet"))
     an_epoch = max(1, blocks // config.batch)
     steps = max(1, round(config.epochs * an_epoch))
     steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
-        objective=Conversation(
-            train=examples,
-            evaluation=asked.write(bench.scratch / "evaluation.parquet"),
-            max_length=config.max_length,
-            adapter=config.adapter,
-        ),
+        objective=objective,
         tokenizer=tokenizer.directory,
         output=bench.directory,
         scratch=bench.scratch,
@@ -115,6 +120,23 @@ def _job(
         seed=bench.seed,
         **config.optimization(),
     )
+
+
+def _conversing(bench: Bench, config: AssistantModelConfig, chat: Chat, train: Path, evaluation: Path) -> tuple[Conversation, int]:
+    """A decoder's objective, and in how many blocks its conversations stand."""
+    from llm_assets.training.conversation import pack, read_conversations
+
+    lengths = [len(one.ids) for one in read_conversations(train, chat, config.max_length)]
+    objective = Conversation(train=train, evaluation=evaluation, max_length=config.max_length, adapter=config.adapter)
+    return objective, len(pack(lengths, config.max_length, bench.seed))
+
+
+def _answering(bench: Bench, config: AssistantModelConfig, chat: Chat, train: Path, evaluation: Path) -> tuple[Answering, int]:
+    """An encoder-decoder's, and in how many blocks its answers stand with their sources."""
+    from llm_assets.training.answering import Answers
+
+    objective = Answering(train=train, evaluation=evaluation, max_length=config.max_length)
+    return objective, len(Answers.read(train, chat, config.max_length, bench.seed).blocks)
 
 
 def _draw(bench: Bench, models: Mapping[str, Any]) -> None:

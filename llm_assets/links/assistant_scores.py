@@ -91,12 +91,12 @@ def _measure(task: Task | None) -> str:
 
 def scored(bench: Bench, limits: Limits, max_length: int, asked: Asked, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Ask every model, write ``predictions.parquet``; returns each model's figures by split."""
-    from llm_assets.evaluation.assistant import Assistant
+    from llm_assets.evaluation.encoder_decoder import assistant
 
     models: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {split: {} for split in predictions.SPLITS})
     rows: list[dict[str, Any]] = []
     for name, folder in folders.items():
-        model = Assistant(folder, bench.directory, max_length)
+        model = assistant(folder, bench.directory, max_length)
         found = model.likelihoods(asked.messages, progress=bench.progress)
         for split in predictions.SPLITS:
             places = asked.of(split)
@@ -141,13 +141,13 @@ def _answer(model: Assistant, limits: Limits, asked: Asked, split: str, models: 
             continue
         references = [asked.messages[place][1]["content"] for place in places]
         answers = model.answers([asked.messages[place][:1] for place in places], limits.answer_tokens, bench.progress)
-        simple = [of(_ask(asked.messages[place][0]["content"], asked.tasks[place])) for place in places]
+        simple = [of(ask_of(asked.messages[place][0]["content"], asked.tasks[place])) for place in places]
         for name, said in ((FINETUNED, answers), (baseline, simple)):
             models[name][split] |= {**figures(said, references), f"{measure}s": len(places)}
             rows += [_row(name, asked, place, answer=one) for place, one in zip(places, said, strict=True)]
 
 
-def _ask(content: str, task: Task | None) -> str:
+def ask_of(content: str, task: Task | None) -> str:
     """The document's first line, out of the instruction that holds it."""
     before, _, after = ("{ask}" if task is None else task.instruction).partition("{ask}")
     return content.removeprefix(before).removesuffix(after)

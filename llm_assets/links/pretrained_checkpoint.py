@@ -1,4 +1,4 @@
-"""A model pretrained on the chain's own text: a ModernBERT encoder, or a decoder."""
+"""A model pretrained on the chain's own text: a ModernBERT encoder, a decoder, or an encoder-decoder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from pydantic import Field, model_validator
 from llm_assets.links import plots
 from llm_assets.links.base_model import fetch_base, observe_base
 from llm_assets.links.link import AssetReference, Bench, Check, Link, Made
+from llm_assets.links.tokenizer import refuse_without_sentinels
 from llm_assets.links.tokens import packed_blocks, special_token_ids
 from llm_assets.links.training import TrainingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
+from llm_assets.training import encoder_decoders
 from llm_assets.training.decoders import Architecture, DecoderShape
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets.training.initialisation import bigram_start, cooccurrence_embeddings
-from llm_assets.training.job import Causal, Masked, ModelShape, TrainingJob
+from llm_assets.training.job import Causal, Denoising, Masked, ModelShape, TrainingJob
 from llm_assets.training.scaling import Derived, Size, derive
+from llm_assets.training.spans import amounts
 from llm_assets.training.weights import check_tokenizer, read_config
 
 EVALUATIONS = 4  # of the validation blocks in one training
@@ -33,19 +37,36 @@ ENCODER = {  # what a masked training takes where nothing is stated
     "accumulation": 1,
     "learning_rate": 2e-3,
 }
-OF_DECODERS = ("objective", "size", "architecture", "key_value_heads", "tied")  # keys that say nothing of a masked training
-OF_ENCODERS = ("mask_probability", "next_sentence")  # and of a causal one
+OF_DENOISING = ("corruption", "mean_span")
+OF_ENCODERS = ("mask_probability", "next_sentence")
+UNSAID = {  # keys that say nothing of a training with each objective
+    "masked": ("objective", "size", "architecture", "key_value_heads", "tied", *OF_DENOISING),
+    "causal": ("size", *OF_ENCODERS, *OF_DENOISING),
+    "span_denoising": ("size", "architecture", "key_value_heads", "tied", "embeddings", *OF_ENCODERS),
+}
+STATED = {  # of those that are none unless stated, and so can be refused
+    "masked": ("size", "architecture", "key_value_heads"),
+    "causal": ("next_sentence",),
+    "span_denoising": ("key_value_heads", "next_sentence"),
+}
+LOSS = {  # of each objective: what the curve is called, and its unit
+    "masked": ("Masked-language loss", "nats a masked token"),
+    "causal": ("Causal-language loss", "nats a predicted token"),
+    "span_denoising": ("Span-denoising loss", "nats a token of what was cut out, its sentinels and end"),
+}
 RUNNING = 0.1  # share of the steps over which the loss at the start and at the end is averaged
 
 
 class PretrainedCheckpointConfig(TrainingSection):
     """What is learnt, the model's shape, the length of the training and how it is spread over processes."""
 
-    objective: Literal["masked", "causal"] = Field("masked", description="predict masked tokens (an encoder), or each next token (a decoder)")
-    size: Size | None = Field(None, description="causal: the dial that sets keys left out, by training/scaling.py; none: micro")
-    architecture: Architecture | None = Field(None, description="causal: whose layers; none: llama")
+    objective: Literal["masked", "causal", "span_denoising"] = Field(
+        "masked", description="predict masked tokens (an encoder), each next token (a decoder), or spans that were cut out (an encoder-decoder)"
+    )
+    size: Size | None = Field(None, description="causal, span_denoising: the dial that sets keys left out, by training/scaling.py; none: micro")
+    architecture: Architecture | Literal["t5"] | None = Field(None, description="whose layers; none: llama where causal, t5 where span_denoising")
     hidden: int | None = Field(None, ge=8, description="width of the residual stream, divisible by heads; none: 192, or by size")
-    layers: int | None = Field(None, ge=1, description="transformer layers; none: 3, or by size")
+    layers: int | None = Field(None, ge=1, description="transformer layers, of an encoder-decoder both its halves'; none: 3, or by size")
     heads: int | None = Field(None, ge=1, description="attention heads; none: 3, or by size")
     key_value_heads: int | None = Field(None, ge=1, description="causal: heads of keys and values, a divisor of heads; none: by size, as many")
     intermediate: int | None = Field(None, ge=8, description="width of the gated feed-forward layer; none: 288, or by size")
@@ -63,6 +84,8 @@ class PretrainedCheckpointConfig(TrainingSection):
     )
     mask_probability: float = Field(0.3, gt=0, lt=1, description="masked: share of tokens to predict")
     next_sentence: bool = Field(False, description="masked: also learn to tell whether a document's second half is its own; needs a ModernBERT")
+    corruption: float = Field(0.15, gt=0, lt=1, description="span_denoising: share of a document's tokens that are cut out")
+    mean_span: float = Field(3.0, ge=1, description="span_denoising: tokens of a span in the mean")
     from_pretrained: str | AssetReference | None = Field(
         None,
         description="continue from a folder of safetensors (a relative one is looked up in the data root, then in the project root), "
@@ -78,20 +101,25 @@ class PretrainedCheckpointConfig(TrainingSection):
         hidden, heads = settled["hidden"].value, settled["heads"].value
         if hidden % heads or hidden // heads % 2:
             raise ValueError(f"hidden ({hidden}) must be heads ({heads}) times an even number, since rotary positions come in pairs")
-        if self.objective == "masked":
-            foreign = [key for key in ("size", "architecture", "key_value_heads") if getattr(self, key) is not None]
-        else:
-            foreign = ["next_sentence"] if self.next_sentence else []
+        foreign = [key for key in STATED[self.objective] if getattr(self, key) not in (None, False)]
         if foreign:
             raise ValueError(f"{', '.join(foreign)}: has no meaning with objective {self.objective}; leave it out, or change objective")
+        denoises = self.objective == "span_denoising"
+        if self.architecture is not None and denoises != (self.architecture == encoder_decoders.MODEL_TYPE):
+            raise ValueError(
+                f"architecture {self.architecture} is not trained with objective {self.objective}: span_denoising is for t5, an encoder-decoder, "
+                "and causal for decoders; change one of the two"
+            )
+        if denoises and not self.tied:
+            raise ValueError("tied: false is not possible with objective span_denoising, since transformers ties a T5's embeddings and head")
         return self
 
     def settled(self) -> dict[str, Derived]:
         """Shape, budget, batch and learning rate as they are used, each with its reason: stated, of the encoder's defaults, or by the size."""
         names = (*ENCODER, "key_value_heads")
         stated = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if self.objective == "causal":
-            return derive(self.size or "micro", self.processes, stated)
+        if self.objective != "masked":
+            return derive(self.size or "micro", self.processes, stated, encoder_decoder=self.objective == "span_denoising")
         return {name: Derived(stated.get(name, default), "stated" if name in stated else "default") for name, default in ENCODER.items()}
 
     def whole(self) -> PretrainedCheckpointConfig:
@@ -99,21 +127,23 @@ class PretrainedCheckpointConfig(TrainingSection):
         return self.model_copy(update={name: entry.value for name, entry in self.settled().items()})
 
     def recipe(self) -> dict[str, Any]:
-        """As every training's, what was left out filled in; the keys of the other objective say nothing of this one."""
-        foreign = OF_DECODERS if self.objective == "masked" else (*OF_ENCODERS, "size", *(["embeddings"] if self.tied else []))
-        return {key: value for key, value in TrainingSection.recipe(self.whole()).items() if key not in foreign}
+        """As every training's, what was left out filled in; the keys of the other objectives say nothing of this one."""
+        unsaid = (*UNSAID[self.objective], *(["embeddings"] if self.objective == "causal" and self.tied else []))
+        return {key: value for key, value in TrainingSection.recipe(self.whole()).items() if key not in unsaid}
 
 
 def pretrained_checkpoint(
     bench: Bench, config: PretrainedCheckpointConfig, tokens: Artifact, tokenizer: Artifact, compute: Mapping[str, Any]
 ) -> Made:
-    """Pretrains an encoder to predict masked tokens, or a decoder to predict each next one, in worker processes under DeepSpeed ZeRO.
+    """Pretrains an encoder to predict masked tokens, a decoder to predict each next one, or an encoder-decoder to write what was cut out of a
+    text, in worker processes under DeepSpeed ZeRO.
 
     An encoder's token embeddings start where the corpus' co-occurrences put them, a decoder's with an untied head where they make
-    it a bigram model. Masks are drawn anew each time a block is seen. A decoder's depth, width, batch, learning rate and budget
+    it a bigram model. Masks and spans are drawn anew each time a block is seen. A decoder's depth, width, batch, learning rate and budget
     follow from one dial, each number recorded with its reason. Attention stays within a document. A run that was killed goes on
     from its newest whole checkpoint and ends with the same weights. Metrics state the loss on held-out blocks, of a decoder also
-    perplexity and bits per byte, and the share of the machine's measured speed that training reached.
+    perplexity and bits per byte, and the share of the machine's measured speed that training reached. An encoder-decoder's loss is that of
+    what was cut out, sentinels included, given the rest: it does not compare with the others'.
     """
     derived = config.settled()
     config = config.whole()
@@ -123,6 +153,10 @@ def pretrained_checkpoint(
     if start_from:
         check_tokenizer(start_from, layout["vocabulary_size"], special_token_ids(tokenizer))
         _check_second_head(start_from, config.next_sentence)
+        if config.objective == "span_denoising":
+            encoder_decoders.refuse_unfit(read_config(start_from), str(start_from))
+    if config.objective == "span_denoising":
+        refuse_without_sentinels(tokenizer, amounts(layout["context"], config.corruption, config.mean_span)[1])
     steps = config.steps or max(1, config.tokens_budget // (config.batch * layout["context"]))
     job = TrainingJob(
         objective=_objective(config, tokens),
@@ -145,15 +179,19 @@ def pretrained_checkpoint(
     return Made(_metrics(bench, config, figures, layout["vocabulary_size"], compute), (config.license,) if start_from else ())
 
 
-def _objective(config: PretrainedCheckpointConfig, tokens: Artifact) -> Masked | Causal:
+def _objective(config: PretrainedCheckpointConfig, tokens: Artifact) -> Masked | Causal | Denoising:
     if config.objective == "causal":
         return Causal(tokens=tokens.directory)
+    if config.objective == "span_denoising":
+        return Denoising(tokens=tokens.directory, corruption=config.corruption, mean_span=config.mean_span)
     return Masked(tokens=tokens.directory, mask_probability=config.mask_probability, next_sentence=config.next_sentence)
 
 
-def _shape(config: PretrainedCheckpointConfig) -> ModelShape | DecoderShape:
+def _shape(config: PretrainedCheckpointConfig) -> ModelShape | DecoderShape | EncoderDecoderShape:
     if config.objective == "masked":
         return ModelShape(**config.model_dump(include=set(ModelShape.model_fields)))
+    if config.objective == "span_denoising":
+        return EncoderDecoderShape(**config.model_dump(include=set(EncoderDecoderShape.model_fields) - {"architecture"}))
     values = config.model_dump(include=set(DecoderShape.model_fields))
     return DecoderShape(**{**values, "architecture": config.architecture or "llama"})
 
@@ -166,10 +204,10 @@ def _check_second_head(folder: Path, next_sentence: bool) -> None:
 
 
 def _start(bench: Bench, config: PretrainedCheckpointConfig, tokens: Artifact, tokenizer: Artifact) -> dict[str, Path]:
-    """Files of the weights that the training blocks' co-occurrences give: an encoder's embeddings, or a decoder's and its head's."""
+    """Files of the weights that the training blocks' co-occurrences give: an encoder's embeddings, or those and the head of a decoder."""
     import numpy as np
 
-    tied = config.objective == "causal" and config.tied  # embeddings and head of a bigram model are no one matrix
+    tied = config.objective != "masked" and config.tied  # embeddings and head of a bigram model are no one matrix
     if config.embeddings == "random" or tied:
         return {}
     layout = tokens.json("layout.json")
@@ -200,6 +238,7 @@ def _metrics(
     validation = [row for row in curve if row["validation_loss"] is not None]
     width = max(1, int(RUNNING * len(train)))
     speed = sorted(row["tokens_per_second"] for row in train)[len(train) // 2]
+    title, unit = LOSS[config.objective]
     plots.curves(
         bench.directory,
         "loss",
@@ -207,20 +246,20 @@ def _metrics(
             "training": ([row["step"] for row in train], [row["loss"] for row in train]),
             "validation": ([row["step"] for row in validation], [row["validation_loss"] for row in validation]),
         },
-        "Masked-language loss" if config.objective == "masked" else "Causal-language loss",
+        title,
         "step",
-        f"nats a {'masked' if config.objective == 'masked' else 'predicted'} token",
+        unit,
     )
     flops = 6 * figures["body_parameters"] * speed  # forward and backward of the layers; the head runs on masked tokens only
-    held_out = {} if config.objective == "masked" else _of_text(validation[-1])
+    both = config.objective == "span_denoising"  # halves, of which each sees tokens of its own
     return {
         "first_loss": train[0]["loss"],
         "last_loss": sum(row["loss"] for row in train[-width:]) / width,
         "validation_loss": validation[-1]["validation_loss"],
-        **held_out,
+        **(_of_text(validation[-1]) if config.objective == "causal" else {}),
         "uniform_loss": math.log(vocabulary),
         "tokens_per_second": speed,
-        "share_of_matmul_speed": round(flops / 1e9 / compute["matmul_gflops"], 3),
+        **({} if both else {"share_of_matmul_speed": round(flops / 1e9 / compute["matmul_gflops"], 3)}),
         **figures,
     }
 

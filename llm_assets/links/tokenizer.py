@@ -16,7 +16,7 @@ from llm_assets.corpus.archives import SourceError
 from llm_assets.corpus.documents import EVIDENCE_LENGTH, SAMPLES
 from llm_assets.corpus.pii import TOKEN, excerpt
 from llm_assets.corpus.places import local
-from llm_assets.corpus.vocabulary import BYTES, SPECIAL, TURNS, Vocabulary, spells_bytes, train
+from llm_assets.corpus.vocabulary import BYTES, SPECIAL, TURNS, Vocabulary, sentinels, spells_bytes, train
 from llm_assets.links import pages
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.links.plots import bars, histogram
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 500  # documents that the figures and the checks are taken from
 FILES = ("tokenizer.json", "tokenizer_config.json")
-DECODER = {"bos_token": SPECIAL["cls_token"], "eos_token": SPECIAL["sep_token"], "extra_special_tokens": list(TURNS)}  # also said of byte_bpe
+DECODER = {"bos_token": SPECIAL["cls_token"], "eos_token": SPECIAL["sep_token"]}  # also said of byte_bpe
 
 
 class TokenizerConfig(Section, Vocabulary):
@@ -42,6 +42,23 @@ class TokenizerConfig(Section, Vocabulary):
     )
     maximum_unknown: float = Field(0.001, ge=0, le=1, description="the check fails when a larger share of tokens is [UNK]")
     maximum_length: int = Field(8192, ge=8, description="tokens; what the tokenizer states as model_max_length")
+
+    def recipe(self) -> dict[str, Any]:
+        """Without sentinels what it was before there were any."""
+        values = super().recipe()
+        return values if self.sentinels else {name: value for name, value in values.items() if name != "sentinels"}
+
+    def settings(self) -> dict[str, Any]:
+        """What ``tokenizer_config.json`` says of a tokenizer that is trained."""
+        extra = [*(TURNS if self.kind == "byte_bpe" else ()), *sentinels(self.sentinels)]
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.maximum_length,
+            "clean_up_tokenization_spaces": False,
+            **SPECIAL,
+            **(DECODER if self.kind == "byte_bpe" else {}),
+            **({"extra_special_tokens": extra} if extra else {}),
+        }
 
 
 def observe_existing(config: TokenizerConfig) -> dict[str, Any]:
@@ -61,8 +78,7 @@ def tokenizer(bench: Bench, config: TokenizerConfig, clean_corpus: Artifact) -> 
             shutil.copyfile(path, bench.directory / name)
     else:
         train(config, _training_texts(clean_corpus, config.training_characters)).save(str(bench.directory / "tokenizer.json"))
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.maximum_length, "clean_up_tokenization_spaces": False}
-        write_json(bench.directory / "tokenizer_config.json", {**settings, **SPECIAL, **(DECODER if config.kind == "byte_bpe" else {})})
+        write_json(bench.directory / "tokenizer_config.json", config.settings())
     encoder = load(bench.directory)
     sample = _sample(clean_corpus)
     encodings = encoder.encode_batch(sample, add_special_tokens=False)
@@ -100,6 +116,16 @@ def load(directory: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(directory / "tokenizer.json"))
+
+
+def refuse_without_sentinels(tokenizer: Artifact, needed: int) -> None:
+    """Raises ``ValueError`` where a tokenizer has not as many sentinels as spans are cut out of a text."""
+    encoder = load(tokenizer.directory)
+    if missing := [token for token in sentinels(needed) if encoder.token_to_id(token) is None]:
+        raise ValueError(
+            f"objective span_denoising cuts up to {needed} spans out of a document, and the tokenizer has no {missing[0]} to stand for one: "
+            f"set tokenizer.sentinels to {needed} or more, or lower corruption or raise mean_span"
+        )
 
 
 def _training_texts(clean_corpus: Artifact, characters: int) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from llm_assets.training.devices import DeviceError
-from llm_assets.training.job import Causal, Classification, Conversation, Preference, TrainingJob
+from llm_assets.training.job import Classification, Masked, TrainingJob
 from llm_assets.training.memory import EVALUATION
 from llm_assets.training.zero import deepspeed_config
 
@@ -50,7 +50,7 @@ def training_arguments(job: TrainingJob, kind: type[TrainingArguments] = Trainin
         save_total_limit=2,  # one being written, one whole
         prediction_loss_only=not isinstance(job.objective, Classification),
         label_names=["labels"],
-        use_cache=isinstance(job.objective, Causal | Conversation | Preference),  # only stated: a decoder in service keeps keys and values
+        use_cache=not isinstance(job.objective, Masked | Classification),  # only stated: a decoder in service keeps keys and values
         remove_unused_columns=False,
         dataloader_pin_memory=job.hardware.pin_memory.value,
         report_to=[],

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from llm_assets.corpus.vocabulary import bytes_of_tokens
 from llm_assets.training.attention import BY_DOCUMENT, Packing
 from llm_assets.training.batches import read_layout, sample_order
-from llm_assets.training.cross_entropy import linear_cross_entropy
+from llm_assets.training.cross_entropy import labelled_loss
 from llm_assets.training.decoders import DecoderShape, new_decoder
 from llm_assets.training.heads import IGNORED
 from llm_assets.training.initialisation import read_embeddings
@@ -131,6 +131,4 @@ def _loss(
 ) -> CausalLMOutput:
     """The mean of -log p(label) over the labelled positions of a batch, or their sum over ``num_items_in_batch``."""
     hidden = self.model(input_ids=input_ids, position_ids=position_ids, documents=documents, use_cache=False)[0]
-    asked = (labels != IGNORED).flatten().nonzero().squeeze(1)
-    total = linear_cross_entropy(hidden.flatten(0, 1).index_select(0, asked), self.lm_head.weight, labels.flatten()[asked])
-    return CausalLMOutput(loss=total / (max(1, len(asked)) if num_items_in_batch is None else num_items_in_batch))
+    return CausalLMOutput(loss=labelled_loss(hidden, self.lm_head.weight, labels, num_items_in_batch))

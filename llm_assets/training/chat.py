@@ -5,7 +5,8 @@ The turns stand between ``<|im_start|>`` and ``<|im_end|>`` (OpenAI's ChatML, 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,23 @@ class Spoken(NamedTuple):
 
     ids: list[int]
     answers: list[bool]  # of each token, whether the assistant says it: its words, and the token that ends its turn
+
+
+class Answer(NamedTuple):
+    """One of the assistant's turns."""
+
+    source: list[int]  # all that was said before, up to where the assistant begins to speak
+    target: list[int]  # its words, and the token that ends its turn
+
+
+def answers_of(spoken: Spoken) -> Iterator[Answer]:
+    """Each of the assistant's turns in a conversation; it may have none where it was cut."""
+    place = 0
+    for answered, run in groupby(spoken.answers):
+        end = place + sum(1 for _ in run)
+        if answered:
+            yield Answer(spoken.ids[:place], spoken.ids[place:end])
+        place = end
 
 
 class Chat:

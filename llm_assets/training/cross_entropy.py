@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+from llm_assets.training.heads import IGNORED
 from llm_assets.training.job import CHUNK
 
 
@@ -48,3 +49,13 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: tor
     """The sum of -log p(label) in nats; see ``LinearCrossEntropy``."""
     found: torch.Tensor = LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
     return found
+
+
+def labelled_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, count: torch.Tensor | int | None) -> torch.Tensor:
+    """The mean of -log p(label) over the labelled positions of a batch, or their sum over ``count``.
+
+    ``hidden`` [sequences, length, width], ``weight`` [tokens, width], ``labels`` int64 [sequences, length].
+    """
+    asked = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    total = linear_cross_entropy(hidden.flatten(0, 1).index_select(0, asked), weight, labels.flatten()[asked])
+    return total / (max(1, len(asked)) if count is None else count)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.store.files import write_json
-from llm_assets.training.job import FAULT, Causal, Classification, Conversation, Masked, Preference, TrainingJob
+from llm_assets.training.job import FAULT, Examples, Packed, TrainingJob
 
 NAMED = 20  # documents in the message; the file holds all
 
@@ -25,24 +25,24 @@ def refuse(job: TrainingJob, what: str, value: float, update: int, rows: Sequenc
     if math.isfinite(value):
         return
     found = documents(job.objective, rows)
-    unit = "blocks" if isinstance(job.objective, Masked | Causal) else "examples"
+    unit = "blocks" if isinstance(job.objective, Packed) else "examples"
     shown = f"documents {', '.join(found[:NAMED])}" if found else f"{unit} {', '.join(map(str, rows[:NAMED]))}"
     message = f"{what} is {value} at update {update} of {job.steps}, on {shown}{' and more' if max(len(found), len(rows)) > NAMED else ''}"
     write_json(job.scratch / FAULT, {"message": message, "update": update, "rows": list(rows), "documents": found})
     raise DivergedError(message)
 
 
-def documents(objective: Masked | Causal | Classification | Conversation | Preference, rows: Sequence[int]) -> list[str]:
+def documents(objective: Packed | Examples, rows: Sequence[int]) -> list[str]:
     """The doc_ids behind rows of the training data, ascending; none where the data names none.
 
     A row is a block of ``tokens.bin``, which ``documents.parquet`` beside it indexes, or a row of the examples' Parquet.
     """
     import pyarrow.parquet
 
-    table = objective.tokens / "documents.parquet" if isinstance(objective, Masked | Causal) else objective.train
+    table = objective.tokens / "documents.parquet" if isinstance(objective, Packed) else objective.train
     if not table.exists() or "doc_id" not in pyarrow.parquet.read_schema(table).names:
         return []
-    if isinstance(objective, Masked | Causal):
+    if isinstance(objective, Packed):
         return _in_blocks(table, set(rows))
     ids: list[str] = pyarrow.parquet.read_table(table, columns=["doc_id"])["doc_id"].take(list(rows)).to_pylist()
     return sorted(set(ids))

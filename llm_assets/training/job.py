@@ -12,6 +12,7 @@ from llm_assets.store.strict import Strict
 from llm_assets.training.adapters import Adapter
 from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import CPU, DeviceSettings
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets.training.heads import Problem
 
 
@@ -50,6 +51,15 @@ class Causal(Part):
     tokens: Path = Field(description="folder of tokens.bin and layout.json")
 
 
+class Denoising(Part):
+    """Writing the spans that were cut out of each document in packed blocks (training/denoising.py)."""
+
+    kind: Literal["span_denoising"] = "span_denoising"
+    tokens: Path = Field(description="folder of tokens.bin and layout.json")
+    corruption: float = Field(0.15, gt=0, lt=1, description="share of a document's tokens that are cut out")
+    mean_span: float = Field(3.0, ge=1, description="tokens of a span in the mean")
+
+
 class Classification(Part):
     """Sequence classification or regression; the evaluation that scores best on the validation split is kept."""
 
@@ -75,6 +85,15 @@ class Conversation(Part):
     adapter: Adapter = Field(Adapter(), description="which weights are trained")
 
 
+class Answering(Part):
+    """Learning the assistant's turns from all that was said before each, with an encoder-decoder (training/answering.py)."""
+
+    kind: Literal["answering"] = "answering"
+    train: Path = Field(description="Parquet with the column messages, turns of role and content")
+    evaluation: Path = Field(description="Parquet with the column messages: the validation split")
+    max_length: int = Field(256, ge=8, description="tokens of a block, sources and answers together; longer conversations are cut")
+
+
 Method = Literal["dpo", "kto", "orpo"]
 
 
@@ -87,6 +106,10 @@ class Preference(Part):
     method: Method = Field(description="dpo (Rafailov et al. 2023), kto (Ethayarajh et al. 2024) or orpo (Hong et al. 2024)")
     beta: float = Field(gt=0, description="how dearly the distance from the model it began as is bought; of orpo the weight of the odds ratio")
     max_length: int = Field(256, ge=8, description="tokens of a prompt with a reply; the pairs are cut to it already")
+
+
+Packed = Masked | Causal | Denoising  # what reads packed blocks of tokens
+Examples = Classification | Conversation | Answering | Preference  # and what reads a table of examples
 
 
 class Optimization(Strict):
@@ -143,11 +166,11 @@ class Optimization(Strict):
 class TrainingJob(Optimization):
     """One training: what to learn from what, how, and where the result goes."""
 
-    objective: Annotated[Masked | Causal | Classification | Conversation | Preference, Field(discriminator="kind")]
+    objective: Annotated[Packed | Examples, Field(discriminator="kind")]
     tokenizer: Path
     output: Path = Field(description="folder for config.json and model.safetensors")
     scratch: Path = Field(description="folder for checkpoints; kept when the run is killed")
-    shape: ModelShape | DecoderShape | None = Field(None, description="build a model of this shape with random weights")
+    shape: ModelShape | DecoderShape | EncoderDecoderShape | None = Field(None, description="build a model of this shape with random weights")
     embeddings: Path | None = Field(None, description="token embeddings that model starts with, a .npy of float32 [vocabulary, hidden]; none: random")
     head: Path | None = Field(None, description="weights that the untied head of that model starts with, alike; none: random")
     start_from: Path | None = Field(None, description="or continue from this folder of weights")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.training.decoders import DecoderShape
-from llm_assets.training.job import CHUNK, Causal, Conversation, Masked, ModelShape, Preference, TrainingJob
+from llm_assets.training.encoder_decoders import EncoderDecoderShape, is_one
+from llm_assets.training.job import CHUNK, Answering, Causal, Conversation, Denoising, Masked, ModelShape, Preference, TrainingJob
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
@@ -25,6 +26,9 @@ ROOM = 0.9  # share of the memory that an estimate may take: what it leaves out,
 EVALUATION = 4  # sequences in a batch of an evaluation, as a multiple of micro_batch
 DECODER = 13  # vectors that a decoder's layer keeps: 4 of them (queries, keys, values, output) for documents filled up to half as many places more
 NORMED = 4  # and where queries and keys have norms of their own
+READ, WRITTEN = 10, 15  # vectors that a layer of T5's encoder and one of its decoder keep of each of their tokens
+SOURCE = 2  # and one of the decoder of each token that it attends to: key and value
+ANSWERED = 0.5  # of a block of answers with their sources, at most
 STATES = {"adamw": 2, "nadamw": 2, "sgd": 1, "muon": 2}  # numbers an optimizer keeps a parameter
 
 
@@ -46,6 +50,7 @@ class Dimensions:
     scores: bool  # attention keeps its [length, length] scores: it has dropout, or no fused kernel
     sparse: bool  # logits at masked positions alone
     vectors: int = 11  # of the residual stream's width that a layer keeps of each token
+    decoder_layers: int = 0  # beside ``layers``, which read: those of an encoder-decoder that write
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,13 @@ class Estimate:
         return sum(asdict(self).values())
 
 
+def new(shape: ModelShape | DecoderShape | EncoderDecoderShape, vocabulary: int) -> Dimensions:
+    """A model of ``shape`` with random weights."""
+    if isinstance(shape, ModelShape):
+        return new_model(shape, vocabulary)
+    return new_decoder(shape, vocabulary) if isinstance(shape, DecoderShape) else new_encoder_decoder(shape, vocabulary)
+
+
 def new_model(shape: ModelShape, vocabulary: int) -> Dimensions:
     """A ModernBERT of ``shape`` with a masked head: tied embeddings, no bias but the head's."""
     hidden, wide = shape.hidden, shape.intermediate
@@ -82,6 +94,16 @@ def new_decoder(shape: DecoderShape, vocabulary: int) -> Dimensions:
     return Dimensions(count, vocabulary, shape.hidden, shape.layers, shape.heads, shape.intermediate, True, False, False, vectors)
 
 
+def new_encoder_decoder(shape: EncoderDecoderShape, vocabulary: int) -> Dimensions:
+    """A T5 of ``shape``."""
+    count, layers = shape.parameters(vocabulary), (shape.encoder_layers, shape.decoder_layers)
+    return _encoder_decoder(count, vocabulary, shape.hidden, layers, shape.heads, shape.intermediate)
+
+
+def _encoder_decoder(count: int, vocabulary: int, hidden: int, layers: tuple[int, int], heads: int, intermediate: int) -> Dimensions:
+    return Dimensions(count, vocabulary, hidden, layers[0], heads, intermediate, True, False, False, READ, layers[1])
+
+
 def saved_model(folder: Path) -> Dimensions:
     """The model of a folder, from its configuration and its safetensors headers. Raises ``WeightsError`` for weights that are not whole.
 
@@ -89,6 +111,10 @@ def saved_model(folder: Path) -> Dimensions:
     heads keys and values have.
     """
     config = read_config(folder)
+    if is_one(config):
+        vocabulary, hidden, reading, heads, wide = (_named(config, name) for name in ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff"))
+        layers = (reading, _named(config, "num_decoder_layers", default=reading))
+        return _encoder_decoder(parameters(folder), vocabulary, hidden, layers, heads, wide)
     decoder = "num_key_value_heads" in config
     modern = decoder or config.get("model_type") == "modernbert"
     hidden = _named(config, "hidden_size", "dim")
@@ -147,12 +173,28 @@ def activations(job: TrainingJob, model: Dimensions, tokens: int, length: int, w
     A layer keeps, for each token, ``vectors`` of the residual stream's width h (an encoder 11: both norms' input and output, the joined
     queries, keys and values, the rotated queries and keys, attention's output and its copy; a decoder ``DECODER``) and the feed-forward layer's inner
     vectors: 4 of its width where it is gated, else 2. Attention that keeps its scores adds 3 * heads * length. Checkpointed, a
-    layer keeps its input alone, and one layer at a time is computed again (Chen et al. 2016).
+    layer keeps its input alone, and one layer at a time is computed again (Chen et al. 2016). Of an encoder-decoder each stack's layers
+    keep what they keep of their own tokens, and scores once, to which the learned biases of distances are added.
     """
+    if model.decoder_layers:
+        return width * _of_both_stacks(job, model, tokens, length)
     layer = model.vectors * model.hidden + (4 if model.gated else 2) * model.intermediate + (3 * model.heads * length if model.scores else 0)
     kept = model.layers * model.hidden + layer if job.activation_checkpointing else model.layers * layer
     masks = 2 * tokens * length * (1 + width) if isinstance(job.objective, Masked) else 0  # per document, for global and local layers
     return tokens * width * (kept + 2 * model.hidden) + masks
+
+
+def _of_both_stacks(job: TrainingJob, model: Dimensions, tokens: int, length: int) -> int:
+    """Numbers that an encoder-decoder keeps: the encoder of the source's tokens, the decoder of the answers', and of the source's key and value."""
+    objective, hidden = job.objective, model.hidden
+    share = objective.corruption * (1 + 1 / objective.mean_span) if isinstance(objective, Denoising) else ANSWERED
+    written, inner = math.ceil(share * tokens), 4 * model.intermediate
+    read = tokens * (READ * hidden + inner + model.heads * length)
+    answered = written * (WRITTEN * hidden + inner + math.ceil(model.heads * length * (1 + share))) + SOURCE * hidden * tokens
+    ends = 2 * hidden * (tokens + written)
+    if job.activation_checkpointing:
+        return hidden * (model.layers * tokens + model.decoder_layers * written) + max(read, answered) + ends
+    return model.layers * read + model.decoder_layers * answered + ends
 
 
 def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
@@ -163,7 +205,7 @@ def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
     """
     if isinstance(job.objective, Preference):
         return 3 * 4 * model.vocabulary * tokens
-    if isinstance(job.objective, Causal | Conversation):
+    if isinstance(job.objective, Causal | Conversation | Denoising | Answering):
         return 4 * model.vocabulary * (2 * CHUNK + model.hidden)
     if not isinstance(job.objective, Masked):
         return 0

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from llm_assets.training.weights import of_layers
+
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, the steepest at 0: singular values end within about 0.7 and 1.2
 MOMENTUM = 0.95
@@ -65,8 +67,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(name: str, weight: nn.Parameter) -> bool:
-    """Whether a weight is one of the layers' matrices."""
-    return weight.ndim == 2 and ".layers." in name
+    """Whether a weight is one of the layers' matrices; a table of T5's biases by distance is none."""
+    return weight.ndim == 2 and of_layers(name) and "relative_attention_bias" not in name
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llm_assets.training import memory
-from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import DeviceError, Software, decide
-from llm_assets.training.job import Causal, Classification, Masked, Preference, TrainingJob
+from llm_assets.training.job import Classification, Packed, Preference, TrainingJob
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -69,12 +68,11 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
 
 def _model(job: TrainingJob) -> tuple[memory.Dimensions | None, int]:
     """The model's dimensions and the length of its sequences in tokens."""
-    if isinstance(job.objective, Masked | Causal):
+    if isinstance(job.objective, Packed):
         layout = json.loads((job.objective.tokens / "layout.json").read_text(encoding="utf-8"))
         length, vocabulary = int(layout["context"]), int(layout["vocabulary_size"])
         if job.start_from is None and job.shape is not None:
-            shape = job.shape
-            return memory.new_decoder(shape, vocabulary) if isinstance(shape, DecoderShape) else memory.new_model(shape, vocabulary), length
+            return memory.new(job.shape, vocabulary), length
     else:
         length = job.objective.max_length
     return (None if job.start_from is None else memory.saved_model(job.start_from)), length

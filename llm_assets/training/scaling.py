@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from llm_assets.training.decoders import DecoderShape
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
 
 Size = Literal["nano", "micro", "small", "medium", "large"]
 DEPTH: dict[Size, int] = {"nano": 2, "micro": 3, "small": 4, "medium": 8, "large": 12}
@@ -31,11 +32,11 @@ class Derived(NamedTuple):
     reason: str
 
 
-def derive(size: Size, processes: int, stated: Mapping[str, Any]) -> dict[str, Derived]:
+def derive(size: Size, processes: int, stated: Mapping[str, Any], encoder_decoder: bool = False) -> dict[str, Derived]:
     """Depth, width, heads, feed-forward width, tokens, batch and learning rate, in the order in which they follow from each other.
 
     ``stated`` are those that the user sets, by the same names; they are given back as they are. The batch is
-    ``micro_batch`` x ``accumulation`` x ``processes``.
+    ``micro_batch`` x ``accumulation`` x ``processes``. An encoder-decoder has as many layers and weights as a decoder of its size.
     """
     found: dict[str, Derived] = {}
 
@@ -46,11 +47,17 @@ def derive(size: Size, processes: int, stated: Mapping[str, Any]) -> dict[str, D
     layers = settle("layers", DEPTH[size], f"size {size}: the one number that it sets")
     hidden = settle("hidden", WIDTH_PER_LAYER * layers, f"{WIDTH_PER_LAYER} a layer, so that depth and width grow together (Levine et al. 2020)")
     heads = settle("heads", max(1, hidden // HEAD), f"heads of {HEAD} numbers")
-    keys = settle("key_value_heads", heads, "as many as heads: sharing them saves memory in serving, which a model this small does not need")
     inner = ROUND * math.ceil(FEED_FORWARD * hidden / ROUND)
-    inner = settle("intermediate", inner, f"8/3 of the width, up to a multiple of {ROUND} (Shazeer 2020: gated layers of equal weights)")
-    shape = DecoderShape(architecture="llama", hidden=hidden, layers=layers, heads=heads, key_value_heads=keys, intermediate=inner)
-    parameters = shape.layers * shape.layer_parameters
+    if encoder_decoder:
+        attending = layers // 2 * 4 * hidden / (3 * layers)  # four matrices more in each of the decoder's layers, over three in every layer
+        reason = f"a decoder's {inner} less {attending:.1f}, which attention to the source takes: equal weights, to a multiple of {ROUND}"
+        inner = settle("intermediate", ROUND * max(1, round((inner - attending) / ROUND)), reason)
+        parameters = EncoderDecoderShape(hidden=hidden, layers=layers, heads=heads, intermediate=inner).body_parameters
+    else:
+        keys = settle("key_value_heads", heads, "as many as heads: sharing them saves memory in serving, which a model this small does not need")
+        inner = settle("intermediate", inner, f"8/3 of the width, up to a multiple of {ROUND} (Shazeer 2020: gated layers of equal weights)")
+        shape = DecoderShape(architecture="llama", hidden=hidden, layers=layers, heads=heads, key_value_heads=keys, intermediate=inner)
+        parameters = shape.layers * shape.layer_parameters
     reason = f"{TOKENS_PER_PARAMETER} a weight of the layers' {parameters:,} (Hoffmann et al. 2022, section 3); embeddings are not counted"
     budget = settle("tokens_budget", TOKENS_PER_PARAMETER * parameters, reason)
     wanted = 2 ** math.floor(math.log2(BATCH_FACTOR * math.sqrt(budget)))

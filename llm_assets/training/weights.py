@@ -66,6 +66,11 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in entries.items()}
 
 
+def of_layers(name: str) -> bool:
+    """Whether a weight of that name stands in a layer: transformers calls them ``layers``, those of T5 ``block``."""
+    return ".layers." in name or ".block." in name
+
+
 def check_tokenizer(folder: Path, vocabulary: int, special: Mapping[str, int]) -> None:
     """Raise ``TokenizerMismatchError`` where a checkpoint's configuration does not go with a tokenizer.
 

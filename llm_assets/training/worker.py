@@ -28,15 +28,18 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed  #
 
 from llm_assets.store.files import write_json  # noqa: E402
 from llm_assets.training import checkpoints  # noqa: E402
+from llm_assets.training.answering import answering_worker  # noqa: E402
 from llm_assets.training.arguments import training_arguments  # noqa: E402
 from llm_assets.training.callbacks import AgreedCheckpoints, Reports  # noqa: E402
 from llm_assets.training.causal import causal_worker  # noqa: E402
 from llm_assets.training.classification import classification_worker  # noqa: E402
 from llm_assets.training.conversation import conversation_worker  # noqa: E402
+from llm_assets.training.denoising import denoising_worker  # noqa: E402
 from llm_assets.training.heads import METRICS  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
 from llm_assets.training.masked import masked_worker, next_sentence_accuracy  # noqa: E402
 from llm_assets.training.trainer import Worker  # noqa: E402
+from llm_assets.training.weights import of_layers  # noqa: E402
 
 # DeepSpeed would compile a shared-memory reduction at the first start: 70 s and a C++ compiler, for 10 ms less a step.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -52,8 +55,10 @@ def preference_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer:
 WORKERS = {
     "masked": masked_worker,
     "causal": causal_worker,
+    "span_denoising": denoising_worker,
     "classification": classification_worker,
     "conversation": conversation_worker,
+    "answering": answering_worker,
     "preference": preference_worker,
 }  # by the kind of a job's objective
 CURVE = {  # log key -> column
@@ -121,7 +126,7 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
             "steps": worker.state.global_step,
             "tokens": worker.state.num_input_tokens_seen,
             "parameters": sum(map(_elements, model.parameters())),
-            "body_parameters": sum(_elements(parameter) for name, parameter in model.named_parameters() if ".layers." in name),
+            "body_parameters": sum(_elements(parameter) for name, parameter in model.named_parameters() if of_layers(name)),
             "memory_measured_bytes": peak,
             "peak_memory_bytes": peak * worker.args.world_size,
             "world_size": worker.args.world_size,

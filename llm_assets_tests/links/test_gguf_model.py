@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llm_assets.compression.gguf import ShapeError
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
 from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, smallest
 from llm_assets.links.making import Outcome, make
@@ -100,3 +101,11 @@ def test_held_out_texts_are_of_the_validation_split(inputs: dict[str, Artifact],
     pq.write_table(pa.Table.from_pylist([{"doc_id": "9", "text": "x", "split": "test"}]), tmp_path / "evaluation.parquet")
     with pytest.raises(ValueError, match="no validation text"):
         evaluation_texts(trained.artifact(tmp_path, "evaluation_sets"), "validation", 3)
+
+
+def test_an_encoder_decoder_is_refused_with_the_reason(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    from llm_assets_tests.training.talking import reading_checkpoint
+
+    given = {**inputs, "finetuned_model": trained.artifact(reading_checkpoint(), "finetuned_model")}
+    with pytest.raises(ShapeError, match=r"t5 is an encoder-decoder, which is not served: .* stand in finetuned_model, with which its chain ends"):
+        make(Store(tmp_path), LINK, CONFIG, given, seed=0, launch=trained.launch_quietly)

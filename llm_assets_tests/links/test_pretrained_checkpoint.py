@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from llm_assets.links.link import Bench
 from llm_assets.links.pretrained_checkpoint import LINK, PretrainedCheckpointConfig
+from llm_assets.training.decoders import DecoderError
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets_tests.links import trained
 from llm_assets_tests.training.room import launch_in_room
 
@@ -79,16 +81,53 @@ def test_a_decoder_learns_and_states_bits_per_byte_and_every_number_of_its_dial(
     assert json.loads((out / "config.json").read_text())["use_cache"] is True
 
 
+def test_an_encoder_decoder_learns_to_write_what_was_cut_out(tmp_path: Path) -> None:
+    inputs = trained.corpus_of("span_denoising")
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    out.mkdir(), scratch.mkdir()
+    config = trained.PRETRAINING.model_copy(update={"objective": "span_denoising", "processes": 1, "accumulation": None, "intermediate": None})
+    made = LINK.make(Bench(out, scratch, 1, tmp_path, launch_in_room), config, inputs["tokens"], inputs["tokenizer"], trained.COMPUTE)
+    found = made.metrics
+    assert found["last_loss"] < found["first_loss"] - 0.3 and found["validation_loss"] < found["uniform_loss"] - 0.3
+    assert not {"bits_per_byte", "perplexity", "share_of_matmul_speed"} & found.keys()  # its loss is of no text as it stands
+    told = json.loads((out / "config.json").read_text())
+    assert told["model_type"] == "t5" and told["decoder_start_token_id"] == 2 and told["use_cache"] is True
+    assert found["parameters"] == EncoderDecoderShape(hidden=32, layers=2, heads=2, intermediate=64).parameters(29)  # 96 - 2/3 x 32 = 74.7, so 64
+    assert found["body_parameters"] > 0.9 * 4 * 32**2 * 3 and "equal weights" in found["settings"]["intermediate"]
+    assert found["memory_estimate_bytes"] < 1.4 * found["memory_measured_bytes"]
+    assert not json.loads((out / "training.json").read_text())["derived"].keys() & {"key_value_heads"}
+
+
+def test_an_encoder_decoder_without_sentinels_or_of_another_kind_is_refused_before_launch(tmp_path: Path) -> None:
+    config = trained.PRETRAINING.model_copy(update={"objective": "span_denoising"})
+
+    def refused(objective: str, **changes: str) -> None:
+        inputs = trained.corpus_of(objective)
+        bench = Bench(tmp_path, tmp_path, 1, tmp_path, lambda *_: pytest.fail("launched"))
+        LINK.make(bench, config.model_copy(update=changes), inputs["tokens"], inputs["tokenizer"], trained.COMPUTE)
+
+    with pytest.raises(ValueError, match=r"cuts up to 2 spans .* no <extra_id_0> to stand for one: set tokenizer.sentinels to 2 or more"):
+        refused("masked")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bart", "vocab_size": 99}))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(DecoderError, match="is a bart, and of encoder-decoders t5 alone is trained"):
+        refused("span_denoising", from_pretrained=str(tmp_path))
+
+
 def test_the_recipe_of_an_encoder_knows_nothing_of_decoders_and_the_dial_is_no_part_of_a_decoders() -> None:
     masked = PretrainedCheckpointConfig(zero_stage=3).recipe()
     assert masked["hidden"] == 192 and masked["tokens_budget"] == 1_200_000 and masked["batch"] == 32 and masked["learning_rate"] == 2e-3
-    assert not {"objective", "size", "architecture", "tied", "key_value_heads"} & masked.keys()
+    assert not {"objective", "size", "architecture", "tied", "key_value_heads", "corruption", "mean_span"} & masked.keys()
     small = PretrainedCheckpointConfig(objective="causal", size="small").recipe()
     stated = {name: small[name] for name in ("layers", "hidden", "heads", "key_value_heads", "intermediate", "tokens_budget", "learning_rate")}
     by_hand = PretrainedCheckpointConfig(objective="causal", size="nano", micro_batch=8, accumulation=2, **stated)
     assert by_hand.recipe() == small and "mask_probability" not in small
     again = PretrainedCheckpointConfig.model_validate(PretrainedCheckpointConfig(objective="causal", size="small").model_dump(mode="json"))
     assert again.recipe() == small  # Dagster's run config states every key
+    assert not {"corruption", "mean_span"} & small.keys()
+    both = PretrainedCheckpointConfig(objective="span_denoising", size="small")
+    assert both.recipe()["corruption"] == 0.15 and not {"key_value_heads", "tied", "embeddings", "mask_probability"} & both.recipe().keys()
+    assert PretrainedCheckpointConfig.model_validate(both.model_dump(mode="json") | {"architecture": "t5"}).recipe() == both.recipe()
 
 
 def test_keys_of_the_other_objective_are_refused() -> None:
@@ -96,6 +135,13 @@ def test_keys_of_the_other_objective_are_refused() -> None:
         PretrainedCheckpointConfig(size="small", architecture="glm")
     with pytest.raises(ValidationError, match=r"next_sentence: has no meaning with objective causal"):
         PretrainedCheckpointConfig(objective="causal", next_sentence=True)
+    with pytest.raises(ValidationError, match=r"key_value_heads: has no meaning with objective span_denoising"):
+        PretrainedCheckpointConfig(objective="span_denoising", key_value_heads=1)
+    for objective, architecture in (("span_denoising", "llama"), ("causal", "t5")):
+        with pytest.raises(ValidationError, match=f"architecture {architecture} is not trained with objective {objective}"):
+            PretrainedCheckpointConfig(objective=objective, architecture=architecture)
+    with pytest.raises(ValidationError, match="tied: false is not possible with objective span_denoising"):
+        PretrainedCheckpointConfig(objective="span_denoising", tied=False)
 
 
 def test_a_second_half_is_told_from_another_documents_and_the_head_for_it_is_not_saved(tmp_path: Path) -> None:

@@ -99,6 +99,21 @@ def test_a_decoders_tokenizer_opens_loads_and_passes_its_checks(tmp_path: Path, 
     assert loaded.decode(loaded("好的[PHONE]<|im_end|>").input_ids, skip_special_tokens=True) == "好的[PHONE]"
 
 
+@pytest.mark.parametrize("kind", ["bpe", "byte_bpe"])
+def test_sentinels_are_special_the_last_entries_and_no_part_of_a_recipe_without_them(kind: str) -> None:
+    plain, config = (TokenizerConfig(kind=kind, vocabulary=700, alphabet=60, sentinels=count) for count in (0, 3))
+    encoder = train(config, TEXTS)
+    names = [f"<extra_id_{number}>" for number in range(3)]
+    last = encoder.get_vocab_size()
+    assert [encoder.token_to_id(name) for name in names] == [last - 3, last - 2, last - 1] and last <= 700
+    assert encoder.encode("酒<extra_id_1>店", add_special_tokens=False).tokens.count("<extra_id_1>") == 1
+    assert encoder.decode(encoder.encode("酒<extra_id_1>店").ids, skip_special_tokens=True) == "酒店"
+    assert bytes_of_tokens(encoder)[-3:] == [0, 0, 0]
+    assert "sentinels" not in plain.recipe() and config.recipe() == {**plain.recipe(), "sentinels": 3}
+    assert config.settings()["extra_special_tokens"][-3:] == names
+    assert plain.settings().get("extra_special_tokens") == (list(TURNS) if kind == "byte_bpe" else None)
+
+
 def test_an_existing_tokenizer_is_taken_over_and_hashed_in(tmp_path: Path, corpus: dict[str, Outcome]) -> None:
     clean, own = corpus["clean_corpus"].artifact, corpus["tokenizer"].artifact
     store, folder = Store(tmp_path / "home"), tmp_path / "mine"

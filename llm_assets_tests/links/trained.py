@@ -18,6 +18,7 @@ import pyarrow.parquet
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from llm_assets.corpus.vocabulary import sentinels
 from llm_assets.links import finetuned_model, pretrained_checkpoint, quantized_model
 from llm_assets.links.link import Input, Link, Section
 from llm_assets.links.making import Outcome, make
@@ -101,9 +102,28 @@ def corpus() -> dict[str, Artifact]:
 
 
 @functools.cache
+def denoising_corpus() -> dict[str, Artifact]:
+    """tokenizer and tokens again, with sentinels for the two spans of a block."""
+    folders = {name: root() / "denoising" / name for name in ("tokenizer", "tokens")}
+    for name, folder in folders.items():
+        shutil.copytree(corpus()[name].directory, folder)
+    encoder = Tokenizer.from_file(str(folders["tokenizer"] / "tokenizer.json"))
+    encoder.add_special_tokens(sentinels(2))
+    encoder.save(str(folders["tokenizer"] / "tokenizer.json"))
+    layout = json.loads((folders["tokens"] / "layout.json").read_text())
+    (folders["tokens"] / "layout.json").write_text(json.dumps({**layout, "vocabulary_size": encoder.get_vocab_size()}))
+    return {name: artifact(folder, f"denoising-{name}") for name, folder in folders.items()}
+
+
+def corpus_of(objective: str) -> dict[str, Artifact]:
+    """What a pretraining with that objective reads."""
+    return corpus() | (denoising_corpus() if objective == "span_denoising" else {})
+
+
+@functools.cache
 def pretrained(objective: str = "masked") -> Outcome:
-    """The pretrained checkpoint, an encoder or a decoder: one launch."""
-    return _make(pretrained_checkpoint.LINK, PRETRAINING.model_copy(update={"objective": objective}))
+    """The pretrained checkpoint, an encoder, a decoder or an encoder-decoder: one launch."""
+    return _make(pretrained_checkpoint.LINK, PRETRAINING.model_copy(update={"objective": objective}), **corpus_of(objective))
 
 
 @functools.cache

@@ -17,8 +17,10 @@ from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.vocabulary import Vocabulary, train
 from llm_assets.store.files import write_json
 from llm_assets.training.causal import CollateDocuments, trained_decoder
-from llm_assets.training.chat import Chat
+from llm_assets.training.chat import Chat, answers_of
 from llm_assets.training.decoders import DecoderShape, new_decoder
+from llm_assets.training.denoising import CollateExamples, Example, trained_encoder_decoder
+from llm_assets.training.encoder_decoders import EncoderDecoderShape, new_encoder_decoder
 from llm_assets_tests.links.trained import root
 
 SHAPE = DecoderShape(architecture="llama", hidden=32, layers=2, heads=2, key_value_heads=1, intermediate=48)
@@ -74,6 +76,28 @@ def checkpoint() -> Path:
     for step in range(60):
         ids = mine(texts[step * 6 : step * 6 + 6], max_length=LONGEST, padding="max_length", truncation=True)["input_ids"]
         model(**collate([numpy.asarray(one) for one in ids])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
+
+
+def encoder_decoder() -> PreTrainedModel:
+    """An encoder-decoder of random weights, with which the tokenizer goes."""
+    mine = tokenizer()
+    return new_encoder_decoder(EncoderDecoderShape(hidden=32, layers=2, heads=2, intermediate=48), mine, len(mine)).eval()
+
+
+@functools.cache
+def reading_checkpoint() -> Path:
+    """One whose answers differ from source to source: it has learnt some."""
+    folder, mine = root() / "reading-checkpoint", tokenizer()
+    torch.manual_seed(0)
+    model = trained_encoder_decoder(encoder_decoder()).train()
+    optimizer, collate = torch.optim.AdamW(model.parameters(), lr=1e-2), CollateExamples(mine.pad_token_id, mine.cls_token_id)
+    answers = [answer for one in encoded(dialogues(400)) for answer in answers_of(one)] * 5
+    for step in range(240):
+        model(**collate([Example.of([answer]) for answer in answers[step * 12 : step * 12 + 12]])).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(folder)

@@ -10,7 +10,8 @@ import pytest
 from llm_assets.training import memory
 from llm_assets.training.decoders import ARCHITECTURES, DecoderShape
 from llm_assets.training.devices import Software, decide
-from llm_assets.training.job import Causal, Classification, Conversation, Masked, ModelShape, Preference, TrainingJob
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
+from llm_assets.training.job import Causal, Classification, Conversation, Denoising, Masked, ModelShape, Preference, TrainingJob
 from llm_assets.training.memory import Dimensions, MemoryRefusedError, activations, estimate, refuse_too_large
 
 BILLION = Dimensions(10**9, 1000, 64, 2, 2, 128, gated=True, scores=False, sparse=True)
@@ -120,6 +121,46 @@ def test_a_decoders_activations_are_what_autograd_keeps(architecture: str) -> No
     shapes = {layers: DecoderShape(architecture=architecture, layers=layers, **common) for layers in (2, 5)}
     foreseen = {layers: activations(causal, memory.new_decoder(one, 50), 400, 100, 4) for layers, one in shapes.items()}
     assert foreseen[5] - foreseen[2] == pytest.approx(saved(5) - saved(2), rel=0.1)
+
+
+@pytest.mark.parametrize("mean_span", [1.0, 3.0])
+def test_an_encoder_decoders_activations_are_what_autograd_keeps(mean_span: float) -> None:
+    """Two layers more in each half; 128 tokens read and 0.15 of them, with their sentinels, written: 20 or 38."""
+    import torch
+
+    from llm_assets.training.denoising import CollateExamples, Example, trained_encoder_decoder
+    from llm_assets.training.encoder_decoders import new_encoder_decoder
+
+    tokenizer = SimpleNamespace(pad_token_id=0, cls_token_id=2, sep_token_id=3)
+    written = round(128 * 0.15 * (1 + 1 / mean_span))
+    batch = CollateExamples(0, 2)([Example.of([([7] * 128, [8] * written)])] * 4)
+    shapes = {layers: EncoderDecoderShape(hidden=96, heads=3, intermediate=320, layers=layers) for layers in (2, 6)}
+
+    def saved(shape: EncoderDecoderShape) -> int:
+        model = trained_encoder_decoder(new_encoder_decoder(shape, tokenizer, 50)).train()
+        own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if (place := tensor.untyped_storage().data_ptr()) not in own:
+                kept[place] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(**batch)
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    denoising = job(micro_batch=4).model_copy(update={"objective": Denoising(tokens=Path("t"), mean_span=mean_span)})
+    foreseen = {layers: activations(denoising, memory.new(shape, 50), 4 * 128, 128, 4) for layers, shape in shapes.items()}
+    assert foreseen[6] - foreseen[2] == pytest.approx(saved(shapes[6]) - saved(shapes[2]), rel=0.05)
+    lighter = denoising.model_copy(update={"activation_checkpointing": True})
+    assert activations(lighter, memory.new(shapes[6], 50), 4 * 128, 128, 4) < foreseen[6] / 2
+
+
+def test_a_saved_encoder_decoder_has_the_dimensions_it_was_made_with() -> None:
+    from llm_assets_tests.training.talking import reading_checkpoint, tokenizer
+
+    made = EncoderDecoderShape(hidden=32, layers=2, heads=2, intermediate=48)
+    assert memory.saved_model(reading_checkpoint()) == memory.new(made, len(tokenizer()))
 
 
 def test_a_causal_models_scores_are_there_a_chunk_at_a_time() -> None:

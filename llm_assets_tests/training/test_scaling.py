@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from llm_assets.training.decoders import DecoderShape
+from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets.training.scaling import DEPTH, derive
 
 
@@ -43,6 +45,20 @@ def test_a_stated_number_moves_those_that_follow_from_it_and_says_what_the_size_
     assert found["learning_rate"] == (0.01, "stated; size small alone would give 0.0015")
     assert found["hidden"].reason == "stated; size small alone would give 256"
     assert "Hoffmann et al. 2022" in found["tokens_budget"].reason and all(entry.reason for entry in found.values())
+
+
+@pytest.mark.parametrize("size", DEPTH)
+def test_an_encoder_decoder_has_a_decoders_layers_and_weights(size: str) -> None:
+    """Of `micro`: 3 layers of 192, one of them the decoder's with 4 x 192^2 weights more; 512 - 4 x 192 / 9 = 426.7, so 416."""
+    decoder, both = values(size), {name: entry.value for name, entry in derive(size, 2, {}, encoder_decoder=True).items()}
+    assert "key_value_heads" not in both and {name: both[name] for name in ("layers", "hidden", "heads")} == {
+        name: decoder[name] for name in ("layers", "hidden", "heads")
+    }
+    plain = DecoderShape(architecture="llama", **{name: decoder[name] for name in DecoderShape.model_fields if name in decoder})
+    shape = EncoderDecoderShape(**{name: both[name] for name in EncoderDecoderShape.model_fields if name in both})
+    assert shape.body_parameters == pytest.approx(plain.layers * plain.layer_parameters, rel=0.025)
+    assert shape.parameters(8192) == pytest.approx(plain.parameters(8192), rel=0.02)
+    assert both["tokens_budget"] == 20 * shape.body_parameters and (size != "micro" or both["intermediate"] == 416)
 
 
 @pytest.mark.parametrize("size", DEPTH)
