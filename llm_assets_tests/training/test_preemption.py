@@ -43,6 +43,18 @@ def causal(folder: Path) -> Parts:
     return {"objective": {"kind": "causal", "tokens": inputs["tokens"].directory}, "tokenizer": inputs["tokenizer"].directory, "shape": DECODER}
 
 
+def span_denoising(folder: Path) -> Parts:
+    inputs = trained.denoising_corpus()
+    objective = {"kind": "span_denoising", "tokens": inputs["tokens"].directory}
+    return {"objective": objective, "tokenizer": inputs["tokenizer"].directory, "shape": {**ENCODER, "architecture": "t5"}}
+
+
+def answering(folder: Path) -> Parts:
+    parts = conversation(folder)
+    objective = {name: value for name, value in parts["objective"].items() if name != "adapter"} | {"kind": "answering"}
+    return {**parts, "objective": objective, "start_from": talking.reading_checkpoint()}
+
+
 def conversation(folder: Path, **adapter: Any) -> Parts:
     texts = talking.dialogues(120)
     train, evaluation = talking.table(folder / "train.parquet", texts[:100]), talking.table(folder / "evaluation.parquet", texts[100:])
@@ -82,7 +94,9 @@ LEARNT: dict[str, Callable[[Path], Parts]] = {
     "masked": masked,
     "next_sentence": lambda folder: masked(folder, next_sentence=True),
     "causal": causal,
+    "span_denoising": span_denoising,
     "conversation": conversation,
+    "answering": answering,
     "adapter": lambda folder: conversation(folder, kind="lora"),
     "single_label": lambda folder: classification(folder, "single_label", trained.LABELS, polarity),
     "multi_label": lambda folder: classification(folder, "multi_label", ["bad", "good"], kinds),
