@@ -18,6 +18,7 @@ from benchmarks.conversations import conversation_finetuning
 from benchmarks.decoders import bits, causal
 from benchmarks.decoding import decoding
 from benchmarks.distributed import resume, zero
+from benchmarks.encoder_decoder import encoder_decoder
 from benchmarks.endurance import endurance
 from benchmarks.films import imdb
 from benchmarks.kills import kills
@@ -56,6 +57,7 @@ FUNCTIONS = (
     causal,
     bits,
     conversation_finetuning,
+    encoder_decoder,
     screening,
     screening_english,
     near_duplicates,
