@@ -160,10 +160,19 @@ def _add_tokenizer(writer: GGUFWriter, folder: Path, vocabulary: int) -> None:
         token = settings.get(role)
         if token is not None:
             add(ids[token["content"] if isinstance(token, dict) else token])
+    if suppressed := _suppressed(folder):
+        writer.add_array("tokenizer.ggml.suppress_tokens", suppressed)  # llama.cpp's sampling never takes them
     if "<|im_end|>" in ids:
         writer.add_eot_token_id(ids["<|im_end|>"])
     if template := chat_template(folder):
         writer.add_chat_template(template)
+
+
+def _suppressed(folder: Path) -> list[int]:
+    """The tokens that ``generation_config.json`` says are no answer's."""
+    settings = folder / "generation_config.json"
+    found: list[int] | None = json.loads(settings.read_text(encoding="utf-8")).get("suppress_tokens") if settings.is_file() else None
+    return found or []
 
 
 def chat_template(folder: Path) -> str | None:

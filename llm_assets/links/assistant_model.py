@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_assets.links import plots
 from llm_assets.links.answer_attention import show_attention
@@ -21,7 +21,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
 from llm_assets.training import encoder_decoders
-from llm_assets.training.adapters import Adapter
+from llm_assets.training.adapters import FOLDER, WHOLE, Adapter
 from llm_assets.training.decoders import refuse_unfit
 from llm_assets.training.job import Answering, Conversation, TrainingJob
 from llm_assets.training.weights import read_config
@@ -47,6 +47,21 @@ class AssistantModelConfig(TrainingSection):
         0.05, ge=-10, description="bits a byte by which it must find the validation answers likelier than its checkpoint does"
     )
 
+    def recipe(self) -> dict[str, Any]:
+        """Without virtual tokens what it was before there were any."""
+        values = super().recipe()
+        if not self.adapter.virtual:
+            del values["adapter"]["tokens"]
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.adapter.kind in WHOLE and self.zero_stage == 3:
+            raise ValueError(f"adapter.kind {self.adapter.kind} looks at whole weights, which zero_stage 3 cuts: set it to 0, 1 or 2")
+        if 2 * self.adapter.virtual > self.max_length:
+            raise ValueError(f"adapter.tokens ({self.adapter.tokens}) stand before each conversation: at most half of max_length ({self.max_length})")
+        return self
+
 
 def assistant_model(
     bench: Bench,
@@ -60,7 +75,8 @@ def assistant_model(
     """Finetunes the decoder on conversations, on the assistant's turns alone, and scores it beside its baselines on the frozen documents.
 
     Several conversations share a block, without padding and without seeing each other. All weights are trained, or an adapter's, which
-    is kept in `adapter/` and merged into `model.safetensors`. An encoder-decoder reads what was said and writes each answer; all its weights
+    is kept in `adapter/` and merged into `model.safetensors`; a tuned prompt as tokens of its own, with which the chat template begins
+    and which are suppressed in answers. An encoder-decoder reads what was said and writes each answer; all its weights
     are trained, and the page `attention` shows where a few answers looked. The evaluation with the least validation loss is kept. On both splits
     bits per byte and perplexity of the assistant's turns stand beside the pretrained checkpoint's; the rank of the true reply among
     ten beside BM25's and chance; translations (chrF, BLEU) beside the source copied; titles (ROUGE) beside the first sentence.
@@ -69,7 +85,9 @@ def assistant_model(
     from transformers import PreTrainedTokenizerFast
 
     from llm_assets.training.adapters import merge
-    from llm_assets.training.chat import refuse_misfit, write_template
+    from llm_assets.training.chat import Chat, refuse_misfit, write_template
+    from llm_assets.training.prompts import extend
+    from llm_assets.training.prompts import merge as merge_prompt
 
     settings = read_config(pretrained_checkpoint.directory)
     both = encoder_decoders.is_one(settings)
@@ -81,19 +99,27 @@ def assistant_model(
         )
     mine = PreTrainedTokenizerFast.from_pretrained(tokenizer.directory, local_files_only=True)
     chat = refuse_misfit(mine, settings, "pretrained_checkpoint")
+    vocabulary = tokenizer.directory
+    if config.adapter.virtual:
+        vocabulary = extend(tokenizer.directory, bench.scratch / "tokenizer", config.adapter.virtual)
+        chat = Chat(PreTrainedTokenizerFast.from_pretrained(vocabulary, local_files_only=True))
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
-    job = _job(bench, config, chat, tokenizer, labelled_examples, asked, pretrained_checkpoint.directory)
+    job = _job(bench, config, chat, vocabulary, labelled_examples, asked, pretrained_checkpoint.directory)
     figures = train(bench, job, config.processes, compute)
-    if config.adapter.kind != "none":
+    if config.adapter.virtual:
+        merge_prompt(pretrained_checkpoint.directory, bench.directory / FOLDER, bench.directory, chat)
+    elif config.adapter.kind != "none":
         merge(pretrained_checkpoint.directory, bench.directory)
     for name in TOKENIZER_FILES:
-        if (source := tokenizer.directory / name).exists():
+        if (source := vocabulary / name).exists():
             (bench.directory / name).write_bytes(source.read_bytes())
-    write_template(bench.directory)
+    write_template(bench.directory, chat)
     ends = {"bos_token_id": chat.opening, "eos_token_id": [chat.end, mine.eos_token_id], "pad_token_id": mine.pad_token_id}
     begins = {"decoder_start_token_id": settings["decoder_start_token_id"]} if both else {}
-    write_json(bench.directory / "generation_config.json", ends | begins)
-    models = scored(bench, config.asked, config.max_length, asked, {FINETUNED: bench.directory, PRETRAINED: pretrained_checkpoint.directory})
+    suppressed = {"suppress_tokens": chat.virtual} if chat.virtual else {}
+    write_json(bench.directory / "generation_config.json", ends | begins | suppressed)
+    folders = {FINETUNED: (bench.directory, bench.directory), PRETRAINED: (pretrained_checkpoint.directory, tokenizer.directory)}
+    models = scored(bench, config.asked, config.max_length, asked, folders)
     _draw(bench, models)
     if both:
         show_attention(bench, config.asked, config.max_length, asked)
@@ -101,7 +127,7 @@ def assistant_model(
 
 
 def _job(
-    bench: Bench, config: AssistantModelConfig, chat: Chat, tokenizer: Artifact, labelled_examples: Artifact, asked: Asked, start_from: Path
+    bench: Bench, config: AssistantModelConfig, chat: Chat, tokenizer: Path, labelled_examples: Artifact, asked: Asked, start_from: Path
 ) -> TrainingJob:
     """The job that teaches the model of ``start_from``."""
     taught = _answering if encoder_decoders.is_one(read_config(start_from)) else _conversing
@@ -111,7 +137,7 @@ def _job(
     steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
         objective=objective,
-        tokenizer=tokenizer.directory,
+        tokenizer=tokenizer,
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start_from,

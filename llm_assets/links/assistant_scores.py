@@ -89,14 +89,14 @@ def _measure(task: Task | None) -> str:
     return "reply_ranking" if task is None else task.measure
 
 
-def scored(bench: Bench, limits: Limits, max_length: int, asked: Asked, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Ask every model, write ``predictions.parquet``; returns each model's figures by split."""
+def scored(bench: Bench, limits: Limits, max_length: int, asked: Asked, folders: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+    """Ask every model, given by the folders of its weights and its tokenizer, write ``predictions.parquet``; returns the figures by split."""
     from llm_assets.evaluation.encoder_decoder import assistant
 
     models: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {split: {} for split in predictions.SPLITS})
     rows: list[dict[str, Any]] = []
-    for name, folder in folders.items():
-        model = assistant(folder, bench.directory, max_length)
+    for name, (folder, tokenizer) in folders.items():
+        model = assistant(folder, tokenizer, max_length)
         found = model.likelihoods(asked.messages, progress=bench.progress)
         for split in predictions.SPLITS:
             places = asked.of(split)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 Kind = Literal["none", "lora", "dora", "rslora", "pissa", "ia3", "adalora", "prefix", "prompt"]
 FOLDER = "adapter"  # in the model's folder, in PEFT's form
 UNMERGED = {  # why these end at the configuration, by kind
-    "prefix": "its trained vectors stand before every text",
-    "prompt": "its trained vectors stand before every text",
-    "adalora": "it prunes by gradients that ZeRO has spread and cleared when PEFT asks for them",
+    "prefix": "it learns keys and values of every layer, which no token's embedding gives and which GGUF has no place for",
 }
+WHOLE = ("adalora", "prompt")  # kinds that look at whole weights between two updates
 FROM_THE_WEIGHTS = "pissa"  # kinds whose beginning is taken from the weights themselves, which change with it
 
 
@@ -29,26 +29,61 @@ class Adapter(Strict):
     kind: Kind = Field(
         "none",
         description="none: all weights; lora (Hu et al. 2022), dora (Liu et al. 2024), rslora (Kalajdzievski 2023), pissa (Meng et al. 2024): "
-        "products of two thin matrices beside every matrix of the layers; ia3 (Liu et al. 2022): a factor for each key, value and inner vector",
+        "products of two thin matrices beside every matrix of the layers; adalora (Zhang et al. 2023): such products, wider where it "
+        "matters; ia3 (Liu et al. 2022): a factor for each key, value and inner vector; prompt (Lester et al. 2021): tokens before a conversation",
     )
-    rank: int = Field(8, ge=1, description="width of the thin matrices; ia3 has none")
+    rank: int = Field(8, ge=1, description="width of the thin matrices, of adalora the mean at the end; ia3 and prompt have none")
     alpha: float = Field(16, gt=0, description="their product is multiplied by alpha / rank, by alpha / √rank in rslora")
     dropout: float = Field(0.0, ge=0, lt=1, description="of what goes into them")
+    tokens: int = Field(16, ge=1, description="of prompt: how many are learnt")
 
     @model_validator(mode="after")
     def _can_be_merged(self) -> Adapter:
         if self.kind in UNMERGED:
             raise ValueError(
                 f"adapter.kind is {self.kind}: {UNMERGED[self.kind]}, so no single model could be made of it to quantize and serve; "
-                "take lora, dora, rslora, pissa or ia3, or none to train all weights"
+                "take lora, dora, rslora, pissa, adalora, ia3 or prompt, or none to train all weights"
             )
         return self
 
+    @property
+    def virtual(self) -> int:
+        """Tokens that stand for learnt vectors and no text."""
+        return self.tokens if self.kind == "prompt" else 0
 
-def configuration(adapter: Adapter) -> PeftConfig:
-    """PEFT's configuration of it."""
-    from peft import IA3Config, LoraConfig, TaskType
 
+class Schedule(NamedTuple):
+    """When adalora's ranks fall, in updates: not before ``first``, no more after ``settled``."""
+
+    first: int
+    settled: int
+
+
+def schedule(steps: int) -> Schedule:
+    """An eighth of the updates with the initial ranks and the last half with the final ones, about as in the paper's runs (its appendices)."""
+    return Schedule(steps // 8, steps - steps // 2)
+
+
+def configuration(adapter: Adapter, steps: int) -> PeftConfig:
+    """PEFT's configuration of it, for a training of so many updates."""
+    from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType
+
+    if adapter.kind == "prompt":  # each begins as a token of the vocabulary, drawn by the seed (Lester et al., section 3.2)
+        return PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=adapter.tokens, prompt_tuning_init="SAMPLE_VOCAB")
+    if adapter.kind == "adalora":
+        when = schedule(steps)
+        return AdaLoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            init_r=math.ceil(1.5 * adapter.rank),  # as in the paper
+            target_r=adapter.rank,
+            tinit=when.first,
+            tfinal=steps - when.settled,
+            total_step=steps,
+            lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # any number will do
+            lora_dropout=adapter.dropout,
+            target_modules="all-linear",
+            orth_reg_weight=0.0,  # the worker adds it, once an update: PEFT would with every pass, and to evaluations
+        )
     if adapter.kind == "ia3":  # by the names that every decoder here has
         return IA3Config(task_type=TaskType.CAUSAL_LM, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
     return LoraConfig(
@@ -68,14 +103,22 @@ def used(objective: object) -> bool:
     return getattr(objective, "adapter", Adapter()).kind != "none"
 
 
-def adapted(model: PreTrainedModel, adapter: Adapter) -> Any:
-    """The model with the adapter beside its weights, which are frozen; the model itself for ``none``."""
+def adapted(model: PreTrainedModel, adapter: Adapter, steps: int, first: int) -> Any:
+    """The model with the adapter beside its weights, which are frozen; the model itself for ``none``.
+
+    ``steps`` are the updates to come, ``first`` is the id of the first virtual token, where the adapter has some.
+    """
     if adapter.kind == "none":
         return model
     from peft import get_peft_model
 
     model.name_or_path = "pretrained_checkpoint"  # goes into adapter_config.json, where a path of this machine has no business
-    return get_peft_model(model, configuration(adapter))
+    found = get_peft_model(model, configuration(adapter, steps))
+    if adapter.kind != "prompt":
+        return found
+    from llm_assets.training.prompts import look_up
+
+    return look_up(found, first)
 
 
 def save(model: Any, folder: Path, weights: Any = None) -> None:

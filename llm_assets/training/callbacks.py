@@ -72,11 +72,13 @@ class BestEvaluation:
     The score is accuracy, micro F1 or the mean squared error taken negative, by the head (``training/heads.py: validation``);
     of conversations the loss taken negative.
 
-    Weights first, then the file that names them, so that a kill between the two leaves the earlier best.
+    Weights first, then the file that names them, so that a kill between the two leaves the earlier best. No evaluation before the
+    step ``earliest`` is kept.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, earliest: int = 0) -> None:
         self.scratch = scratch
+        self.earliest = earliest
         self.record = scratch / "best.json"
 
     @property
@@ -96,6 +98,8 @@ class BestEvaluation:
 
     def is_beaten_by(self, score: float, loss: float, step: int) -> bool:
         """Whether an evaluation is better than the one kept, which a resumed training may already have passed."""
+        if step < self.earliest:
+            return False
         if not self.record.exists():
             return True
         kept = self.read()

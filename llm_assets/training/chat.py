@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 START, END = TURNS
+VIRTUAL = "<|prompt_{}|>"  # the name of a token that stands for a learnt vector (training/prompts.py)
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '" + START + "' + message['role'] + '\\n' + message['content'] + '" + END + "\\n' }}"
@@ -71,6 +72,7 @@ class Chat:
             raise TemplateError("the tokenizer states no bos_token or eos_token in tokenizer_config.json, with which conversations open and end")
         self.start, self.end = (int(known[token]) for token in TURNS)
         self.opening = int(tokenizer.bos_token_id)
+        self.virtual = _virtual(known)  # before the opening token, in this order; none but of a model whose prompt was tuned
         self.after = self._words(["\n"])[0]
         self.roles = dict(zip(("user", "assistant"), self._words(["user\n", "assistant\n"]), strict=True))
 
@@ -99,7 +101,8 @@ class Chat:
         return found
 
     def _spoken(self, turns: Sequence[tuple[str, list[int]]], prompt: bool) -> Spoken:
-        ids, answers = [self.opening], [False]
+        ids = [*self.virtual, self.opening]
+        answers = [False] * len(ids)
         for role, words in turns:
             head = [self.start, *self.roles[role]]
             ids += [*head, *words, self.end, *self.after]
@@ -110,9 +113,10 @@ class Chat:
         return Spoken(ids, answers)
 
 
-def write_template(folder: Path) -> None:
-    """Write the template beside a tokenizer, where transformers and the gateway look for it."""
-    (folder / TEMPLATE_FILE).write_text(TEMPLATE, encoding="utf-8")
+def write_template(folder: Path, chat: Chat) -> None:
+    """Write the chat's template beside its tokenizer, where transformers and the gateway look for it."""
+    virtual = "".join(VIRTUAL.format(number) for number in range(len(chat.virtual)))
+    (folder / TEMPLATE_FILE).write_text(virtual + TEMPLATE, encoding="utf-8")
 
 
 def refuse_misfit(tokenizer: PreTrainedTokenizerFast, config: Mapping[str, Any], name: str) -> Chat:
@@ -132,6 +136,14 @@ def refuse_misfit(tokenizer: PreTrainedTokenizerFast, config: Mapping[str, Any],
         if stated is not None and mine not in (stated if isinstance(stated, list) else [stated]):
             raise TemplateError(f"{name} was trained with {role} token {stated}, the tokenizer's is {mine}: they are of two vocabularies")
     return chat
+
+
+def _virtual(known: Mapping[str, int]) -> list[int]:
+    """The ids of a vocabulary's virtual tokens, by their numbers."""
+    found: list[int] = []
+    while (token := VIRTUAL.format(len(found))) in known:
+        found.append(int(known[token]))
+    return found
 
 
 def _added(tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from llm_assets.corpus.vocabulary import bytes_of_tokens
-from llm_assets.training.adapters import adapted
+from llm_assets.training.adapters import adapted, schedule
 from llm_assets.training.attention import Packing
 from llm_assets.training.batches import sample_order
 from llm_assets.training.callbacks import BestEvaluation
@@ -22,6 +22,9 @@ from llm_assets.training.chat import Chat, Spoken
 from llm_assets.training.heads import IGNORED
 from llm_assets.training.job import Conversation, TrainingJob
 from llm_assets.training.trainer import Worker
+
+if TYPE_CHECKING:
+    from llm_assets.training.adalora import Allocation
 
 
 def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerFast) -> tuple[Worker, dict[str, Any]]:
@@ -34,10 +37,13 @@ def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenize
     batch = job.micro_batch * job.accumulation * arguments.world_size
     order = sample_order(len(blocks), job.steps, batch, job.seed)
     held_out = pack([len(one.ids) for one in validation], objective.max_length, job.seed)
-    model = adapted(trained_decoder(decoder(job, tokenizer, len(tokenizer), objective.max_length)), objective.adapter)
+    vocabulary = len(tokenizer) - objective.adapter.virtual
+    plain = trained_decoder(decoder(job, tokenizer, vocabulary, objective.max_length))
+    model = adapted(plain, objective.adapter, job.steps, vocabulary)
+    allocation = _allocation(job, model)
     worker = Worker(
         job=job,
-        best=BestEvaluation(job.scratch),
+        best=BestEvaluation(job.scratch, schedule(job.steps).settled if allocation else 0),
         padding=tokenizer.pad_token_id,
         bytes_of_tokens=torch.tensor(bytes_of_tokens(tokenizer.backend_tokenizer)),
         model=model,
@@ -45,6 +51,8 @@ def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenize
         train_dataset=PackedConversations(train, blocks, order),
         eval_dataset=PackedConversations(validation, held_out, numpy.arange(len(held_out))),
         data_collator=CollateConversations(tokenizer.pad_token_id, objective.max_length),
+        penalty=allocation.penalty if allocation else None,
+        callbacks=[allocation] if allocation else [],
     )
     used = sum(min(len(one.ids), objective.max_length) for one in train)
     return worker, {
@@ -53,6 +61,15 @@ def conversation_worker(job: TrainingJob, arguments: TrainingArguments, tokenize
         "answer_share": round(sum(sum(one.answers) for one in train) / used, 4),
         "trained_parameters": sum(int(one.numel()) for one in model.parameters() if one.requires_grad),
     }
+
+
+def _allocation(job: TrainingJob, model: Any) -> Allocation | None:
+    """What decides which ranks the matrices of ``adalora`` keep; None for every other adapter."""
+    if job.objective.adapter.kind != "adalora":  # type: ignore[union-attr]  # a conversation's
+        return None
+    from llm_assets.training.adalora import Allocation
+
+    return Allocation(model, job.scratch)
 
 
 def read_conversations(path: Path, chat: Chat, longest: int) -> list[Spoken]:

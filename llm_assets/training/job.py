@@ -179,6 +179,12 @@ class TrainingJob(Optimization):
     seed: int = 0
     hardware: DeviceSettings = Field(CPU, description="what it runs on and the settings that follow, decided before the launch")
 
+    @model_validator(mode="after")
+    def _long_enough(self) -> TrainingJob:
+        if self.steps < 3 and isinstance(self.objective, Conversation) and self.objective.adapter.kind == "adalora":
+            raise ValueError(f"adapter.kind adalora prunes between updates, 3 at least (there are {self.steps}): train more epochs, or take lora")
+        return self
+
     def write(self, path: Path) -> Path:
         """Write the job as JSON; returns ``path``."""
         write_atomic(path, self.model_dump_json(indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,17 @@ class Worker(Trainer):
     """transformers' Trainer with samples in a given order, a token count, and the best evaluation kept."""
 
     def __init__(
-        self, *, job: TrainingJob, best: BestEvaluation | None, padding: int, bytes_of_tokens: torch.Tensor | None = None, **settings: Any
+        self,
+        *,
+        job: TrainingJob,
+        best: BestEvaluation | None,
+        padding: int,
+        bytes_of_tokens: torch.Tensor | None = None,
+        penalty: Callable[[], torch.Tensor] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        self.penalty = penalty  # of the weights alone: learnt from, and no part of the loss that is shown
         self.bytes_of_tokens = bytes_of_tokens  # int64 [tokens]; given, evaluations state bits per byte
         self.job = job
         self.best = best
@@ -72,6 +80,9 @@ class Worker(Trainer):
         if model.training:
             loss = found[0] if isinstance(found, tuple) else found
             refuse(self.job, "loss", float(loss.detach()), self.state.global_step + 1, self.rows([self.passes]))
+            if self.penalty is not None:
+                penalty = self.penalty()
+                found = loss + (penalty - penalty.detach()) / self.args.gradient_accumulation_steps  # whose passes are summed, and processes averaged
         return found
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:

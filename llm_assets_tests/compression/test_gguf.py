@@ -44,6 +44,19 @@ def test_the_greedy_answers_are_those_of_transformers(tmp_path: Path, kind: str,
         assert [parting for parting in partings(folder, engine, PROMPTS, 16) if not parting.is_tie] == []
 
 
+def test_what_is_suppressed_is_no_part_of_an_answer(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "m")
+    asked = {"prompt": PROMPTS[0], "temperature": 0, "n_predict": 16, "return_tokens": True}
+    with closing(engine_of(folder)) as engine:
+        (first, *_) = asyncio.run(engine.llama.ask("/completion", asked))["tokens"]
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": [first]}))
+    with closing(engine_of(folder)) as engine:
+        answer = asyncio.run(engine.llama.ask("/completion", asked))["tokens"]
+        assert answer and first not in answer
+        assert [parting for parting in partings(folder, engine, PROMPTS[:1], 16) if not parting.is_tie] == []
+
+
 def test_a_model_of_other_weights_answers_otherwise(tmp_path: Path) -> None:
     with closing(engine_of(write_decoder(tmp_path / "one"))) as engine:
         found = partings(write_decoder(tmp_path / "two", seed=1), engine, PROMPTS, 16)

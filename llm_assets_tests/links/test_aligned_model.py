@@ -24,11 +24,11 @@ from llm_assets.links.making import Outcome, make
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
-from llm_assets.training.chat import write_template
+from llm_assets.training.chat import Chat, write_template
 from llm_assets.training.pairs import Pair, replied
 from llm_assets_tests.links.trained import COMPUTE, artifact, changed, launch_quietly, root
 from llm_assets_tests.training.preferring import pairs
-from llm_assets_tests.training.talking import LONGEST, checkpoint, tokenizer_folder
+from llm_assets_tests.training.talking import LONGEST, checkpoint, tokenizer, tokenizer_folder
 
 TRAIN, VALIDATION, TEST = pairs(64), pairs(16, "validation", first=64), pairs(8, "test", first=80)
 VOTED = ("Anna asks: what colour has mud?", "mud is pink", "mud is brown")  # what was asked, answered, and should have been
@@ -71,7 +71,7 @@ def inputs() -> dict[str, Artifact]:
     pyarrow.parquet.write_table(members, folders["evaluation_sets"] / "members.parquet")
     for file in (*checkpoint().iterdir(), *tokenizer_folder().iterdir()):
         (folders["finetuned_model"] / file.name).write_bytes(file.read_bytes())
-    write_template(folders["finetuned_model"])
+    write_template(folders["finetuned_model"], Chat(tokenizer()))
     configs: dict[str, dict[str, Any]] = {
         "labelled_examples": ConversationsConfig(sources=["shop"]).recipe(),
         "finetuned_model": {"max_length": LONGEST},

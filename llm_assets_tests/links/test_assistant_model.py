@@ -5,24 +5,31 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llm_assets.compression.gguf import write_gguf
 from llm_assets.corpus.documents import doc_id
+from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.evaluation.assistant import Assistant
+from llm_assets.evaluation.greedy import partings
 from llm_assets.links.assistant_model import LINK, AssistantModelConfig
 from llm_assets.links.assistant_scores import BM25, FINETUNED, PRETRAINED
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.making import Outcome, make
+from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
-from llm_assets.training.adapters import FOLDER, unmerged
+from llm_assets.training.adapters import FOLDER, Adapter, unmerged
 from llm_assets.training.chat import TemplateError
 from llm_assets.training.decoders import DecoderError
 from llm_assets_tests.links.trained import COMPUTE, artifact, changed, launch_quietly, root
@@ -120,6 +127,52 @@ def test_checks_fail(tmp_path: Path) -> None:
 
     assert scored(rows) and not scored(rows[1:]) and not scored([rows[0], *rows])
     assert not scored([{**rows[0], "nats": float("nan")}, *rows[1:]])
+
+
+def test_a_chain_without_virtual_tokens_has_the_recipe_that_it_had() -> None:
+    assert set(CONFIG.recipe()["adapter"]) == {"kind", "rank", "alpha", "dropout"}
+    assert AssistantModelConfig.model_validate({"adapter": {"kind": "prompt", "tokens": 4}}).recipe()["adapter"]["tokens"] == 4
+
+
+@pytest.mark.parametrize("kind", ["adalora", "prompt"])
+def test_adapters_that_look_at_whole_weights_are_refused_where_zero_cuts_them(kind: str) -> None:
+    with pytest.raises(ValidationError, match=rf"adapter.kind {kind} looks at whole weights, which zero_stage 3 cuts: set it to 0, 1 or 2"):
+        AssistantModelConfig.model_validate({"adapter": {"kind": kind}, "zero_stage": 3})
+
+
+def test_a_prompt_longer_than_half_of_a_conversation_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"adapter.tokens \(40\) .* at most half of max_length \(64\)"):
+        AssistantModelConfig.model_validate({"adapter": {"kind": "prompt", "tokens": 40}, "max_length": 64})
+
+
+@pytest.mark.slow
+def test_a_tuned_prompt_goes_the_whole_way_to_gguf(tmp_path: Path) -> None:
+    """Trained by two processes, merged as tokens of the template, rounded, and asked through llama.cpp: what PEFT's vectors say."""
+    config = CONFIG.model_copy(update={"adapter": Adapter(kind="prompt", tokens=4), "learning_rate": 0.1})
+    given = {**inputs(), "compute": COMPUTE}
+    outcome = make(Store(tmp_path / "data"), LINK, config, given, seed=1, launch=launch_quietly)
+    made, folder = outcome.artifact, outcome.artifact.directory
+    assert made.metrics["models"][FINETUNED]["test"]["bits_per_byte"] < made.metrics["models"][PRETRAINED]["test"]["bits_per_byte"]
+    assert made.metrics["trained_parameters"] == 4 * 32
+    mine = AutoTokenizer.from_pretrained(folder)
+    prompts = [text.split("\n")[0] for text in dialogues(20)]
+    apart = unmerged(checkpoint(), folder / FOLDER)
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    asked = [mine.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"] for one in turns]
+    write_gguf(folder, tmp_path / "served" / "model-f16.gguf", "f16")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(folder / name, tmp_path / "served" / name)
+    settings = {"task": "generation", "model": "model-f16.gguf", "context": LONGEST, "normaliser": NORMALISER_VERSION}
+    (tmp_path / "served" / "serving.json").write_text(json.dumps(settings))
+    with closing(Generator(tmp_path / "served", slots=1)) as engine:
+        assert [engine.chat(one) for one in turns] == asked
+        assert [parting for parting in partings(folder, engine, asked, 12) if not parting.is_tie] == []
+    merged = AutoModelForCausalLM.from_pretrained(folder).eval()
+    short = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": mine.convert_tokens_to_ids(["<|im_end|>", "[SEP]"])}
+    for ids in asked:
+        whole, bare = torch.tensor([ids]), torch.tensor([ids[4:]])
+        ours = merged.generate(whole, attention_mask=torch.ones_like(whole), **short)[0, len(ids) :].tolist()
+        assert ours == apart.generate(input_ids=bare, attention_mask=torch.ones_like(bare), **short)[0, len(ids) - 4 :].tolist()
 
 
 def test_what_does_not_match_is_refused_before_training(tmp_path: Path) -> None:

@@ -33,6 +33,13 @@ def test_an_evaluation_met_again_after_a_resume_is_not_kept_twice(tmp_path: Path
     assert not BestEvaluation(tmp_path).is_beaten_by(0.8, 0.4, 3)
 
 
+def test_no_evaluation_before_the_earliest_is_kept(tmp_path: Path) -> None:
+    best = BestEvaluation(tmp_path, earliest=4)
+    for score, loss, step in ((0.9, 0.1, 2), (0.5, 0.5, 4), (0.6, 0.4, 6)):
+        evaluated(best, score, loss, step)
+    assert best.step == 6 and [path.name for path in tmp_path.glob("best-*")] == ["best-6"]
+
+
 def test_steps_are_reported_to_the_launcher_and_to_dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     closed: list[bool] = []
