@@ -9,6 +9,7 @@ import typer
 
 from llm_assets.store.home import data_root, prepare_environment
 from llm_assets.terminal import audit_commands, chain_commands, service_commands
+from llm_assets.terminal.environment_commands import env
 from llm_assets.terminal.settings import UsageError, sections, specs, store_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 chain_commands.register(app)
 service_commands.register(app)
 audit_commands.register(app)
+app.command()(env)
 
 
 @app.command()
@@ -88,6 +90,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.audit.reproduce import NotReproducibleError
     from llm_assets.audit.trace import UnknownDocumentError
     from llm_assets.corpus.archives import SourceError
+    from llm_assets.environments.environment import EnvironmentFailedError, MissingEnvironmentError
     from llm_assets.links.making import SourceChangedError
     from llm_assets.operation.annotation import AnnotationError
     from llm_assets.operation.withdrawal import WithdrawalError
@@ -101,9 +104,10 @@ def _expected() -> tuple[type[Exception], ...]:
     from llm_assets.store.verdict import RefusedError
 
     return (
-        AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, Failure, ForgetError, GatewayRefusedError,
-        GatewayRunningError, KeysError, NotReproducibleError, NothingUsableError, OSError, PortError, RefusedError, ReleaseError, ServiceError,
-        SourceChangedError, SourceError, UnknownDocumentError, UnknownIdError, UnknownRuleError, UsageError, WithdrawalError,
+        AnnotationError, ArtifactError, BomError, CardError, ComponentTreeException, CycleError, EnvironmentFailedError, Failure, ForgetError,
+        GatewayRefusedError, GatewayRunningError, KeysError, MissingEnvironmentError, NotReproducibleError, NothingUsableError, OSError, PortError,
+        RefusedError, ReleaseError, ServiceError, SourceChangedError, SourceError, UnknownDocumentError, UnknownIdError, UnknownRuleError, UsageError,
+        WithdrawalError,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"audit", "operation"},
     {"links"},
     {"corpus", "training", "compression", "evaluation", "knowledge", "serving"},
-    {"tracking"},
+    {"tracking", "environments"},
     {"store"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,34 +1,49 @@
-"""The finetuned decoder as GGUF files, one of which llama.cpp serves without torch."""
+"""The finetuned decoder as GGUF files, one of which llama.cpp serves without torch; for GPU hosts also as compressed-tensors."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
+from llm_assets.compression.compressed import Scheme, compress
 from llm_assets.compression.gguf import FORMATS, Format, Shape, write_gguf
-from llm_assets.corpus.normalise import NORMALISER_VERSION
+from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
+from llm_assets.environments.environment import COMPRESSED_TENSORS
 from llm_assets.evaluation.greedy import Parting, partings
 from llm_assets.links import pages, plots
 from llm_assets.links.link import Bench, Check, Link, Made, Section
 from llm_assets.serving.generation import TASK, Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
+from llm_assets.store.strict import Strict
 from llm_assets.store.verdict import Verdict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 REFERENCE: Format = "f16"
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 COLUMNS = ("bits_per_byte", "rise", "perplexity", "tokens_per_second", "bytes", "seconds")
 ANSWER = 32  # tokens of a greedy answer that are compared
 QUANTIZED = "quantized"
+COMPRESSED = "compressed-tensors"  # the folder of those
+
+
+class CompressedTensors(Strict):
+    """What is written besides for GPU hosts, by llm-compressor in the environment `compressed-tensors` (`llm-assets env`)."""
+
+    schemes: list[Scheme] = Field([], description="w8a8 (8 bits for weights and activations), w4a16 (4 for weights); vLLM serves the first named")
+    calibration_conversations: int = Field(256, ge=1, description="training conversations, drawn by hash, that rounding errors are made up for on")
 
 
 class GgufModelConfig(Section):
@@ -40,19 +55,32 @@ class GgufModelConfig(Section):
     test_texts: int = Field(200, ge=1, description="test documents that what is served and F16 are read on, for the scorecard")
     compared_prompts: int = Field(20, ge=1, description="of them, whose greedy answers at F16 must be those of transformers")
     context: int | None = Field(None, ge=16, description="tokens of prompt and answer that are served; default: as many as the model was made for")
+    compressed_tensors: CompressedTensors = Field(CompressedTensors(), description="the same model for GPU hosts, kept beside the GGUF files")
+
+    def recipe(self) -> dict[str, Any]:
+        """Without compressed-tensors what it was before there were any."""
+        values = super().recipe()
+        return values if self.compressed_tensors.schemes else {name: value for name, value in values.items() if name != "compressed_tensors"}
+
+    def unread(self) -> tuple[str, ...]:
+        """GGUF asks for no text to be calibrated on."""
+        return () if self.compressed_tensors.schemes else ("labelled_examples",)
 
 
 def quantized_model(
-    bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact, aligned_model: Artifact | None = None
-) -> Made:
+    bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact, aligned_model: Artifact | None = None,
+    labelled_examples: Artifact | None = None,
+) -> Made:  # fmt: skip
     """Writes the decoder as GGUF in each format asked for and takes the smallest whose bits per byte stay within the allowed rise.
 
     F16 is the reference: its greedy answers are compared with those of transformers over the same weights, and every format's
     bits per byte of held-out text are measured through llama.cpp, with the engine that will serve. Where no format stays
     within the rise the best is taken, and the check fails. Unlike an encoder's int8 the sizes are fixed by the format, so the
     rule is size, not speed; the measured speed is stated beside it. A chain with preferences rounds its aligned model.
+    Compressed-tensors, where asked for, are measured against their own beginning in float16, and no answer of theirs is compared.
     """
     model = finetuned_model if aligned_model is None else aligned_model
+    python = COMPRESSED_TENSORS.python() if config.compressed_tensors.schemes else None
     texts = [text for _, text in evaluation_texts(evaluation_sets, "validation", config.evaluation_texts)]
     made_for = Shape.read(model.directory).context
     context = min(config.context or made_for, made_for)  # llama.cpp serves no more either
@@ -76,6 +104,10 @@ def quantized_model(
         shutil.copyfile(bench.scratch / kind / file_of(kind), bench.directory / file_of(kind))
     for path in (bench.scratch / chosen).iterdir():
         shutil.copyfile(path, bench.directory / path.name)
+    compressed = _compressed(bench, config.compressed_tensors, python, model, labelled_examples, texts, context) if python else {}
+    if compressed:
+        settings = json.loads((bench.directory / "serving.json").read_text(encoding="utf-8"))
+        write_json(bench.directory / "serving.json", {**settings, "vllm": f"{COMPRESSED}/{next(iter(compressed))}"})
     _show(bench.directory, candidates, chosen, len(texts))
     _write_predictions(bench, evaluation_texts(evaluation_sets, "test", config.test_texts), {QUANTIZED: chosen, REFERENCE: REFERENCE})
     return Made(
@@ -90,6 +122,7 @@ def quantized_model(
             },
             "evaluation_texts": len(texts),
             "times_smaller": round(candidates[REFERENCE]["bytes"] / candidates[chosen]["bytes"], 2),
+            **({"compressed_tensors": compressed} if compressed else {}),
         }
     )
 
@@ -171,6 +204,45 @@ def read_predictions(quantized_model: Artifact, name: str) -> list[dict[str, Any
     return [row for row in table.to_pylist() if row["model"] == name]
 
 
+def _compressed(
+    bench: Bench, asked: CompressedTensors, python: Path, model: Artifact, labelled_examples: Artifact | None, texts: Sequence[str], context: int
+) -> dict[str, dict[str, Any]]:
+    """Each scheme written into its folder, with what it costs in bits per byte of the validation documents."""
+    from transformers import PreTrainedTokenizerFast
+
+    from llm_assets.training.chat import Chat
+
+    assert labelled_examples is not None
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model.directory, local_files_only=True)
+    rows = labelled_examples.table("train.parquet", ["doc_id", "messages"]).to_pylist()
+    rows.sort(key=lambda row: hashlib.sha256(f"calibration:{row['doc_id']}".encode()).digest())
+    conversations = [row["messages"] for row in rows[: asked.calibration_conversations]]
+    calibration = [one.ids for one in Chat(tokenizer).encode(conversations, longest=context)]
+    read = [ids for text in texts if len(ids := _opened(tokenizer, text)[:context]) > 1]
+    size = sum(len(tokenizer.decode(ids[1:], skip_special_tokens=False).encode()) for ids in read)
+    found: dict[str, dict[str, Any]] = {}
+    for scheme in asked.schemes:
+        began, folder = time.perf_counter(), bench.directory / COMPRESSED / scheme
+        made = compress(python, model.directory, folder, scheme, calibration, read, bench.scratch / scheme, bench.progress)
+        for name in (*FILES, "generation_config.json"):
+            shutil.copyfile(model.path(name), folder / name)
+        found[scheme] = {
+            "bits_per_byte": made["nats_after"] / math.log(2) / max(size, 1),
+            "rise": made["nats_after"] / made["nats_before"] - 1,
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            "seconds": round(time.perf_counter() - began, 3),
+            "device": made["device"],
+            "versions": made["versions"],
+        }
+    return found
+
+
+def _opened(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens of a document as it was opened in training."""
+    ids: list[int] = tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
+    return [int(tokenizer.bos_token_id), *ids]
+
+
 def _asked(engine: Generator, text: str) -> list[int]:
     """A document's first line, asked as the user's turn."""
     return engine.chat([{"role": "user", "content": text.split("\n", 1)[0]}])[: engine.context - ANSWER]
@@ -196,8 +268,10 @@ def _show(directory: Path, candidates: Mapping[str, Mapping[str, float]], chosen
 def _rise_within(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     allowed, metrics = artifact.manifest.recipe["config"]["allowed_rise"], artifact.metrics
     worth = metrics["candidates"][metrics["format"]]
-    said = f"{metrics['format']}: {worth['bits_per_byte']:.4f} bits per byte, {100 * worth['rise']:+.2f}% against F16 (at most {100 * allowed:+.2f}%)"
-    return Verdict(check="rise_within", passed=bool(worth["rise"] <= allowed), description=said, values=dict(worth))
+    every = {metrics["format"]: worth, **metrics.get("compressed_tensors", {})}
+    said = "; ".join(f"{name}: {one['bits_per_byte']:.4f} bits per byte, {100 * one['rise']:+.2f}% against F16" for name, one in every.items())
+    passed = all(one["rise"] <= allowed for one in every.values())
+    return Verdict(check="rise_within", passed=passed, description=f"{said} (at most {100 * allowed:+.2f}%)", values=dict(worth))
 
 
 def _greedy_as_transformers(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
@@ -212,7 +286,7 @@ LINK = Link(
     version=1,
     make=quantized_model,
     config=GgufModelConfig,
-    inputs=("finetuned_model", "aligned_model", "evaluation_sets"),
+    inputs=("finetuned_model", "aligned_model", "evaluation_sets", "labelled_examples"),
     stage="model",
     role="programmer",
     kinds=("gguf",),

@@ -11,7 +11,7 @@ from pathlib import Path
 from llm_assets.store.fingerprint import digest
 
 PACKAGE = Path(__file__).resolve().parents[1]
-GROUND = ("llm_assets.store", "llm_assets.links.link", "llm_assets.links.plots", "llm_assets.serving")  # shapes no result
+GROUND = ("llm_assets.store", "llm_assets.links.link", "llm_assets.links.plots", "llm_assets.serving", "llm_assets.environments")  # shapes no result
 COUNTED = ("llm_assets.serving.engine",)  # but quantized_model's predictions come through it
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
-from llm_assets.serving.engine import OnnxClassifier
+from llm_assets.serving.engine import EngineError, OnnxClassifier
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.generation import TASK, Generator
+from llm_assets.serving.vllm import VllmGenerator
 
 Engine = OnnxClassifier | Generator
+CHOICE = "LLM_ASSETS_ENGINE"  # the environment's word on what generates on this host
+GENERATORS = {"llama.cpp": Generator, "vllm": VllmGenerator}
 
 
 class Serving(Protocol):
@@ -24,10 +28,16 @@ class Serving(Protocol):
 
 
 def load_engine(directory: Path) -> Engine:
-    """The engine that the ``task`` in ``serving.json`` asks for, classification where it says none. Raises ``EngineError``."""
+    """The engine that the ``task`` in ``serving.json`` asks for, classification where it says none. Raises ``EngineError``.
+
+    Which one generates is the host's choice: llama.cpp, unless the environment variable ``LLM_ASSETS_ENGINE`` says vllm.
+    """
     settings = directory / "serving.json"
     if settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("task") == TASK:
-        return Generator(directory)
+        chosen = os.environ.get(CHOICE, "llama.cpp")
+        if chosen not in GENERATORS:
+            raise EngineError(f"{CHOICE} is {chosen!r}; the engines that generate are: {', '.join(GENERATORS)}")
+        return GENERATORS[chosen](directory)
     return OnnxClassifier(directory)
 
 

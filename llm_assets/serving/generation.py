@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
 from llm_assets.serving.engine import EngineError
-from llm_assets.serving.llama import Llama, LlamaError, RefusedError
+from llm_assets.serving.llama import Llama, LlamaError, RefusedError, Supervised
 from llm_assets.serving.templates import ChatTemplate, ConversationError, Message
 
 if TYPE_CHECKING:
@@ -61,10 +61,14 @@ class Generator:
         self._template = _template(directory, named)
         self._head: NDArray[np.float32] | None = None
         try:
-            self.llama = Llama(self._model, self.context, slots)
+            self.llama = self._process(directory, settings)
         except LlamaError as error:
             raise EngineError(str(error)) from error
         self._end = weakref.finalize(self, self.llama.close)
+
+    def _process(self, directory: Path, settings: Mapping[str, Any]) -> Supervised:
+        """What generates. Raises ``LlamaError``."""
+        return Llama(self._model, self.context, self.slots)
 
     def close(self) -> None:
         """End the process; also done when nobody holds this any more."""
@@ -76,13 +80,18 @@ class Generator:
 
     def probe(self, text: str) -> None:
         """Go on after a text by one token. Raises ``EngineError`` unless that comes with a probability."""
-        asked = {"prompt": self.text(text), "n_predict": 1, "n_probs": 1, "temperature": 0}
+
+        async def probed() -> list[dict[str, Any]]:
+            asked = {"n_predict": 1, "n_probs": 1, "temperature": 0}
+            return [event async for events in self.generate(self.text(text), asked) for event in events]
+
         try:
-            found = asyncio.run(self.llama.ask("/completion", asked))
+            found = asyncio.run(probed())
         except (LlamaError, RefusedError) as error:
             raise EngineError(f"{self._model}: the probe failed ({error}): materialize quantized_model again") from error
-        scored = [one["logprob"] for one in found.get("completion_probabilities", ())]
-        if not found["tokens_predicted"] or not all(isinstance(value, float) and math.isfinite(value) for value in scored):
+        scored = [one["logprob"] for event in found for one in event.get("completion_probabilities", ())]
+        predicted = any(event.get("tokens_predicted") for event in found)
+        if not predicted or not all(isinstance(value, float) and math.isfinite(value) for value in scored):
             raise EngineError(f"{self._model}: the probe got log-probabilities {scored}: materialize quantized_model again")
 
     def chat(self, messages: Sequence[Message]) -> list[int]:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import h11
@@ -33,20 +34,26 @@ class LlamaError(RuntimeError):
 
 
 class RefusedError(RuntimeError):
-    """llama.cpp refused a request and said why."""
+    """The process that generates refused a request and said why."""
 
 
-class Llama:
-    """llama.cpp's server over one model file, supervised by a thread. Raises ``LlamaError`` where it does not start the first time."""
+class Supervised(ABC):
+    """A server over one model, supervised by a thread. Raises ``LlamaError`` where it does not start the first time."""
 
-    def __init__(self, model: Path, context: int, slots: int) -> None:
-        self._command = [sys.executable, "-m", "llm_assets.serving.llama_server", str(model), str(context), str(slots)]
+    grace: ClassVar[float] = 5.0  # seconds to end in
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
         self._key = secrets.token_urlsafe(16)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._address: tuple[str, int] | None = None
         self._process = self._start()
-        threading.Thread(target=self._watch, daemon=True, name="llama").start()
+        threading.Thread(target=self._watch, daemon=True, name="engine").start()
+
+    @abstractmethod
+    def _start(self) -> subprocess.Popen[str]:
+        """Start it and note ``_address`` once it can be asked; its standard input is its lifeline. Raises ``LlamaError``."""
 
     @property
     def pid(self) -> int:
@@ -57,7 +64,7 @@ class Llama:
         """End the process; returns when it has ended."""
         self._closed.set()
         with self._lock:
-            _end(self._process)
+            end(self._process, self.grace)
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
         """One answer as a JSON value. Raises ``RefusedError`` and ``LlamaError``."""
@@ -117,21 +124,6 @@ class Llama:
         finally:
             writer.close()
 
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin and process.stdout
-        try:
-            process.stdin.write(f"{self._key}\n")
-            process.stdin.flush()
-            address = urlsplit(process.stdout.readline().strip())
-        except OSError:
-            address = urlsplit("")
-        if not address.port:
-            _end(process)
-            raise LlamaError(f"{self._command[3]} does not load in llama.cpp (status {process.returncode}): materialize quantized_model again")
-        self._address = str(address.hostname), address.port
-        return process
-
     def _watch(self) -> None:
         """Start another one whenever the process dies, at once after a long life, later and later after short ones."""
         pause = 0.0
@@ -141,7 +133,7 @@ class Llama:
             self._address = None
             if self._closed.is_set():
                 return
-            logger.error("the process that generates (%s) died with status %s; another one is started", self._command[3], status)
+            logger.error("the process that generates (%s) died with status %s; another one is started", self._model, status)
             pause = 0.0 if time.monotonic() - began > LONGEST_PAUSE else min(max(2 * pause, PAUSE), LONGEST_PAUSE)
             while not self._restarted(pause):
                 if self._closed.is_set():
@@ -161,17 +153,41 @@ class Llama:
         return False
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Cut its lifeline, then its life."""
-    assert process.stdin and process.stdout
+class Llama(Supervised):
+    """llama.cpp's server over one GGUF file."""
+
+    def __init__(self, model: Path, context: int, slots: int) -> None:
+        self._command = [sys.executable, "-m", "llm_assets.serving.llama_server", str(model), str(context), str(slots)]
+        super().__init__(model)
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write(f"{self._key}\n")
+            process.stdin.flush()
+            address = urlsplit(process.stdout.readline().strip())
+        except OSError:
+            address = urlsplit("")
+        if not address.port:
+            end(process)
+            raise LlamaError(f"{self._model} does not load in llama.cpp (status {process.returncode}): materialize quantized_model again")
+        self._address = str(address.hostname), address.port
+        return process
+
+
+def end(process: subprocess.Popen[str], seconds: float = 5) -> None:
+    """Cut its lifeline, and ``seconds`` later its life."""
+    assert process.stdin
     with suppress(OSError):
         process.stdin.close()
     try:
-        process.wait(5)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    process.stdout.close()
+    if process.stdout:
+        process.stdout.close()
 
 
 def _said(body: bytes) -> str:

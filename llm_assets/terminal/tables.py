@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from llm_assets.audit.plan import Step
+from llm_assets.environments.environment import PYTHON, Environment
 
 SHOWN = {  # figures of a scorecard
     "single_label": ("accuracy", "macro_f1"),
@@ -55,6 +56,17 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
             f"{model['bytes'] / 1e6:,.2f}",
             f"{model['p50_ms']:.1f}" if "p50_ms" in model else "",
         )
+    return table
+
+
+def environment_table(environments: Iterable[Environment]) -> Table:
+    """One row an environment: what for, whether it is there and how large, what of it was run."""
+    table = Table(box=box.SIMPLE_HEAD, caption="llm-assets env NAME makes one, --remove deletes it")
+    for column in ("name", "for", "here", "Python", "was run"):
+        table.add_column(column, no_wrap=column == "name")
+    for one in environments:
+        here = f"made, {one.size / 1e9:,.1f} GB" if one.is_made else f"not made, {one.download / 1e9:,.1f} GB to download"
+        table.add_row(one.name, one.purpose, here, ".".join(map(str, PYTHON)), one.tried)
     return table
 
 

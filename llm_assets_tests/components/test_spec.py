@@ -175,7 +175,7 @@ def test_the_graph_has_an_optional_link_where_its_section_is(monkeypatch: pytest
         return {key.path[1]: {parent.path[1] for parent in asset.asset_deps[key]} for asset in made for key in asset.keys}
 
     plain, aligned = parents(TALKING), parents(TALKING | ALIGNED)
-    assert "aligned_model" not in plain and plain["quantized_model"] == {"finetuned_model", "evaluation_sets"}
+    assert "aligned_model" not in plain and plain["quantized_model"] == {"finetuned_model", "evaluation_sets", "labelled_examples"}
     assert aligned["quantized_model"] == plain["quantized_model"] | {"aligned_model"} and "finetuned_model" in aligned["aligned_model"]
     with pytest.raises(UsageError, match="the chain assistant has no aligned_model"):
         set_by_hand(with_preset(TALKING, GenerationSpec), ["aligned_model.beta=1"])

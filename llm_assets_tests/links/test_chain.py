@@ -35,6 +35,6 @@ def test_upstream_goes_by_the_chain_that_is_asked_of() -> None:
 def test_without_an_optional_link_what_names_it_is_made_from_the_others() -> None:
     plain, whole = ({link.name: link for link in without(GENERATION, absent)} for absent in (["aligned_model"], []))
     assert [link.name for link in GENERATION if link.optional] == ["aligned_model"] and "aligned_model" not in plain
-    assert plain["quantized_model"].inputs == ("finetuned_model", "evaluation_sets")
+    assert plain["quantized_model"].inputs == ("finetuned_model", "evaluation_sets", "labelled_examples")
     assert plain["tokens"] == whole["tokens"]
     assert {"aligned_model", "labelled_examples"} <= upstream("quantized_model", whole.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from llm_assets.compression.gguf import ShapeError
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
+from llm_assets.environments.environment import COMPRESSED_TENSORS, RECORD, MissingEnvironmentError
 from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, smallest
 from llm_assets.links.making import Outcome, make
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
+from llm_assets_tests.compression import llmcompressor_stand_in
 from llm_assets_tests.compression.decoders import LINES, write_decoder
 from llm_assets_tests.links import trained
 
@@ -65,6 +68,52 @@ def test_an_aligned_model_is_rounded_in_place_of_the_finetuned_one(made: Outcome
     other = make(Store(tmp_path / "home"), LINK, config, given, seed=0, launch=trained.launch_quietly).artifact
     plain, aligned = (read_predictions(one, "f16")[0]["nats"] for one in (made.artifact, other))
     assert abs(aligned / plain - 1) > 0.001 and other.manifest.inputs["aligned_model"].fingerprint == "aligned_model"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment `compressed-tensors` whose interpreter starts the stand-in."""
+    monkeypatch.setenv("LLM_ASSETS_CACHE", str(tmp_path / "cache"))
+    python = COMPRESSED_TENSORS.folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {llmcompressor_stand_in.__file__} "$@"\n')
+    python.chmod(0o755)
+    (COMPRESSED_TENSORS.folder / RECORD).write_text("{}")
+
+
+def test_compressed_tensors_are_kept_beside_gguf_and_held_to_the_same_rise(inputs: dict[str, Artifact], environment: None, tmp_path: Path) -> None:
+    config = GgufModelConfig(
+        formats=["q8_0"], compared_prompts=1, evaluation_texts=2, allowed_rise=0.02,
+        compressed_tensors={"schemes": ["w4a16", "w8a8"], "calibration_conversations": 3},
+    )  # fmt: skip
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    (tmp_path / "labelled_examples").mkdir()
+    rows = [{"doc_id": str(number), "messages": messages} for number in range(5)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "labelled_examples" / "train.parquet")
+    given = {**inputs, "labelled_examples": trained.artifact(tmp_path / "labelled_examples", "labelled_examples")}
+    outcome = make(Store(tmp_path / "home"), LINK, config, given, seed=0, launch=trained.launch_quietly)
+    made, metrics = outcome.artifact, outcome.artifact.metrics["compressed_tensors"]
+    assert all(found.passed for found in outcome.verdicts), outcome.verdicts
+    for scheme in ("w4a16", "w8a8"):
+        files = {f"compressed-tensors/{scheme}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json")}
+        assert files <= set(made.manifest.files)
+        assert metrics[scheme]["rise"] == pytest.approx(0.01) and metrics[scheme]["bits_per_byte"] > 0
+    assert made.json("serving.json")["vllm"] == "compressed-tensors/w4a16"
+    assert made.manifest.inputs["labelled_examples"].fingerprint == "labelled_examples"
+    assert not LINK.checks[0].judge(trained.changed(made, config={"allowed_rise": 0.005}), {}).passed
+
+
+def test_without_their_environment_nothing_is_begun(inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_CACHE", str(tmp_path / "cache"))
+    config = GgufModelConfig(compressed_tensors={"schemes": ["w8a8"]})
+    with pytest.raises(MissingEnvironmentError, match="Remedy: llm-assets env compressed-tensors"):
+        make(Store(tmp_path / "home"), LINK, config, inputs, seed=0, launch=trained.launch_quietly)
+
+
+def test_a_chain_without_them_has_the_recipe_that_it_had() -> None:
+    config = GgufModelConfig(formats=["q8_0"])
+    assert set(config.recipe()) == {"formats", "allowed_rise", "evaluation_texts", "test_texts", "compared_prompts", "context"}
+    assert config.unread() == ("labelled_examples",)
 
 
 def test_what_it_makes_is_served(made: Outcome) -> None:

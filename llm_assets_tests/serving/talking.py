@@ -35,6 +35,10 @@ def write_model(directory: Path, seed: int = 0, **settings: Any) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, "model-f16.gguf"):
         shutil.copyfile(decoder(seed) / name, directory / name)
+    if folder := settings.get("vllm"):
+        (directory / folder).mkdir(parents=True)
+        for name in (*FILES, "config.json", "generation_config.json"):
+            shutil.copyfile(decoder(seed) / name, directory / folder / name)
     said = {"task": "generation", "model": "model-f16.gguf", "context": CONTEXT, "normaliser": NORMALISER_VERSION, **settings}
     (directory / "serving.json").write_text(json.dumps(said))
     return directory
