@@ -82,9 +82,7 @@ class Joining:
     evaluation_sets: Artifact
     scratch: Path
 
-    def sort_out(
-        self, rows: Sequence[dict[str, Any]], unlabelled: str, refuted: Collection[str] = ()
-    ) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def sort_out(self, rows: Sequence[dict[str, Any]], unlabelled: str, refuted: Collection[str] = ()) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """The ``rows``, oldest first, each with its ``text`` and ``label``, that may join; and how many may not, by reason.
 
         ``unlabelled`` is the reason of a row whose label is None; ``refuted`` has the ``text_key`` of what other rows say the contrary of.

@@ -74,9 +74,7 @@ async def _largest(mine: Generator, theirs: Generator, prompts: Sequence[Message
     return max(ends, default=None)
 
 
-async def _apart(
-    writer: Generator, reader: Generator, messages: Messages, temperature: float, seed: int, slots: asyncio.Semaphore
-) -> float | None:
+async def _apart(writer: Generator, reader: Generator, messages: Messages, temperature: float, seed: int, slots: asyncio.Semaphore) -> float | None:
     from llm_assets.serving.answer import written  # imports FastAPI
     from llm_assets.serving.apart import apart
     from llm_assets.serving.completion_wire import ChatRequest

@@ -94,11 +94,12 @@ class VllmGenerator(Generator):
         finally:
             self.busy -= 1
 
-    async def likelihood(self, ids: Sequence[int], top: int = 0) -> list[Likely]:
-        """How likely each token but the first is after those before it, with the ``top`` likeliest."""
+    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1) -> list[Likely]:
+        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest."""
         asked = {"model": NAME, "prompt": list(ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
         found = await self.llama.ask("/v1/completions", asked)
-        return [_likely(token, entries, top) for token, entries in zip(ids[1:], found["choices"][0]["prompt_logprobs"][1:], strict=True)]
+        scored = zip(ids[since:], found["choices"][0]["prompt_logprobs"][since:], strict=True)
+        return [_likely(token, entries, top) for token, entries in scored]
 
     def _event(self, choice: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """A piece in llama.cpp's words."""
