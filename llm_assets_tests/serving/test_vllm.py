@@ -125,6 +125,7 @@ def test_what_is_suppressed_is_banned_in_every_request(environment: Path, tmp_pa
     try:
         engine.probe("one")
         assert asked(environment)["logit_bias"] == {"61": -100.0} and len(asyncio.run(engine.likelihood([70, 71]))) == 1
+        assert [one.token for one in asyncio.run(engine.likelihood([70, 71, 72, 73], since=2))] == [72, 73]
     finally:
         engine.close()
 
