@@ -47,8 +47,8 @@ def test_spans_depend_on_seed_and_position_alone() -> None:
 
 
 def test_each_documents_spans_begin_at_the_first_sentinel_and_its_frame_is_never_cut_out() -> None:
-    data = denoised(corruption=0.3, mean_span=2)
-    first, second = data.sentinels[:2]
+    data = denoised(corruption=0.3, mean_span=5)  # 10 of the 32 tokens of a block in 2 spans, 4 of a whole document's 12 in one
+    first = data.sentinels[0]
     for position in range(20):
         block, example = data.blocks[position], data[position]
         for number in set(example.target_text.tolist()):
@@ -60,7 +60,7 @@ def test_each_documents_spans_begin_at_the_first_sentinel_and_its_frame_is_never
         assert (example.source == first).sum() > 1 or (block == data.opening).sum() < 3
         left = (~numpy.isin(example.source, data.sentinels)).sum()
         cut = (~numpy.isin(example.target, [*data.sentinels, data.closing])).sum()
-        assert left + cut == (block != data.padding).sum() and second != first
+        assert left + cut == (block != data.padding).sum()
 
 
 def test_a_batch_by_hand() -> None:
