@@ -20,7 +20,7 @@ from llm_assets.corpus.vocabulary import QWEN2_PIECES
 from llm_assets.store.files import flush_directory, flush_file
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter, TensorNameMap
     from numpy.typing import NDArray
 
 Format = Literal["f16", "q8_0", "q5_0", "q4_1", "q4_0"]
@@ -207,10 +207,9 @@ def _pre(folder: Path, described: Mapping[str, Any]) -> str:
 
 def _write_tensors(writer: GGUFWriter, folder: Path, shape: Shape, kind: Format) -> None:
     """Announce all tensors by their sizes, then read and write them one at a time in that order."""
-    import gguf
     from gguf.quants import quant_shape_to_byte_shape, quantize
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[shape.architecture.upper()], shape.layers)
+    names = tensor_names(shape)
     plan: dict[str, GGMLQuantizationType] = {}
     files = _files(folder)
     for name in sorted(files):
@@ -219,7 +218,7 @@ def _write_tensors(writer: GGUFWriter, folder: Path, shape: Shape, kind: Format)
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:
             raise ShapeError(f"{folder}: tensor {name} has no place in GGUF's {shape.architecture}")
-        size = _size(files[name], name)
+        size = tensor_size(files[name], name)
         plan[name] = to = _rounding(size, kind)
         if to.name in NUMPY:
             dtype = NUMPY[to.name]
@@ -231,7 +230,14 @@ def _write_tensors(writer: GGUFWriter, folder: Path, shape: Shape, kind: Format)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, to in plan.items():
-        writer.write_tensor_data(quantize(_permuted(name, _read(files[name], name), shape), to))
+        writer.write_tensor_data(quantize(permuted(name, read_tensor(files[name], name), shape), to))
+
+
+def tensor_names(shape: Shape) -> TensorNameMap:
+    """From transformers' names of a decoder's tensors to GGUF's."""
+    import gguf
+
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH[shape.architecture.upper()], shape.layers)
 
 
 def _rounding(size: tuple[int, ...], kind: Format) -> GGMLQuantizationType:
@@ -243,7 +249,7 @@ def _rounding(size: tuple[int, ...], kind: Format) -> GGMLQuantizationType:
     return to if size[-1] % GGML_QUANT_SIZES[to][0] == 0 else GGMLQuantizationType.F16
 
 
-def _permuted(name: str, tensor: NDArray[np.float32], shape: Shape) -> NDArray[np.float32]:
+def permuted(name: str, tensor: NDArray[np.float32], shape: Shape) -> NDArray[np.float32]:
     """Rows of Llama's q and k from two halves a head to pairs; anything else as it is."""
     heads = {"q_proj": shape.heads, "k_proj": shape.key_value_heads}.get(name.split(".")[-2]) if shape.architecture == "llama" else None
     if heads is None:
@@ -265,14 +271,15 @@ def _files(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(file.keys(), single)
 
 
-def _size(path: Path, name: str) -> tuple[int, ...]:
+def tensor_size(path: Path, name: str) -> tuple[int, ...]:
+    """A tensor's shape, without reading it."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         return tuple(file.get_slice(name).get_shape())
 
 
-def _read(path: Path, name: str) -> NDArray[np.float32]:
+def read_tensor(path: Path, name: str) -> NDArray[np.float32]:
     """A tensor in float32, through torch since NumPy has no bfloat16."""
     from safetensors import safe_open
 

@@ -27,17 +27,25 @@ class Parting:
         return self.nats <= TIE
 
 
-def partings(folder: Path, engine: Generator, prompts: Sequence[Sequence[int]], length: int) -> list[Parting]:
-    """The prompts (token ids) whose greedy answers of ``length`` tokens differ. The folder's weights are rounded to F16, as the engine's are."""
+def partings(
+    folder: Path, engine: Generator, prompts: Sequence[Sequence[int]], length: int, adapter: tuple[str, Path] | None = None
+) -> list[Parting]:
+    """The prompts (token ids) whose greedy answers of ``length`` tokens differ. The folder's weights are rounded to F16, as the engine's are.
+
+    ``adapter`` is the engine's name of one, and PEFT's folder of it, which then stands beside the weights unmerged.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from llm_assets.training.adapters import beside
+
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, local_files_only=True, use_safetensors=True)
-    model = model.float().eval()
+    model = beside(model.float(), adapter[1]) if adapter else model.float().eval()
     ends = _ends(model)
-    theirs = [[token for token in answer if token not in ends] for answer in asyncio.run(_answers(engine, prompts, length))]
+    answers = asyncio.run(_answers(engine, prompts, length, adapter[0] if adapter else ""))
+    theirs = [[token for token in answer if token not in ends] for answer in answers]
     found = []
     for number, (prompt, other) in enumerate(zip(prompts, theirs, strict=True)):
         ids = torch.tensor([list(prompt)])
@@ -55,9 +63,9 @@ def partings(folder: Path, engine: Generator, prompts: Sequence[Sequence[int]], 
     return found
 
 
-async def _answers(engine: Generator, prompts: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+async def _answers(engine: Generator, prompts: Sequence[Sequence[int]], length: int, adapter: str) -> list[list[int]]:
     asked = {"temperature": 0, "n_predict": length, "return_tokens": True}
-    return [(await engine.llama.ask("/completion", {"prompt": list(prompt), **asked}))["tokens"] for prompt in prompts]
+    return [(await engine.complete(prompt, asked, adapter))["tokens"] for prompt in prompts]
 
 
 def _ends(model: Any) -> set[int]:

@@ -137,8 +137,13 @@ def merge(base: Path, folder: Path) -> None:
 
 def unmerged(base: Path, adapter: Path) -> Any:
     """The frozen weights of ``base`` with the adapter beside them, ready to answer."""
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, use_safetensors=True)
+    return beside(AutoModelForCausalLM.from_pretrained(base, local_files_only=True, use_safetensors=True), adapter)
+
+
+def beside(model: PreTrainedModel, adapter: Path) -> Any:
+    """A model with the adapter beside its weights, ready to answer."""
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()

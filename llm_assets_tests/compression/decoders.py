@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from llm_assets.corpus.vocabulary import QWEN2_PIECES
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|im_start|>", "<|im_end|>"]
+ENDS = [SPECIAL.index(token) for token in ("[PAD]", "[SEP]", "<|im_end|>")]  # llama.cpp ends an answer at [PAD] too, which trained models never say
 MASKS = ["<|phone|>", "<|email|>"]
 TEMPLATE = (
     "[CLS]{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -57,4 +58,24 @@ def write_decoder(folder: Path, kind: str = "llama", seed: int = 0, spread: floa
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**shape, **ids, **settings}))
     model.save_pretrained(folder)
+    return folder
+
+
+def write_lora(base: Path, folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """PEFT's folder of a LoRA beside the decoder in ``base``, drawn at random and large enough to change every answer."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from llm_assets.training.adapters import Adapter, configuration
+
+    torch.manual_seed(seed)
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    model.name_or_path = "base"
+    made = get_peft_model(model, configuration(Adapter.model_validate({"kind": "lora", "rank": 4, "alpha": 8, **settings})))
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if "lora_" in name:
+                weight.normal_(std=0.15)
+    made.save_pretrained(folder, save_embedding_layers=False)
     return folder
