@@ -82,9 +82,10 @@ def _new(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_mode
 
 
 def _served(quantized_model: Artifact) -> list[str]:
-    """The files that a gateway loads: the model that serving.json names, and what is read with it."""
-    model: str = quantized_model.json("serving.json").get("model", "model.onnx")
-    return [model, *(file for file in SERVED if file in quantized_model.manifest.files)]
+    """The files that a gateway loads: the model and the adapters that serving.json names, and what is read with them."""
+    settings = quantized_model.json("serving.json")
+    model: str = settings.get("model", "model.onnx")
+    return [model, *settings.get("adapters", {}).values(), *(file for file in SERVED if file in quantized_model.manifest.files)]
 
 
 def _known(known: Standing, fingerprint: str) -> Record | None:

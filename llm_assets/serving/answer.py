@@ -46,6 +46,9 @@ class Answer(ABC, Generic[Asked]):
         if self.wants_likelihood and len(self.prompt) > LONGEST_BATCH:
             said = f"the prompt has {len(self.prompt)} tokens; log-probabilities are given of {LONGEST_BATCH} at most"
             raise ApiError(HTTPStatus.BAD_REQUEST, said, "prompt_logprobs")
+        if self.wants_likelihood and request.adapter:
+            said = f"log-probabilities of a prompt are those of the model without adapters: ask {request.chain}"
+            raise ApiError(HTTPStatus.BAD_REQUEST, said, "prompt_logprobs")
         self._sampling = self._settings()
 
     @property
@@ -61,7 +64,7 @@ class Answer(ABC, Generic[Asked]):
         if self.request.length() == 0:
             self.finish = "length"
             return
-        async with aclosing(self.engine.generate(self.prompt, self._sampling)) as source:
+        async with aclosing(self.engine.generate(self.prompt, self._sampling, self.request.adapter)) as source:
             async for events in source:
                 yield events
 
@@ -92,8 +95,9 @@ class Answer(ABC, Generic[Asked]):
         asked: list[tuple[str, str]] = self._turns()
         return {
             "id": self.id,
-            "chain": self.request.model,
+            "chain": self.request.chain,
             "release": self.release,
+            **({"adapter": self.request.adapter} if self.request.adapter else {}),
             "client": client,
             "texts": [self.text, *(content for _, content in asked)],
             "labels": [ANSWER, *(role for role, _ in asked)],
@@ -145,16 +149,9 @@ class Answer(ABC, Generic[Asked]):
         settings = self.request.sampling(self.engine.tokenizer.get_vocab_size())
         room = self.engine.context - len(self.prompt)
         alternatives = self.request.alternatives()
-        settings["logit_bias"] += [(token, False) for word in self.request.bad_words or () for token in self._banned(word)]
+        if self.request.banned_words:
+            settings["logit_bias"] += [(token, False) for token in self.engine.unread]
         return {**settings, "n_predict": min(self.request.length() or room, room), "n_probs": 0 if alternatives is None else max(1, alternatives)}
-
-    def _banned(self, word: str) -> list[int]:
-        """The tokens that are a word, with a space before it and without. Raises ``ApiError`` where none is."""
-        found = [self.engine.tokenizer.encode(written, add_special_tokens=False).ids for written in (word, f" {word}")]
-        if tokens := [ids[0] for ids in found if len(ids) == 1]:
-            return tokens
-        said = f"bad_words: {word[:40]!r} is no single token of {self.request.model}; it is {len(found[0])}, and each may stand in other words"
-        raise ApiError(HTTPStatus.BAD_REQUEST, said, "bad_words")
 
     def _prompt_logprobs(self) -> list[dict[str, Any] | None] | None:
         """As vLLM gives them: for each token its own log-probability and those of the likeliest, by id; none for the first."""

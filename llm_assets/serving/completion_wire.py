@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, Field, JsonValue
 
+from llm_assets.serving.banned_words import grammar_without
+from llm_assets.serving.engines import BESIDE
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.wire import Text
 
@@ -19,6 +21,7 @@ LIKELIEST = 20  # alternatives a token, at most
 DEPTH = 32  # of a JSON schema: llama.cpp turns it into a grammar by recursion
 GRAMMAR = 1 << 16  # characters of a grammar or a schema
 SEED = 1 << 32
+WORDS, CHARACTERS = 64, 1024  # that a request bans, and of them all: each character is a rule of a grammar
 
 
 class Format(BaseModel):
@@ -44,7 +47,7 @@ class StreamOptions(BaseModel):
 class Sampling(BaseModel):
     """What both kinds of request say of how tokens are chosen. Fields of OpenAI's that are not used here are passed over."""
 
-    model: Text = Field(description="the chain that answers")
+    model: Text = Field(description="the chain that answers, or chain:adapter for one of its adapters; /v1/models lists both")
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = Field(1.0, ge=0, le=2, description="0: always the likeliest token")
@@ -60,14 +63,30 @@ class Sampling(BaseModel):
     response_format: ResponseFormat | None = None
     grammar: Text | None = Field(None, max_length=GRAMMAR, description="GBNF, llama.cpp's grammar, that the answer must follow")
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, description="by token id; -100 bans one")
-    bad_words: list[Text] | None = Field(None, max_length=256, description="words, each one token of this model, that the answer must not hold")
+    banned_words: list[Text] | None = Field(
+        None,
+        max_length=WORDS,
+        validation_alias=AliasChoices("banned_words", "bad_words"),
+        description="an extension beside OpenAI's fields: texts, letter by letter, that the answer never holds, whatever tokens spell them, inside a "
+        f"longer word too; at most {WORDS} of {CHARACTERS} characters together, without grammar or response_format; vLLM's name is bad_words",
+    )
     prompt_logprobs: int | None = Field(None, ge=0, le=LIKELIEST, description="log-probabilities of the prompt's tokens, with so many alternatives")
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing but the model, its temperature and its length decides what is written."""
-        shaped = self.grammar or self.logit_bias or self.bad_words or (self.response_format and self.response_format.type != "text")
-        return not shaped and not self.presence_penalty and not self.frequency_penalty and self.repetition_penalty == 1
+        """Whether nothing but the model by itself, its temperature and its length decides what is written."""
+        shaped = self.grammar or self.logit_bias or self.banned_words or (self.response_format and self.response_format.type != "text")
+        return not shaped and not self.adapter and not self.presence_penalty and not self.frequency_penalty and self.repetition_penalty == 1
+
+    @property
+    def chain(self) -> str:
+        """The chain that is asked."""
+        return self.model.partition(BESIDE)[0]
+
+    @property
+    def adapter(self) -> str:
+        """The adapter that is asked for; empty for the model alone."""
+        return self.model.partition(BESIDE)[2]
 
     def stops(self) -> list[str]:
         """The stop strings. Raises ``ApiError`` for too many or an empty one."""
@@ -104,6 +123,8 @@ class Sampling(BaseModel):
 
     def _constraint(self) -> dict[str, Any]:
         asked = self.response_format
+        if self.banned_words:
+            return {"grammar": self._without_banned(self.banned_words)}
         if self.grammar is not None and asked and asked.type != "text":
             raise ApiError(HTTPStatus.BAD_REQUEST, "grammar and response_format both say what the answer must be: send one", "grammar")
         if self.grammar is not None:
@@ -123,6 +144,15 @@ class Sampling(BaseModel):
             said = f"{error.json_path} of the schema: {error.message[:200]}; it is no JSON schema"
             raise ApiError(HTTPStatus.BAD_REQUEST, said, "response_format") from error
         return {"json_schema": schema}
+
+    def _without_banned(self, words: Sequence[str]) -> str:
+        if self.grammar is not None or (self.response_format and self.response_format.type != "text"):
+            said = "banned_words are a grammar of their own, and an answer follows one: send them without grammar and response_format"
+            raise ApiError(HTTPStatus.BAD_REQUEST, said, "banned_words")
+        if not all(words) or (length := sum(map(len, words))) > CHARACTERS:
+            said = "an empty one" if not all(words) else f"{length} characters"
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"banned_words hold {said}: send at most {CHARACTERS} in words of one or more", "banned_words")
+        return grammar_without(tuple(words))
 
 
 def _depth(value: Any) -> int:

@@ -19,7 +19,7 @@ from llm_assets.serving.answers import new_id
 from llm_assets.serving.apart import apart
 from llm_assets.serving.completion_wire import ChatRequest, CompletionRequest
 from llm_assets.serving.desk import Desk
-from llm_assets.serving.engines import generator_of
+from llm_assets.serving.engines import generator_of, models_of
 from llm_assets.serving.errors import ApiError, documented, error_response
 from llm_assets.serving.keys import Key
 from llm_assets.serving.llama import LlamaError, RefusedError
@@ -102,7 +102,7 @@ class Completions:
         began, chain, release, status, tokens = time.perf_counter(), "", "", 500, 0
         try:
             stable = self._desk.deployment(request.model)
-            chain, release = request.model, stable.desired.release
+            chain, release = request.chain, stable.desired.release
             begun = await self._begun(request, stable, is_gone, session or new_id())
             release = begun.answer.release
             if request.stream:
@@ -125,8 +125,10 @@ class Completions:
                 self._metrics.answered(chain, release, status, time.perf_counter() - began, tokens)
 
     async def _begun(self, request: Request, stable: Deployment, is_gone: Gone, session: str) -> Begun:
-        """The answer of the release that the session sees, or of the stable one where the newer one fails."""
+        """The answer of the release that the session sees, or of the stable one where the newer one fails or lacks the adapter."""
         deployment, told = self._router.choose(stable, session)
+        if request.model not in models_of(request.chain, deployment.engine):
+            return await self._first(request, stable, is_gone)
         if (shadow := self._router.shadow(stable)) and (self._beside is None or self._beside.done()):
             self._beside = asyncio.create_task(self._begin_unheard(request, *shadow))
         began = time.perf_counter()
@@ -149,6 +151,8 @@ class Completions:
     async def _begin_unheard(self, request: Request, deployment: Deployment, told: Told) -> None:
         """Have a release begin an answer that nobody hears, one at a time, and say how that went."""
         began, failed = time.perf_counter(), False
+        if request.model not in models_of(request.chain, deployment.engine):
+            return
         try:
             begun = await self._first(request, deployment, _never)
             await begun.events.aclose()
@@ -177,7 +181,7 @@ class Completions:
         self._rested = ended + (ended - began) * (1 / BESIDE_SHARE - 1)
 
     async def _first(self, request: Request, deployment: Deployment, is_gone: Gone) -> Begun:
-        engine = generator_of(deployment, request.model)
+        engine = generator_of(deployment, request.chain)
         if engine.busy >= engine.slots + WAITING:
             said = f"{engine.busy} requests wait or are answered, which is as many as are taken: come again in a second"
             raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, said, headers={"Retry-After": "1"})
@@ -215,7 +219,7 @@ class Completions:
         finally:
             if not kept:
                 self._note_broken(answer, client, began)
-            self._metrics.answered(answer.request.model, answer.release, status, time.perf_counter() - began, answer.usage()["total_tokens"])
+            self._metrics.answered(answer.request.chain, answer.release, status, time.perf_counter() - began, answer.usage()["total_tokens"])
 
     def _note_broken(self, answer: Answer[Any], client: Key, began: float) -> None:
         """Record what a client got of an answer that broke off; nobody waits for it."""

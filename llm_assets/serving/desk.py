@@ -8,11 +8,14 @@ from http import HTTPStatus
 from typing import Any
 
 from llm_assets.serving.answers import Answers, answered
+from llm_assets.serving.engines import BESIDE, models_of
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.request_log import RequestLog, RequestLogError
 
 logger = logging.getLogger(__name__)
+
+NOTHING = "none; materialize a chain's endpoint"
 
 
 class Desk:
@@ -21,16 +24,19 @@ class Desk:
     def __init__(self, reconciler: Reconciler, log: RequestLog, answers: Answers) -> None:
         self._reconciler, self._log, self._answers = reconciler, log, answers
 
-    def deployment(self, chain: str) -> Deployment:
-        """The stable release of a chain. Raises ``ApiError`` where none is served."""
-        if deployment := self._reconciler.live.get(chain):
+    def deployment(self, model: str) -> Deployment:
+        """The stable release of the chain that a model's name begins with. Raises ``ApiError`` where none is served, or not by that name."""
+        chain = model.partition(BESIDE)[0]
+        deployment = self._reconciler.live.get(chain)
+        if deployment and model in models_of(chain, deployment.engine):
             return deployment
         status = self._reconciler.status()
-        if chain in status:
+        if chain in status and not deployment:
             reason = status[chain]["error"] or "its release is being loaded"
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"model {chain} is not served yet: {reason}", "model")
-        known = ", ".join(status) or "none; materialize a chain's endpoint"
-        raise ApiError(HTTPStatus.NOT_FOUND, f"no model {chain}; the models here: {known}", "model")
+        live = self._reconciler.live
+        known = [name for one in status for name in (models_of(one, live[one].engine) if one in live else [one])]
+        raise ApiError(HTTPStatus.NOT_FOUND, f"no model {model}; the models here: {', '.join(known) or NOTHING}", "model")
 
     def loaded(self, chain: str, release: str | None) -> Deployment:
         """The deployment that serves a chain, or that of a release of it, which may be one on trial. Raises ``ApiError`` for another."""
@@ -47,9 +53,10 @@ class Desk:
         return self._reconciler.candidates.get(deployment.desired.chain) is deployment
 
     def models(self) -> dict[str, Any]:
-        """OpenAI's list of models, with each one's release and labels."""
-        served = sorted(self._reconciler.live.items())
-        return {"object": "list", "data": [{"id": chain, "object": "model", "owned_by": "llm_assets", **_described(live)} for chain, live in served]}
+        """OpenAI's list of models, with each one's release and labels; an adapter is a model whose ``parent`` is its chain's, as vLLM has it."""
+        served = [(name, chain, live) for chain, live in sorted(self._reconciler.live.items()) for name in models_of(chain, live.engine)]
+        listed = [{"id": name, "parent": None if name == chain else chain, **_described(live)} for name, chain, live in served]
+        return {"object": "list", "data": listed}
 
     async def keep(self, line: dict[str, Any]) -> None:
         """Put a line of the request log on the disk. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
@@ -64,4 +71,4 @@ class Desk:
 
 def _described(live: Deployment) -> dict[str, Any]:
     created = int(datetime.fromisoformat(live.desired.at).timestamp())
-    return {"created": created, "release": live.desired.release, **live.engine.described()}
+    return {"object": "model", "owned_by": "llm_assets", "created": created, "release": live.desired.release, **live.engine.described()}

@@ -16,6 +16,7 @@ from llm_assets.serving.vllm import VllmGenerator
 Engine = OnnxClassifier | Generator
 CHOICE = "LLM_ASSETS_ENGINE"  # the environment's word on what generates on this host
 GENERATORS = {"llama.cpp": Generator, "vllm": VllmGenerator}
+BESIDE = ":"  # in a model's name, between the chain, which holds none, and the adapter beside its model
 
 
 class Serving(Protocol):
@@ -39,6 +40,11 @@ def load_engine(directory: Path) -> Engine:
             raise EngineError(f"{CHOICE} is {chosen!r}; the engines that generate are: {', '.join(GENERATORS)}")
         return GENERATORS[chosen](directory)
     return OnnxClassifier(directory)
+
+
+def models_of(chain: str, engine: Engine) -> list[str]:
+    """The names under which an engine answers: the chain's, and that with each adapter."""
+    return [chain, *(f"{chain}{BESIDE}{adapter}" for adapter in (engine.adapters if isinstance(engine, Generator) else ()))]
 
 
 def classifier_of(serving: Serving, chain: str) -> OnnxClassifier:

@@ -6,22 +6,26 @@ import asyncio
 import json
 import math
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
+from llm_assets.serving.banned_words import is_read_as_written
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.llama import Llama, LlamaError, RefusedError, Supervised
 from llm_assets.serving.templates import ChatTemplate, ConversationError, Message
+from llm_assets.serving.turns import Turns
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
 TASK = "generation"
 SLOTS = 8  # answers that are generated side by side
+END_OF_TURN = "<|im_end|>"  # ends an answer, as the end of a text does
 ROWS = 64  # tokens whose logits are held at a time: 40 MB for a vocabulary of 150,000
 
 
@@ -39,6 +43,8 @@ class Generator:
 
     ``directory`` is that of a quantized_model of the task generation. Raises ``EngineError`` where a file is missing or damaged,
     or was made for another normaliser.
+
+    ``adapters`` are trained weights beside the decoder's, by name: a request is answered with one of them, or with the decoder alone.
     """
 
     def __init__(self, directory: Path, slots: int = SLOTS) -> None:
@@ -49,6 +55,8 @@ class Generator:
         self.slots = slots
         self.busy = 0  # requests that generate or wait for a slot
         self._model = directory / settings["model"]
+        self.adapters: list[str] = list(settings.get("adapters", {}))
+        self._turns = Turns()
         try:
             self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # the library raises no narrower type
@@ -58,6 +66,7 @@ class Generator:
         self._opening = [] if opening is None else [opening]
         special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
         self._special = sorted(special, key=len, reverse=True)
+        self.unread = _unread(self.tokenizer, {named.get("eos_token", ""), END_OF_TURN})
         self._template = _template(directory, named)
         self._head: NDArray[np.float32] | None = None
         try:
@@ -68,7 +77,7 @@ class Generator:
 
     def _process(self, directory: Path, settings: Mapping[str, Any]) -> Supervised:
         """What generates. Raises ``LlamaError``."""
-        return Llama(self._model, self.context, self.slots)
+        return Llama(self._model, self.context, self.slots, [directory / file for file in settings.get("adapters", {}).values()])
 
     def close(self) -> None:
         """End the process; also done when nobody holds this any more."""
@@ -79,20 +88,22 @@ class Generator:
         return {"task": TASK, "labels": [], "problem": TASK, "context": self.context}
 
     def probe(self, text: str) -> None:
-        """Go on after a text by one token. Raises ``EngineError`` unless that comes with a probability."""
+        """Go on after a text by one token, alone and with each adapter. Raises ``EngineError`` unless that comes with a probability."""
 
-        async def probed() -> list[dict[str, Any]]:
+        async def probed(adapter: str) -> list[dict[str, Any]]:
             asked = {"n_predict": 1, "n_probs": 1, "temperature": 0}
-            return [event async for events in self.generate(self.text(text), asked) for event in events]
+            return [event async for events in self.generate(self.text(text), asked, adapter) for event in events]
 
-        try:
-            found = asyncio.run(probed())
-        except (LlamaError, RefusedError) as error:
-            raise EngineError(f"{self._model}: the probe failed ({error}): materialize quantized_model again") from error
-        scored = [one["logprob"] for event in found for one in event.get("completion_probabilities", ())]
-        predicted = any(event.get("tokens_predicted") for event in found)
-        if not predicted or not all(isinstance(value, float) and math.isfinite(value) for value in scored):
-            raise EngineError(f"{self._model}: the probe got log-probabilities {scored}: materialize quantized_model again")
+        for adapter in ("", *self.adapters):
+            named = f"{self._model}{adapter and ' with ' + adapter}"
+            try:
+                found = asyncio.run(probed(adapter))
+            except (LlamaError, RefusedError) as error:
+                raise EngineError(f"{named}: the probe failed ({error}): materialize quantized_model again") from error
+            scored = [one["logprob"] for event in found for one in event.get("completion_probabilities", ())]
+            predicted = any(event.get("tokens_predicted") for event in found)
+            if not predicted or not all(isinstance(value, float) and math.isfinite(value) for value in scored):
+                raise EngineError(f"{named}: the probe got log-probabilities {scored}: materialize quantized_model again")
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """The prompt of a conversation. Raises ``ConversationError``.
@@ -116,21 +127,31 @@ class Generator:
         text: str = self.tokenizer.decode([token], skip_special_tokens=False)
         return text
 
-    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]]]:
+    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> AsyncGenerator[list[dict[str, Any]]]:
         """What follows a prompt, in llama.cpp's own events (tools/server/README.md, `POST /completion`).
 
         The last event has ``stop``. Closing this frees the slot. Raises ``RefusedError`` and ``LlamaError``.
         """
         self.busy += 1
         try:
-            async with aclosing(self.llama.stream("/completion", {"prompt": list(prompt), **sampling})) as events:
+            async with self._turns.of(adapter), aclosing(self.llama.stream("/completion", self._body(prompt, sampling, adapter))) as events:
                 async for event in events:
                     yield event
         finally:
             self.busy -= 1
 
+    async def complete(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> dict[str, Any]:
+        """What follows a prompt at once: llama.cpp's last event. Raises ``RefusedError`` and ``LlamaError``."""
+        found: dict[str, Any] = await self.llama.ask("/completion", self._body(prompt, sampling, adapter))
+        return found
+
+    def _body(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str) -> dict[str, Any]:
+        """What is asked. Every adapter's weight is stated each time: a request that states none would go on from what another left in its slot."""
+        weights = [{"id": place, "scale": float(name == adapter)} for place, name in enumerate(self.adapters)]
+        return {"prompt": list(prompt), **sampling, **({"lora": weights} if weights else {})}
+
     async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1) -> list[Likely]:
-        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest.
+        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest; of the decoder without adapters.
 
         llama.cpp's server gives no log-probabilities of a prompt, but the hidden states of all its tokens in one pass; the product
         with the output matrix is made here. One pass at the prompt's speed, plus ``2 * tokens * width * vocabulary`` operations.
@@ -158,6 +179,14 @@ class Generator:
         return text
 
 
+def _unread(tokenizer: Tokenizer, ends: Collection[str]) -> list[int]:
+    """Tokens that a grammar reads otherwise than they are written, but for the ``ends`` of an answer: special ones are written as nothing."""
+    added = tokenizer.get_added_tokens_decoder()
+    special = {token for token, one in added.items() if one.special and one.content not in ends}
+    pieces = {token: piece for piece, token in tokenizer.get_vocab(with_added_tokens=False).items() if token not in added}
+    return sorted(special | {token for token, piece in pieces.items() if not is_read_as_written(piece)})
+
+
 def _likely(row: NDArray[np.float32], token: int, top: int) -> Likely:
     """One token's place in a row of log-probabilities [vocabulary]."""
     best = row.argpartition(-top)[-top:].tolist() if top else []
@@ -181,8 +210,9 @@ def _settings(directory: Path) -> dict[str, Any]:
     if missing := [name for name in files if not (directory / name).is_file()]:
         raise EngineError(f"{directory} holds no {', '.join(missing)}: materialize quantized_model again")
     settings: dict[str, Any] = json.loads((directory / "serving.json").read_text(encoding="utf-8"))
-    if not (directory / settings["model"]).is_file():
-        raise EngineError(f"{directory} holds no {settings['model']}: materialize quantized_model again")
+    for name in (settings["model"], *settings.get("adapters", {}).values()):
+        if not (directory / name).is_file():
+            raise EngineError(f"{directory} holds no {name}: materialize quantized_model again")
     if settings["normaliser"] != NORMALISER_VERSION:
         raise EngineError(
             f"{directory} was trained on text of normaliser {settings['normaliser']}, this release applies {NORMALISER_VERSION}: "

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -154,10 +154,12 @@ class Supervised(ABC):
 
 
 class Llama(Supervised):
-    """llama.cpp's server over one GGUF file."""
+    """llama.cpp's server over one GGUF file; ``adapters`` are files of LoRA beside it, which a request names by their places."""
 
-    def __init__(self, model: Path, context: int, slots: int) -> None:
-        self._command = [sys.executable, "-m", "llm_assets.serving.llama_server", str(model), str(context), str(slots)]
+    def __init__(self, model: Path, context: int, slots: int, adapters: Sequence[Path] = ()) -> None:
+        self._named = " with ".join(map(str, (model, *adapters)))
+        command = [sys.executable, "-m", "llm_assets.serving.llama_server", str(model), str(context), str(slots)]
+        self._command = [*command, *map(str, adapters)]
         super().__init__(model)
 
     def _start(self) -> subprocess.Popen[str]:
@@ -171,7 +173,7 @@ class Llama(Supervised):
             address = urlsplit("")
         if not address.port:
             end(process)
-            raise LlamaError(f"{self._model} does not load in llama.cpp (status {process.returncode}): materialize quantized_model again")
+            raise LlamaError(f"{self._named} does not load in llama.cpp (status {process.returncode}): materialize quantized_model again")
         self._address = str(address.hostname), address.port
         return process
 

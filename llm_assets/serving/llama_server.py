@@ -1,7 +1,7 @@
-"""llama.cpp's HTTP server as a process: ``python -m llm_assets.serving.llama_server MODEL CONTEXT SLOTS``, started and ended by the gateway.
+"""llama.cpp's HTTP server as a process, ``python -m llm_assets.serving.llama_server MODEL CONTEXT SLOTS [ADAPTER ...]``.
 
-Reads a key from the first line of standard input, without which the server answers nobody, prints its address, and ends when
-standard input does: it outlives no gateway, not even one that was killed.
+The gateway starts and ends it. It reads a key from the first line of standard input, without which the server answers nobody, prints
+its address, and ends when standard input does: it outlives no gateway, not even one that was killed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import xllamacpp
 
 LONGEST_BATCH = 2048  # tokens whose hidden states one call may ask for (prompt log-probabilities)
 
 
-def parameters(model: str, context: int, slots: int, key: str) -> xllamacpp.CommonParams:
-    """Settings of a server whose ``slots`` generate side by side in one batch, each with a context of its own."""
+def parameters(model: str, context: int, slots: int, key: str, adapters: Sequence[str] = ()) -> xllamacpp.CommonParams:
+    """Settings of a server whose ``slots`` generate side by side in one batch, each with a context of its own.
+
+    Adapters are read beside the model and added to it where a request says so: by themselves they count nothing.
+    """
     found = xllamacpp.CommonParams()
     found.model.path = model
+    found.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in adapters]
     found.n_ctx, found.n_parallel = context * slots, slots
     found.n_ubatch = min(context, LONGEST_BATCH)
     found.n_batch = max(found.n_batch, found.n_ubatch)
@@ -43,8 +48,8 @@ def main() -> None:
     """Serve until nothing can be asked any more."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the gateway still has requests in flight then
-    model, context, slots = sys.argv[1:]
-    server = xllamacpp.Server(parameters(model, int(context), int(slots), sys.stdin.readline().strip()))
+    model, context, slots, *adapters = sys.argv[1:]
+    server = xllamacpp.Server(parameters(model, int(context), int(slots), sys.stdin.readline().strip(), adapters))
     print(server.listening_address, flush=True)
     sys.stdin.read()
     os._exit(0)  # what still generates does it for nobody

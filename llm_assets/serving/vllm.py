@@ -71,12 +71,13 @@ class VllmGenerator(Generator):
             raise EngineError(f"{directory} holds no compressed-tensors, which vLLM serves: set quantized_model.compressed_tensors.schemes")
         folder = directory / settings["vllm"]
         self._suppressed = suppressed(folder)
+        self.adapters = []  # a release's are GGUF, which vLLM does not read
         try:
             return Vllm(VLLM.python(), folder, self.context, self.slots)
         except MissingEnvironmentError as error:
             raise EngineError(str(error)) from error
 
-    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]]]:
+    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> AsyncGenerator[list[dict[str, Any]]]:
         """What follows a prompt; sampling and events are llama.cpp's. Closing this frees the slot. Raises ``RefusedError`` and ``LlamaError``."""
         self.busy += 1
         asked = {"model": NAME, "prompt": list(prompt), **in_vllms_words(sampling, self._suppressed)}

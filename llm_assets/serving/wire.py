@@ -139,11 +139,12 @@ class FeedbackAnswer(BaseModel):
 
 
 class Model(BaseModel):
-    """A chain that is served."""
+    """A chain that is served, alone or with one of its adapters."""
 
     id: str
     object: Literal["model"]
     owned_by: str
+    parent: str | None = Field(description="of an adapter: the model that it is beside")
     created: int = Field(description="seconds since 1970 at which its release was asked for")
     release: str
     task: Literal["classification", "generation"]

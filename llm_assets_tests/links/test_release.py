@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,10 @@ from pydantic import ValidationError
 from llm_assets.links.link import Acted, Office
 from llm_assets.links.release import LINK, ReleaseConfig, release
 from llm_assets.serving.events import read_events
-from llm_assets.serving.releases import ReleaseError, champion, roll_back, standing
+from llm_assets.serving.releases import ReleaseError, champion, roll_back, standing, verify_files
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
-from llm_assets_tests.serving.tiny import write_artifact
+from llm_assets_tests.serving.tiny import committed, write_artifact
 
 GATE = {
     "release": "tiny-1", "outcome": "better", "found": "better than tiny-1", "disagreement": 0.3, "disagreement_on_test": 0.03,
@@ -49,6 +50,20 @@ def test_the_first_release_says_what_is_served(office: Office, tmp_path: Path) -
     assert acted.record["previous"] is None and acted.record["note"] == "first"
     assert acted.record["metrics"]["test_accuracy"] == 0.89 and acted.record["gate"] == GATE
     assert (acted.record["state"], acted.record["approved_by"]) == ("champion", "auto")
+
+
+def test_a_release_carries_the_adapters_beside_its_model(office: Office, tmp_path: Path) -> None:
+    directory = tmp_path / "artifacts" / "quantized_model" / "talk"
+    directory.mkdir(parents=True)
+    for name in ("model-q8_0.gguf", "model-f16.gguf", "adapter-one.gguf", "adapter-two.gguf", "tokenizer.json"):
+        (directory / name).write_text(name)
+    adapters = {"one": "adapter-one.gguf", "two": "adapter-two.gguf"}
+    (directory / "serving.json").write_text(json.dumps({"model": "model-q8_0.gguf", "adapters": adapters}))
+    record = run(office, committed(directory)).record
+    assert set(record["files"]) == {"model-q8_0.gguf", "adapter-one.gguf", "adapter-two.gguf", "tokenizer.json", "serving.json"}
+    (directory / "adapter-two.gguf").write_text("another")
+    with pytest.raises(ReleaseError, match=r"adapter-two\.gguf is not the file that was released"):
+        verify_files(record["release"], directory, record["files"])
 
 
 def test_the_champion_released_again_stays_the_same_release(office: Office, tmp_path: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from llm_assets.compression.gguf import write_gguf
+from llm_assets.compression.gguf_adapter import write_adapter
 from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.serving.releases import release_journal
 from llm_assets.serving.rollout import Plan
 from llm_assets.serving.state import Desired, proven, write_desired
-from llm_assets_tests.compression.decoders import write_decoder
+from llm_assets_tests.compression.decoders import write_decoder, write_lora
 from llm_assets_tests.serving.tiny import committed, record
 
 CONTEXT = 128  # tokens that are served
@@ -30,8 +32,16 @@ def decoder(seed: int) -> Path:
     return folder
 
 
-def write_model(directory: Path, seed: int = 0, **settings: Any) -> Path:
-    """The files of a served decoder."""
+@cache
+def lora(seed: int) -> Path:
+    """PEFT's folder of an adapter beside ``decoder(0)``, with its ``adapter.gguf``; another one for another seed."""
+    folder = write_lora(decoder(0), Path(mkdtemp()), seed)
+    write_adapter(decoder(0), folder, folder / "adapter.gguf")
+    return folder
+
+
+def write_model(directory: Path, seed: int = 0, adapters: Mapping[str, int] = {}, **settings: Any) -> Path:
+    """The files of a served decoder; ``adapters`` are seeds of ``lora`` by name."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, "model-f16.gguf"):
         shutil.copyfile(decoder(seed) / name, directory / name)
@@ -39,6 +49,10 @@ def write_model(directory: Path, seed: int = 0, **settings: Any) -> Path:
         (directory / folder).mkdir(parents=True)
         for name in (*FILES, "config.json", "generation_config.json"):
             shutil.copyfile(decoder(seed) / name, directory / folder / name)
+    for name, number in adapters.items():
+        shutil.copyfile(lora(number) / "adapter.gguf", directory / f"adapter-{name}.gguf")
+    if adapters:
+        settings["adapters"] = {name: f"adapter-{name}.gguf" for name in adapters}
     said = {"task": "generation", "model": "model-f16.gguf", "context": CONTEXT, "normaliser": NORMALISER_VERSION, **settings}
     (directory / "serving.json").write_text(json.dumps(said))
     return directory

@@ -137,15 +137,23 @@ def test_a_schema_and_a_grammar_bind_the_answer(served: Served) -> None:
     assert answer.choices[0].message.content in ("yes", "no") and answer.choices[0].finish_reason == "stop"
 
 
-def test_words_are_banned(served: Served) -> None:
-    first = chat(served, max_tokens=1, logprobs=True, top_logprobs=2, extra_body={"grammar": 'root ::= "a" | "b"'}).choices[0]
-    word = first.message.content
-    other = {"a": "b", "b": "a"}[word]
+def test_tokens_are_banned(served: Served) -> None:
     grammar = {"grammar": 'root ::= "a" | "b"'}
-    assert chat(served, max_tokens=1, extra_body={**grammar, "bad_words": [word]}).choices[0].message.content == other
+    word = chat(served, max_tokens=1, extra_body=grammar).choices[0].message.content
+    other = {"a": "b", "b": "a"}[word]
     token = served.client.completions.create(model="talk", prompt=word, max_tokens=0, echo=True, extra_body={"prompt_logprobs": 0})
     [identity] = token.choices[0].prompt_logprobs[1]
     assert chat(served, max_tokens=1, logit_bias={identity: -100}, extra_body=grammar).choices[0].message.content == other
+
+
+def test_words_are_banned_whole_or_streamed(served: Served) -> None:
+    never = {"extra_body": {"banned_words": ["\ue000"]}}  # a grammar, as any list of words is
+    whole = chat(served, max_tokens=40, **never).choices[0].message.content
+    words = [whole[start : start + 3] for start in (4, 20)]
+    for stream in (False, True):
+        answer = chat(served, max_tokens=40, stream=stream, extra_body={"banned_words": words})
+        found = text_of(answer) if stream else answer.choices[0].message.content
+        assert found and found != whole and not [word for word in words if word in found]
 
 
 def test_log_probabilities_of_the_answer(served: Served) -> None:
@@ -190,7 +198,11 @@ def test_log_probabilities_of_the_prompt_are_those_of_transformers(served: Serve
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": [1]}}}, 400, "response_format"),
         ({"response_format": {"type": "json_schema"}}, 400, "response_format"),
         ({"extra_body": {"grammar": "root ::= ("}}, 400, "refuses"),
-        ({"extra_body": {"bad_words": ["whatever that is"]}}, 400, "no single token"),
+        ({"extra_body": {"banned_words": ["x"], "grammar": 'root ::= "a"'}}, 400, "without grammar"),
+        ({"extra_body": {"banned_words": ["x"]}, "response_format": {"type": "json_object"}}, 400, "without grammar and response_format"),
+        ({"extra_body": {"banned_words": ["x" * 1025]}}, 400, "1025 characters"),
+        ({"extra_body": {"banned_words": ["x"] * 65}}, 400, "at most 64"),
+        ({"extra_body": {"bad_words": [""]}}, 400, "an empty one"),
         ({"logit_bias": {"100000": 1}}, 400, "no token"),
         ({"stop": ["a"] * 17}, 400, "at most 16"),
         ({"n": 2}, 400, "n"),

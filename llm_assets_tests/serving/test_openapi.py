@@ -61,7 +61,7 @@ TALK: dict[str, Any] = {
     "max_tokens": 2,
     "stop": None,
     "logit_bias": None,
-    "bad_words": None,
+    "banned_words": None,
     "grammar": None,
     "response_format": None,
 }
