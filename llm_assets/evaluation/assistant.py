@@ -22,20 +22,25 @@ class Likelihood(NamedTuple):
 
 
 class Assistant:
-    """A decoder of transformers, and the tokenizer in ``tokenizer``; conversations are cut to ``max_length`` tokens."""
+    """A decoder of transformers, PEFT's ``adapter`` beside it where given, and the tokenizer in ``tokenizer``.
+
+    Conversations are cut to ``max_length`` tokens.
+    """
 
     KIND = "AutoModelForCausalLM"  # of transformers
 
-    def __init__(self, directory: Path, tokenizer: Path, max_length: int) -> None:
+    def __init__(self, directory: Path, tokenizer: Path, max_length: int, adapter: Path | None = None) -> None:
         import transformers
         from transformers.utils.logging import disable_progress_bar
+
+        from llm_assets.training.adapters import beside
 
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
         self.tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer, local_files_only=True)
         self.chat = Chat(self.tokenizer)
         self.max_length = max_length
         model: Any = getattr(transformers, self.KIND).from_pretrained(directory, local_files_only=True, use_safetensors=True)
-        self.model = model.eval()
+        self.model = beside(model, adapter) if adapter else model.eval()
         self._bytes = bytes_of_tokens(self.tokenizer.backend_tokenizer)
 
     def likelihoods(self, conversations: Sequence[Messages], last: bool = False, progress: Progress = silent) -> list[Likelihood]:

@@ -23,6 +23,7 @@ from llm_assets.links import (
     release,
     scorecard,
     screened_corpus,
+    task_adapters,
     tokenizer,
     tokens,
 )
@@ -45,7 +46,7 @@ CHAIN: tuple[Link, ...] = (
     endpoint.LINK,
 )
 OF_GENERATION = {link.name: link for link in (conversations.LINK, assistant_model.LINK, gguf_model.LINK, generation_scorecard.LINK)}
-AFTER = {finetuned_model.LINK.name: (aligned_model.LINK,)}  # what only a chain that generates may have, and after which link
+AFTER = {finetuned_model.LINK.name: (aligned_model.LINK, task_adapters.LINK)}  # what only a chain that generates may have, and after which link
 GENERATION: tuple[Link, ...] = tuple(  # but for those the same graph
     made for link in CHAIN for made in (OF_GENERATION.get(link.name, link), *AFTER.get(link.name, ()))
 )

@@ -17,11 +17,13 @@ from pydantic import Field
 
 from llm_assets.compression.compressed import Scheme, compress
 from llm_assets.compression.gguf import FORMATS, Format, Shape, write_gguf
+from llm_assets.compression.gguf_adapter import write_adapter
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
 from llm_assets.environments.environment import COMPRESSED_TENSORS
 from llm_assets.evaluation.greedy import Parting, partings
 from llm_assets.links import pages, plots
 from llm_assets.links.link import Bench, Check, Link, Made, Section
+from llm_assets.links.task_adapters import adapter_folders
 from llm_assets.serving.generation import TASK, Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
@@ -68,15 +70,21 @@ class GgufModelConfig(Section):
 
 
 def quantized_model(
-    bench: Bench, config: GgufModelConfig, finetuned_model: Artifact, evaluation_sets: Artifact, aligned_model: Artifact | None = None,
+    bench: Bench,
+    config: GgufModelConfig,
+    finetuned_model: Artifact,
+    evaluation_sets: Artifact,
+    aligned_model: Artifact | None = None,
     labelled_examples: Artifact | None = None,
-) -> Made:  # fmt: skip
+    task_adapters: Artifact | None = None,
+) -> Made:
     """Writes the decoder as GGUF in each format asked for and takes the smallest whose bits per byte stay within the allowed rise.
 
     F16 is the reference: its greedy answers are compared with those of transformers over the same weights, and every format's
     bits per byte of held-out text are measured through llama.cpp, with the engine that will serve. Where no format stays
     within the rise the best is taken, and the check fails. Unlike an encoder's int8 the sizes are fixed by the format, so the
-    rule is size, not speed; the measured speed is stated beside it. A chain with preferences rounds its aligned model.
+    rule is size, not speed; the measured speed is stated beside it. A chain with preferences rounds its aligned model. Adapters are
+    written as GGUF beside it, not rounded, and their greedy answers at F16 compared with those of PEFT.
     Compressed-tensors, where asked for, are measured against their own beginning in float16, and no answer of theirs is compared.
     """
     model = finetuned_model if aligned_model is None else aligned_model
@@ -86,16 +94,20 @@ def quantized_model(
     context = min(config.context or made_for, made_for)  # llama.cpp serves no more either
     formats: list[Format] = [kind for kind in FORMATS if kind in {*config.formats, REFERENCE}]
     candidates: dict[str, dict[str, float]] = {}
+    adapters = {} if task_adapters is None else adapter_folders(task_adapters)
     found: list[Parting] = []
     for number, kind in enumerate(formats):
         bench.progress(number, len(formats), "formats")
-        began, folder = time.perf_counter(), _folder(bench.scratch / kind, model, kind, context)
+        began, folder = time.perf_counter(), _folder(bench.scratch / kind, model, kind, context, adapters)
         write_gguf(model.directory, folder / file_of(kind), kind)
         seconds = time.perf_counter() - began
         with closing(Generator(folder, slots=1)) as engine:
             measured = measure(engine, texts)
             if kind == REFERENCE:
-                found = partings(model.directory, engine, [_asked(engine, text) for text in texts[: config.compared_prompts]], ANSWER)
+                prompts = [_asked(engine, text) for text in texts[: config.compared_prompts]]
+                found = partings(model.directory, engine, prompts, ANSWER)
+                for adapter in adapters.items():
+                    found += partings(model.directory, engine, prompts, ANSWER, adapter)
         rise = measured["bits_per_byte"] / candidates.get(REFERENCE, measured)["bits_per_byte"] - 1
         candidates[kind] = {**measured, "rise": rise, "bytes": (folder / file_of(kind)).stat().st_size, "seconds": round(seconds, 3)}
     bench.progress(len(formats), len(formats), "formats")
@@ -110,14 +122,15 @@ def quantized_model(
         write_json(bench.directory / "serving.json", {**settings, "vllm": f"{COMPRESSED}/{next(iter(compressed))}"})
     _show(bench.directory, candidates, chosen, len(texts))
     _write_predictions(bench, evaluation_texts(evaluation_sets, "test", config.test_texts), {QUANTIZED: chosen, REFERENCE: REFERENCE})
+    compared = min(len(texts), config.compared_prompts) * (1 + len(adapters))
     return Made(
         {
             "models": {QUANTIZED: candidates[chosen]},
             "format": chosen,
             "candidates": candidates,
             "greedy": {
-                "prompts": min(len(texts), config.compared_prompts),
-                "equal": min(len(texts), config.compared_prompts) - len(found),
+                "prompts": compared,
+                "equal": compared - len(found),
                 "ties": sum(parting.is_tie for parting in found),
             },
             "evaluation_texts": len(texts),
@@ -130,6 +143,11 @@ def quantized_model(
 def file_of(kind: Format | str) -> str:
     """The name of a format's file."""
     return f"model-{kind}.gguf"
+
+
+def adapter_file_of(name: str) -> str:
+    """The name of an adapter's file."""
+    return f"adapter-{name}.gguf"
 
 
 def smallest(candidates: Mapping[str, Mapping[str, float]], allowed: float) -> str:
@@ -248,12 +266,15 @@ def _asked(engine: Generator, text: str) -> list[int]:
     return engine.chat([{"role": "user", "content": text.split("\n", 1)[0]}])[: engine.context - ANSWER]
 
 
-def _folder(directory: Path, model: Artifact, kind: Format, context: int) -> Path:
-    """A folder with all that the serving engine reads but the model."""
+def _folder(directory: Path, model: Artifact, kind: Format, context: int, adapters: Mapping[str, Path]) -> Path:
+    """A folder with all that the serving engine reads but the model; ``adapters`` are PEFT's folders by name."""
     directory.mkdir(exist_ok=True)
     for name in FILES:
         shutil.copyfile(model.path(name), directory / name)
-    write_json(directory / "serving.json", {"task": TASK, "model": file_of(kind), "context": context, "normaliser": NORMALISER_VERSION})
+    for name, adapter in adapters.items():
+        write_adapter(model.directory, adapter, directory / adapter_file_of(name))
+    beside = {"adapters": {name: adapter_file_of(name) for name in adapters}} if adapters else {}
+    write_json(directory / "serving.json", {"task": TASK, "model": file_of(kind), "context": context, "normaliser": NORMALISER_VERSION, **beside})
     return directory
 
 
@@ -286,7 +307,7 @@ LINK = Link(
     version=1,
     make=quantized_model,
     config=GgufModelConfig,
-    inputs=("finetuned_model", "aligned_model", "evaluation_sets", "labelled_examples"),
+    inputs=("finetuned_model", "aligned_model", "task_adapters", "evaluation_sets", "labelled_examples"),
     stage="model",
     role="programmer",
     kinds=("gguf",),

@@ -139,8 +139,11 @@ def test_the_launchpad_offers_the_yamls_values(monkeypatch: pytest.MonkeyPatch, 
         assert {name: field.default_value for name, field in schema.items()} == section.model_dump(mode="json")
 
 
-COMMENTED = (DEFS.parents[1] / "assistant" / "defs.yaml").read_text(encoding="utf-8").split("  # aligned_model:")[1].split("\n\n")[0]
-ALIGNED = yaml.safe_load("aligned_model:" + COMMENTED.replace("\n  # ", "\n"))  # the section that the YAML shows
+COMMENTED = (DEFS.parents[1] / "assistant" / "defs.yaml").read_text(encoding="utf-8")
+ALIGNED, ADAPTED = (  # the sections that the YAML shows
+    yaml.safe_load(f"{name}:" + COMMENTED.split(f"  # {name}:")[1].split("\n\n")[0].replace("\n  # ", "\n"))
+    for name in ("aligned_model", "task_adapters")
+)
 PLAIN = {"quantized_model": "e48ba7ff63e3d0dd08a9a864", "finetuned_model": "9acd915537b09a09c72f9769"}  # as before optional links
 
 
@@ -156,14 +159,17 @@ def test_a_chain_without_an_optional_link_is_as_before(monkeypatch: pytest.Monke
         recipes = {
             link.name: recipe_of(link, getattr(spec, link.name), {name: stubs[name] for name in link.inputs}, 17)
             for link in spec.links
-            if link.name in (*PLAIN, *ALIGNED)
+            if link.name in (*PLAIN, *ALIGNED, *ADAPTED)
         }
         return {name: recipe.fingerprint for name, recipe in recipes.items()}
 
-    assert fingerprints(TALKING) == PLAIN == fingerprints(TALKING | {"aligned_model": None})
+    assert fingerprints(TALKING) == PLAIN == fingerprints(TALKING | {"aligned_model": None, "task_adapters": None})
     aligned = fingerprints(TALKING | ALIGNED)
     assert set(aligned) == {*PLAIN, *ALIGNED} and aligned["finetuned_model"] == PLAIN["finetuned_model"]
     assert aligned["quantized_model"] != PLAIN["quantized_model"]
+    adapted = fingerprints(TALKING | ADAPTED)
+    assert set(adapted) == {*PLAIN, *ADAPTED} and adapted["quantized_model"] not in (PLAIN["quantized_model"], aligned["quantized_model"])
+    assert fingerprints(TALKING | ALIGNED | ADAPTED)["task_adapters"] != adapted["task_adapters"]  # beside another model
     assert aligned["aligned_model"] != fingerprints(TALKING | {"aligned_model": ALIGNED["aligned_model"] | {"beta": 0.2}})["aligned_model"]
 
 
@@ -177,6 +183,8 @@ def test_the_graph_has_an_optional_link_where_its_section_is(monkeypatch: pytest
     plain, aligned = parents(TALKING), parents(TALKING | ALIGNED)
     assert "aligned_model" not in plain and plain["quantized_model"] == {"finetuned_model", "evaluation_sets", "labelled_examples"}
     assert aligned["quantized_model"] == plain["quantized_model"] | {"aligned_model"} and "finetuned_model" in aligned["aligned_model"]
+    adapted = parents(TALKING | ALIGNED | ADAPTED)
+    assert adapted["quantized_model"] == aligned["quantized_model"] | {"task_adapters"} and "aligned_model" in adapted["task_adapters"]
     with pytest.raises(UsageError, match="the chain assistant has no aligned_model"):
         set_by_hand(with_preset(TALKING, GenerationSpec), ["aligned_model.beta=1"])
 

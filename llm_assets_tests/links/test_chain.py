@@ -32,9 +32,12 @@ def test_upstream_goes_by_the_chain_that_is_asked_of() -> None:
     assert "tokenizer" in upstream("quantized_model", TASKS["generation"]) and "scorecard" not in upstream("quantized_model", TASKS["generation"])
 
 
+OPTIONAL = ["aligned_model", "task_adapters"]
+
+
 def test_without_an_optional_link_what_names_it_is_made_from_the_others() -> None:
-    plain, whole = ({link.name: link for link in without(GENERATION, absent)} for absent in (["aligned_model"], []))
-    assert [link.name for link in GENERATION if link.optional] == ["aligned_model"] and "aligned_model" not in plain
+    plain, whole = ({link.name: link for link in without(GENERATION, absent)} for absent in (OPTIONAL, []))
+    assert [link.name for link in GENERATION if link.optional] == OPTIONAL and not plain.keys() & set(OPTIONAL)
     assert plain["quantized_model"].inputs == ("finetuned_model", "evaluation_sets", "labelled_examples")
     assert plain["tokens"] == whole["tokens"]
-    assert {"aligned_model", "labelled_examples"} <= upstream("quantized_model", whole.values())
+    assert {*OPTIONAL, "labelled_examples"} <= upstream("quantized_model", whole.values())
