@@ -61,8 +61,8 @@ def write_decoder(folder: Path, kind: str = "llama", seed: int = 0, spread: floa
     return folder
 
 
-def write_lora(base: Path, folder: Path, seed: int = 0, **settings: Any) -> Path:
-    """PEFT's folder of a LoRA beside the decoder in ``base``, drawn at random and large enough to change every answer."""
+def write_lora(base: Path, folder: Path, seed: int = 0, spread: float = 0.15, **settings: Any) -> Path:
+    """PEFT's folder of a LoRA beside the decoder in ``base``, drawn with the deviation ``spread``, large enough to change every answer."""
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
@@ -76,6 +76,6 @@ def write_lora(base: Path, folder: Path, seed: int = 0, **settings: Any) -> Path
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "lora_" in name:
-                weight.normal_(std=0.15)
+                weight.normal_(std=spread)
     made.save_pretrained(folder, save_embedding_layers=False)
     return folder

@@ -84,7 +84,7 @@ def test_an_adapter_learns_its_own_tasks() -> None:
     asked = [row["label"] for row in inputs()["evaluation_sets"].table("evaluation.parquet").to_pylist() if row["split"] == "test"]
     test = made.metrics["adapters"]["translation"]["test"]
     assert test[WITH] < test[ALONE] - 0.1 and test["documents"] == asked.count("pairs") < len(asked)
-    assert made.metrics["training"]["translation"]["steps"] == 16 and made.metrics["training"]["translation"]["training_examples"] == 60
+    assert made.metrics["training"]["translation"]["steps"] == 16
     folder = adapter_folders(made)["translation"]
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in folder.iterdir()}
     assert not list(made.directory.rglob("model.safetensors")), "the weights beside it are not kept again"

@@ -35,7 +35,7 @@ def decoder(seed: int) -> Path:
 @cache
 def lora(seed: int) -> Path:
     """PEFT's folder of an adapter beside ``decoder(0)``, with its ``adapter.gguf``; another one for another seed."""
-    folder = write_lora(decoder(0), Path(mkdtemp()), seed)
+    folder = write_lora(decoder(0), Path(mkdtemp()), seed, spread=0.3)
     write_adapter(decoder(0), folder, folder / "adapter.gguf")
     return folder
 
