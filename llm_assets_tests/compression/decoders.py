@@ -72,7 +72,7 @@ def write_lora(base: Path, folder: Path, seed: int = 0, spread: float = 0.15, **
     torch.manual_seed(seed)
     model: Any = AutoModelForCausalLM.from_pretrained(base)
     model.name_or_path = "base"
-    made = get_peft_model(model, configuration(Adapter.model_validate({"kind": "lora", "rank": 4, "alpha": 8, **settings})))
+    made = get_peft_model(model, configuration(Adapter.model_validate({"kind": "lora", "rank": 4, "alpha": 8, **settings}), steps=1))
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "lora_" in name:
