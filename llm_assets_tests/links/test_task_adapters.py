@@ -25,9 +25,9 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.adapters import FOLDER
-from llm_assets.training.chat import write_template
+from llm_assets.training.chat import Chat, write_template
 from llm_assets_tests.links.trained import COMPUTE, artifact, changed, launch_quietly, root
-from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, tokenizer_folder
+from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, tokenizer, tokenizer_folder
 
 TASKS = [{"name": "translation", "sources": ["pairs"], "measure": "translation", "instruction": "Translate: {ask}"}]
 EXAMPLES = ConversationsConfig.model_validate({"sources": ["shop", "pairs"], "tasks": TASKS})
@@ -62,7 +62,7 @@ def inputs() -> dict[str, Artifact]:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(held_out), folders["evaluation_sets"] / "evaluation.parquet")
     for file in (*checkpoint().iterdir(), *tokenizer_folder().iterdir()):
         (folders["finetuned_model"] / file.name).write_bytes(file.read_bytes())
-    write_template(folders["finetuned_model"])
+    write_template(folders["finetuned_model"], Chat(tokenizer()))
     configs: dict[str, dict[str, Any]] = {"labelled_examples": EXAMPLES.recipe(), "finetuned_model": {"max_length": LONGEST}}
     return {name: artifact(folder, name, config=configs.get(name)) for name, folder in folders.items()}
 
