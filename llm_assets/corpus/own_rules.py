@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -16,27 +16,35 @@ from llm_assets.corpus.archives import SourceError
 from llm_assets.store.strict import Strict
 
 
-class OwnRule(Strict):
-    """A function from an Arrow array of normalised, masked texts to as many booleans, true where a text is to be dropped."""
+class OwnFunction(Strict):
+    """A function of the user's own, by name."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="stands in rejects and counters")
+    WHAT: ClassVar[str]  # it is, in a message
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="stands in figures, counters and rejects")
     function: str = Field(pattern=r"^[\w.]+:\w+$", description="module:function, importable where the chain runs")
 
-    def load(self) -> Callable[[Any], Any]:
+    def load(self) -> Callable[..., Any]:
         """The function. Raises ``SourceError`` where there is none."""
         module, _, name = self.function.partition(":")
         try:
             return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
         except (ImportError, AttributeError) as error:
-            raise SourceError(f"own rule {self.name}: {self.function} cannot be imported ({error}); correct it or install its package") from error
+            raise SourceError(f"{self.WHAT} {self.name}: {self.function} cannot be imported ({error}); correct it or install its package") from error
 
     def source_hash(self) -> str:
         """The SHA-256 of the module that holds the function: an edit of it is another recipe. Raises ``SourceError`` for one without source."""
         try:
             source = inspect.getsource(importlib.import_module(self.load().__module__))
         except (OSError, TypeError) as error:
-            raise SourceError(f"own rule {self.name}: the source of {self.function} cannot be read, so no recipe could name it") from error
+            raise SourceError(f"{self.WHAT} {self.name}: the source of {self.function} cannot be read, so no recipe could name it") from error
         return hashlib.sha256(source.encode()).hexdigest()
+
+
+class OwnRule(OwnFunction):
+    """A function from an Arrow array of normalised, masked texts to as many booleans, true where a text is to be dropped."""
+
+    WHAT: ClassVar[str] = "own rule"
 
     def dropped(self, texts: Any) -> list[bool]:
         """The function's verdicts. Raises ``SourceError`` when there are more or fewer of them than texts."""

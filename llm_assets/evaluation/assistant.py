@@ -90,7 +90,9 @@ class Assistant:
 
     def _said(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
         """The answers to a batch of prompts, in tokens."""
-        ids, mask = padded(prompts, self.tokenizer.pad_token_id, left=True)  # so that all answers begin together
+        from llm_assets.training.rollouts import left_padded
+
+        ids, mask = left_padded(prompts, self.tokenizer.pad_token_id)
         found: list[list[int]] = self._generated(ids, mask, tokens)[:, ids.shape[1] :].tolist()
         return found
 
@@ -109,15 +111,14 @@ class Assistant:
             )
 
 
-def padded(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> tuple[Any, Any]:
+def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Any, Any]:
     """Token ids as one tensor, int64 [rows, longest], and 1 where they stand in it, 0 where ``padding`` does."""
     import torch
 
     width = max(map(len, rows))
     ids, mask = torch.full((len(rows), width), padding), torch.zeros(len(rows), width, dtype=torch.int64)
     for row, one in enumerate(rows):
-        here = slice(width - len(one), width) if left else slice(0, len(one))
-        ids[row, here], mask[row, here] = torch.tensor(one), 1
+        ids[row, : len(one)], mask[row, : len(one)] = torch.tensor(one), 1
     return ids, mask
 
 

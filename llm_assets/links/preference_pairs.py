@@ -51,7 +51,7 @@ class Mark(NamedTuple):
     doc_id: str
     split: str
     before: str  # the turns before the reply
-    chosen: str | None
+    chosen: str | None  # neither: a prompt, to which replies are drawn
     rejected: str | None
 
 
@@ -73,7 +73,7 @@ def preference_pairs(
             for text in clean_texts([text for text, here in zip(texts, stands, strict=True) if here]).texts:
                 spoken = [turn.content for turn in conversation_of(text, config.task_of(source.name))]
                 wrong[tuple(spoken[:-1])] += spoken[-1:]
-    pairs, left_out = pair_up([*_trained_on(labelled_examples, sources), *held_out(asked)], wrong, most)
+    pairs, left_out = pair_up([*trained_on(labelled_examples, sources), *held_out(asked)], wrong, most)
     if missing := [split for split in (TRAIN, *SPLITS) if split not in {pair.split for pair in pairs}]:
         raise ValueError(
             f"aligned_model: no dialogue of {', '.join(sources)} in split {', '.join(missing)} has a wrong reply ({left_out}): name more of "
@@ -120,9 +120,9 @@ def distinct(pairs: Sequence[Pair], beside: Sequence[Pair]) -> list[Pair]:
     return list(first.values())[::-1]
 
 
-def marked(pairs: Sequence[Pair], dialogues: Iterable[Replied]) -> list[Mark]:
-    """What is kept of pairs and of held-out dialogues: marks of a salt that is kept nowhere, so that no guess at a text can be tried."""
-    return _marks(pairs, dialogues, secrets.token_hex(16))
+def marked(pairs: Sequence[Pair], dialogues: Iterable[Replied], prompts: Iterable[Replied] = ()) -> list[Mark]:
+    """What is kept of pairs, prompts and held-out dialogues: marks of a salt that is kept nowhere, so that no guess at a text can be tried."""
+    return _marks(pairs, dialogues, secrets.token_hex(16), prompts)
 
 
 def leaking(marks: Sequence[Mark]) -> set[Mark]:
@@ -131,7 +131,7 @@ def leaking(marks: Sequence[Mark]) -> set[Mark]:
     return {mark for mark in marks if mark.split == TRAIN and not held.isdisjoint(_said(mark))}
 
 
-def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str) -> list[Mark]:
+def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str, prompts: Iterable[Replied] = ()) -> list[Mark]:
     def hashed(kind: str, *said: str) -> str:
         return hashlib.sha256("\n".join((salt, kind, *map(text_key, said))).encode()).hexdigest()[:24]
 
@@ -141,7 +141,8 @@ def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str) -> li
 
     paired = {pair.doc_id for pair in pairs}
     rest = (one for one in dialogues if one.split != TRAIN and one.doc_id not in paired)
-    return [*(mark(*pair) for pair in pairs), *(mark(one.doc_id, one.split, one.prompt, one.reply, None) for one in rest)]
+    made = [*(mark(*pair) for pair in pairs), *(mark(one.doc_id, one.split, one.prompt, None, None) for one in prompts)]
+    return [*made, *(mark(one.doc_id, one.split, one.prompt, one.reply, None) for one in rest)]
 
 
 def _said(mark: Mark) -> set[str | None]:
@@ -166,7 +167,8 @@ def _with_wrong_replies(names: Sequence[str], raw_corpus: Artifact) -> Iterator[
         yield source.model_copy(update={"format": WRONG[form]})
 
 
-def _trained_on(labelled_examples: Artifact, sources: Sequence[str]) -> Iterator[Replied]:
+def trained_on(labelled_examples: Artifact, sources: Sequence[str]) -> Iterator[Replied]:
+    """The dialogues of these sources that the finetuned model learned from."""
     for batch in labelled_examples.batches("train.parquet", ["doc_id", "messages", "source"]):
         for row in batch.to_pylist():
             if row["source"] in sources:

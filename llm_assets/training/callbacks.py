@@ -70,7 +70,7 @@ class BestEvaluation:
     """The weights of the evaluation with the highest score on validation (then the lowest loss), on the disk.
 
     The score is accuracy, micro F1 or the mean squared error taken negative, by the head (``training/heads.py: validation``);
-    of conversations the loss taken negative.
+    of conversations the loss taken negative; of replies by reward the mean reward.
 
     Weights first, then the file that names them, so that a kill between the two leaves the earlier best. No evaluation before the
     step ``earliest`` is kept.

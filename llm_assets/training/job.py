@@ -14,6 +14,7 @@ from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.devices import CPU, DeviceSettings
 from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets.training.heads import Problem
+from llm_assets.training.rewards import AnyReward
 
 
 class Part(BaseModel):
@@ -108,8 +109,21 @@ class Preference(Part):
     max_length: int = Field(256, ge=8, description="tokens of a prompt with a reply; the pairs are cut to it already")
 
 
+class Rewarded(Part):
+    """Learning by what drawn replies earn; the evaluation that earns most on validation is kept (training/grpo.py)."""
+
+    kind: Literal["reward"] = "reward"
+    train: Path = Field(description="Parquet with the column messages, turns of role and content, the user's last")
+    evaluation: Path = Field(description="the same of the validation split")
+    rewards: tuple[AnyReward, ...] = Field(min_length=1, description="what a reply is worth; the mean by their weights is raised")
+    group: int = Field(ge=2, description="replies to a prompt, which are compared; divides micro_batch")
+    answer_tokens: int = Field(ge=1, description="tokens of a reply at most")
+    beta: float = Field(gt=0, description="reward that a nat of a reply's divergence from the model it began as must bring")
+    max_length: int = Field(256, ge=8, description="tokens of a prompt with a reply; a longer prompt's beginning is cut off")
+
+
 Packed = Masked | Causal | Denoising  # what reads packed blocks of tokens
-Examples = Classification | Conversation | Answering | Preference  # and what reads a table of examples
+Examples = Classification | Conversation | Answering | Preference | Rewarded  # and what reads a table of examples
 
 
 class Optimization(Strict):

@@ -14,7 +14,7 @@ from typing import Any
 
 from llm_assets.training.decoders import DecoderShape
 from llm_assets.training.encoder_decoders import EncoderDecoderShape, is_one
-from llm_assets.training.job import CHUNK, Answering, Causal, Conversation, Denoising, Masked, ModelShape, Preference, TrainingJob
+from llm_assets.training.job import CHUNK, Answering, Causal, Conversation, Denoising, Masked, ModelShape, Preference, Rewarded, TrainingJob
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
@@ -59,6 +59,7 @@ class Estimate:
 
     runtime: int
     weights: int
+    reference: int
     gradients: int
     optimizer: int
     activations: int
@@ -162,9 +163,13 @@ def estimate(job: TrainingJob, processes: int, model: Dimensions, length: int) -
     buffers = 2 * width * min(BUCKET, count) if partitioned else 0
     tokens = job.micro_batch * length * (2 if isinstance(job.objective, Preference) else 1)  # both replies, each after its prompt
     layers = activations(job, model, tokens, length, width)
+    reference = 0
+    if isinstance(job.objective, Rewarded):  # whose model of the beginning is not partitioned
+        layers = max(layers, width * 2 * model.layers * model.hidden * EVALUATION * tokens)  # or keys and values of the replies being drawn
+        reference = width * count
     logits = _logits(job, model, tokens)
     gaps = _gaps((layers, width * tokens * max(model.hidden, model.intermediate)), (logits, logits // 8)) if job.hardware.device.value == "cpu" else 0
-    return Estimate(RUNTIME[job.hardware.device.value], weights, gradients, optimizer, layers, logits, gaps, buffers)
+    return Estimate(RUNTIME[job.hardware.device.value], weights, reference, gradients, optimizer, layers, logits, gaps, buffers)
 
 
 def activations(job: TrainingJob, model: Dimensions, tokens: int, length: int, width: int) -> int:
@@ -201,8 +206,10 @@ def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
     """Scores, their logarithms and the gradient, float32; an evaluation holds two of these, for more sequences and no gradient.
 
     A causal model's are there for a chunk of tokens alone, in two copies, beside the gradient of the head's weights. TRL's losses of
-    preferences hold them for all tokens.
+    preferences hold them for all tokens, that of rewards for those of the replies.
     """
+    if isinstance(job.objective, Rewarded):
+        return 3 * 4 * model.vocabulary * job.micro_batch * job.objective.answer_tokens
     if isinstance(job.objective, Preference):
         return 3 * 4 * model.vocabulary * tokens
     if isinstance(job.objective, Causal | Conversation | Denoising | Answering):
@@ -234,7 +241,9 @@ def refuse_too_large(job: TrainingJob, processes: int, model: Dimensions, length
 
 def _changes(job: TrainingJob, processes: int) -> Iterator[dict[str, Any]]:
     """Changes that lighten a job, from the least harm on: first what costs nothing, then recomputing, then traffic, alone and then together."""
-    batches = [{"micro_batch": size, "accumulation": job.accumulation * (job.micro_batch // size)} for size in _divisors(job.micro_batch)]
+    whole = job.objective.group if isinstance(job.objective, Rewarded) else 1
+    sizes = [size for size in _divisors(job.micro_batch) if size % whole == 0]
+    batches = [{"micro_batch": size, "accumulation": job.accumulation * (job.micro_batch // size)} for size in sizes]
     recompute: list[dict[str, Any]] = [] if job.activation_checkpointing else [{"activation_checkpointing": True}]
     stages: list[dict[str, Any]] = [{"zero_stage": stage} for stage in range(job.zero_stage + 1, 4)] if processes > 1 else []
     offload: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_assets.training import memory
 from llm_assets.training.devices import DeviceError, Software, decide
-from llm_assets.training.job import Classification, Packed, Preference, TrainingJob
+from llm_assets.training.job import Classification, Packed, Preference, Rewarded, TrainingJob
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -46,7 +46,7 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
     Raises ``DeviceError`` where the devices asked for, or a compiler, are not there, ``WeightsError`` where a shard of the weights is missing or
     cut, ``MemoryRefusedError`` where the training cannot fit, naming the smallest change with which it would.
     """
-    packed = not isinstance(job.objective, Classification | Preference)
+    packed = not isinstance(job.objective, Classification | Preference | Rewarded)
     offload = job.offload_optimizer == "cpu"
     hardware = decide(job.device, processes, devices, software or Software.installed(), packed=packed, offload_optimizer=offload)
     job = job.model_copy(update={"hardware": hardware})

@@ -35,6 +35,7 @@ from llm_assets.training.causal import causal_worker  # noqa: E402
 from llm_assets.training.classification import classification_worker  # noqa: E402
 from llm_assets.training.conversation import conversation_worker  # noqa: E402
 from llm_assets.training.denoising import denoising_worker  # noqa: E402
+from llm_assets.training.grpo import reward_worker  # noqa: E402
 from llm_assets.training.heads import METRICS  # noqa: E402
 from llm_assets.training.job import PREEMPTED_EXIT, SUMMARY, Masked, TrainingJob  # noqa: E402
 from llm_assets.training.masked import masked_worker, next_sentence_accuracy  # noqa: E402
@@ -60,6 +61,7 @@ WORKERS = {
     "conversation": conversation_worker,
     "answering": answering_worker,
     "preference": preference_worker,
+    "reward": reward_worker,
 }  # by the kind of a job's objective
 CURVE = {  # log key -> column
     "loss": "loss",
@@ -69,7 +71,13 @@ CURVE = {  # log key -> column
     "eval_loss": "validation_loss",
     **{f"eval_{metric}": f"validation_{metric}" for metric in METRICS.values()},
 }
-CAUSAL = {"eval_bits_per_byte": "validation_bits_per_byte"}  # where it was measured
+MEASURED = {  # where it was
+    "eval_bits_per_byte": "validation_bits_per_byte",
+    "reward": "reward",
+    "divergence": "divergence",
+    "reply_tokens": "reply_tokens",
+    "eval_reward": "validation_reward",
+}
 
 
 def main(path: Path) -> int:
@@ -115,7 +123,7 @@ def finish(worker: Worker, job: TrainingJob, figures: dict[str, Any]) -> None:
         shutil.copytree(worker.best.folder, job.output, dirs_exist_ok=True)
     history = worker.state.log_history
     rows = [row for row in history if "loss" in row or "eval_loss" in row]
-    columns = CURVE | {key: column for key, column in CAUSAL.items() if any(key in row for row in rows)}
+    columns = CURVE | {key: column for key, column in MEASURED.items() if any(key in row for row in rows)}
     table = {"step": [row["step"] for row in rows]} | {column: [row.get(key) for row in rows] for key, column in columns.items()}
     pyarrow.parquet.write_table(pyarrow.table(table), job.output / "curve.parquet")
     model = worker.accelerator.unwrap_model(worker.model)

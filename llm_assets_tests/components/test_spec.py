@@ -191,7 +191,7 @@ def test_the_graph_has_an_optional_link_where_its_section_is(monkeypatch: pytest
 
 def test_a_method_that_there_is_not_and_a_missing_trl_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
-    with pytest.raises(PresetError, match=r"aligned_model\.method: Input should be 'dpo', 'kto' or 'orpo'"):
+    with pytest.raises(PresetError, match=r"aligned_model\.method: Input should be 'dpo', 'kto', 'orpo' or 'grpo'"):
         with_preset(TALKING | {"aligned_model": {"method": "ppo", "sources": ["taobao-dev"]}}, GenerationSpec)
     with pytest.raises(PresetError, match="set micro_batch to 2 or more"):
         with_preset(TALKING | {"aligned_model": {"method": "kto", "sources": ["taobao-dev"], "micro_batch": 1}}, GenerationSpec)

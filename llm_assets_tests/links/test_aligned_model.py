@@ -1,15 +1,17 @@
-"""The link aligned_model: one real training by DPO on wrong replies from a file, then its checks and refusals."""
+"""The link aligned_model: one real training by DPO on wrong replies from a file and one by rewards, then their checks and refusals."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from transformers import AutoModelForCausalLM
 
 from llm_assets.corpus.archives import SourceError
@@ -17,10 +19,11 @@ from llm_assets.corpus.batches import write_batch
 from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.sources import Source, observe
 from llm_assets.links.aligned_model import ALIGNED, LINK, SHORTER, AlignedModelConfig, figures_of
-from llm_assets.links.assistant_scores import FINETUNED
+from llm_assets.links.assistant_scores import FINETUNED, Asked
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.feedback_examples import Feedback
 from llm_assets.links.making import Outcome, make
+from llm_assets.links.rewarded_replies import reward_prompts
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets.store.verdict import Verdict
@@ -28,6 +31,7 @@ from llm_assets.training.chat import Chat, write_template
 from llm_assets.training.pairs import Pair, replied
 from llm_assets_tests.links.trained import COMPUTE, artifact, changed, launch_quietly, root
 from llm_assets_tests.training.preferring import pairs
+from llm_assets_tests.training.room import launch_in_room
 from llm_assets_tests.training.talking import LONGEST, checkpoint, tokenizer, tokenizer_folder
 
 TRAIN, VALIDATION, TEST = pairs(64), pairs(16, "validation", first=64), pairs(8, "test", first=80)
@@ -35,6 +39,12 @@ VOTED = ("Anna asks: what colour has mud?", "mud is pink", "mud is brown")  # wh
 CONFIG = AlignedModelConfig.model_validate({
     "method": "dpo", "feedback": {"folder": str(root() / "aligned-feedback")},
     "sources": ["shop"], "epochs": 2, "evaluations_per_epoch": 1, "micro_batch": 4, "learning_rate": 5e-3, "processes": 2,
+})  # fmt: skip
+
+REWARDED = AlignedModelConfig.model_validate({
+    "method": "grpo", "sources": ["shop"], "rewards": [{"kind": "mentions", "words": ["blue"], "weight": 3}, {"kind": "length", "most": 20}],
+    "group": 4, "answer_tokens": 16, "epochs": 5, "evaluations_per_epoch": 1, "micro_batch": 16, "learning_rate": 5e-3, "beta": 0.01, "processes": 1,
+    "allowed_rise": 9,
 })  # fmt: skip
 
 
@@ -89,6 +99,12 @@ def aligned() -> Outcome:
     return make(Store(root() / "data"), LINK, CONFIG, {**inputs(), "compute": COMPUTE}, seed=1, launch=launch_quietly)
 
 
+@functools.cache
+def rewarded() -> Outcome:
+    """Another, in one process."""
+    return make(Store(root() / "data"), LINK, REWARDED, {**inputs(), "compute": COMPUTE}, seed=1, launch=launch_in_room)
+
+
 def judged(made: Artifact, check: str) -> Verdict:
     return next(one for one in LINK.checks if one.name == check).judge(made, inputs())
 
@@ -116,8 +132,9 @@ def test_the_folder_is_what_the_rounding_link_reads() -> None:
     assert not list(folder.glob("README*"))  # TRL's own card
 
 
-def test_no_file_beside_the_weights_holds_a_text() -> None:
-    kept = list(aligned().artifact.directory.rglob("*.parquet"))
+@pytest.mark.parametrize("made", [aligned, rewarded])
+def test_no_file_beside_the_weights_holds_a_text(made: Callable[[], Outcome]) -> None:
+    kept = list(made().artifact.directory.rglob("*.parquet"))
     assert {"pairs.parquet", "predictions.parquet"} <= {path.name for path in kept}
     strings = {str(value) for path in kept for row in pyarrow.parquet.read_table(path).to_pylist() for value in row.values()}
     texts = [said for pair in (*TRAIN, *VALIDATION, *TEST) for said in (pair.prompt[0]["content"], *pair.replies)]
@@ -131,10 +148,88 @@ def test_without_feedback_the_recipe_is_what_it_was() -> None:
     assert LINK.observe is not None and LINK.observe(plain) == {}
 
 
+def test_replies_to_held_out_prompts_earn_more() -> None:
+    outcome = rewarded()
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    metrics, models = outcome.artifact.metrics, outcome.artifact.metrics["models"]
+    assert metrics["prompts"] == {"train": 64, "validation": 16, "test": 8} and metrics["left_out"] == {"shared_with_held_out": 0, "asked_twice": 0}
+    assert metrics["steps"] == 80 and metrics["training_prompts"] == 64 and metrics["method"] == "grpo"
+    for split, count in (("validation", 16), ("test", 8)):
+        before, after = models[FINETUNED][split], models[ALIGNED][split]
+        assert before["prompts"] == after["prompts"] == count and after["reward_mentions"] > before["reward_mentions"]
+        assert after["reward"] == pytest.approx((3 * after["reward_mentions"] + after["reward_length"]) / 4, abs=1e-4)
+        assert metrics["gain"][split]["difference"] == pytest.approx(after["reward"] - before["reward"], abs=1e-4)
+    assert metrics["gain"]["validation"]["interval"][0] > 0
+    assert before["bits_per_byte"] == aligned().artifact.metrics["models"][FINETUNED]["test"]["bits_per_byte"]
+
+
+def test_a_reward_that_did_not_rise_and_a_prompt_that_is_held_out_fail(tmp_path: Path) -> None:
+    made = rewarded().artifact
+    assert judged(made, "prefers_right").passed and not judged(changed(made, config={"required_gain": 0.9}), "prefers_right").passed
+    rows = made.table("predictions.parquet").to_pylist()
+    turned = [{**row, "model": {ALIGNED: FINETUNED, FINETUNED: ALIGNED}[row["model"]]} for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(turned), tmp_path / "predictions.parquet")
+    marks = made.table("pairs.parquet").to_pylist()
+    held = next(row for row in marks if row["split"] == "test")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*marks, {**marks[0], "before": held["before"]}]), tmp_path / "pairs.parquet")
+    worse = changed(made, directory=tmp_path)
+    assert not judged(worse, "prefers_right").passed and not judged(worse, "pairs_apart").passed and judged(made, "pairs_apart").passed
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*marks, {**marks[0], "doc_id": "other"}]), tmp_path / "pairs.parquet")
+    assert not judged(worse, "pairs_apart").passed  # asked twice
+
+
+def test_prompts_begin_once_and_none_is_that_of_a_held_out_dialogue() -> None:
+    given, extra = inputs(), replied(TEST[0].prompt, "another reply")
+    rows = given["labelled_examples"].table("train.parquet").to_pylist()
+    folder = root() / "aligned" / "more"
+    folder.mkdir()
+    rows += [{**rows[0], "doc_id": "again"}, {**rows[0], "doc_id": "held", "messages": extra}, {**rows[0], "doc_id": "else", "source": "other"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train.parquet")
+    asked = Asked.read(given["evaluation_sets"], ConversationsConfig(sources=["shop"]))
+    more = changed(given["labelled_examples"], directory=folder)
+    train, held, left_out = reward_prompts(["shop"], more, given["evaluation_sets"], asked)
+    assert len(train) == 64 and len(held) == 24 and left_out == {"shared_with_held_out": 1, "asked_twice": 1}
+    with pytest.raises(ValueError, match="no dialogue of other in split validation, test to reply to"):
+        reward_prompts(["other"], more, given["evaluation_sets"], asked)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"rewards": []}, "rewards are what grpo learns from, and grpo alone: the method is grpo, with 0 of them"),
+        ({"method": "orpo"}, "the method is orpo, with 2 of them"),
+        ({"rewards": [{"kind": "ends"}, {"kind": "ends"}]}, "rewards name ends more than once"),
+        ({"micro_batch": 6}, r"micro_batch \(6\) must be a multiple of group \(4\)"),
+        ({"feedback": {"folder": "feedback/shop"}}, "feedback is learned from as pairs, and grpo reads none"),
+        ({"rewards": [{"kind": "polite"}]}, "does not match any of the expected tags: 'ends', 'length', 'same_script'"),
+    ],
+)
+def test_settings_that_do_not_go_with_rewards_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AlignedModelConfig.model_validate(REWARDED.model_dump() | settings)
+
+
+def test_rewards_need_no_trl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    assert AlignedModelConfig.model_validate(REWARDED.model_dump()).method == "grpo"
+    with pytest.raises(ValidationError, match="which is not installed"):
+        AlignedModelConfig.model_validate(CONFIG.model_dump())
+
+
+def test_an_edited_reward_is_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shop_manners.py").write_text("def polite(prompt, reply):\n    return 1.0\n", encoding="utf-8")
+    own = {"kind": "own", "name": "polite", "function": "shop_manners:polite"}
+    assert LINK.observe is not None
+    seen = LINK.observe(AlignedModelConfig.model_validate(REWARDED.model_dump() | {"rewards": [own]}))
+    assert seen.keys() == {"rewards"} and len(seen["rewards"]["polite"]) == 64 and LINK.observe(REWARDED) == {}
+
+
 def test_shares_and_bits_by_hand() -> None:
     sides = [(1.0, 2, 4.0, 16), (3.0, 1, 2.0, 1), (2.0, 1, 2.0, 1)]  # nats and bytes of both replies: won and lost byte for byte, lost, a tie
     rows: list[dict[str, Any]] = [{"chosen_nats": a, "chosen_bytes": b, "rejected_nats": c, "rejected_bytes": d} for a, b, c, d in sides]
     rows += [{"nats": 0.6931472, "bytes": 1}, {"nats": 0.6931472, "bytes": 3}]
+    assert figures_of(rows[3:]) == {"bits_per_byte": 0.5}
     assert figures_of(rows) == {"preferred": 0.5, "preferred_per_byte": pytest.approx(0.5 / 3, abs=1e-4), "pairs": 3, "bits_per_byte": 0.5}
 
 

@@ -11,10 +11,11 @@ from llm_assets.training import memory
 from llm_assets.training.decoders import ARCHITECTURES, DecoderShape
 from llm_assets.training.devices import Software, decide
 from llm_assets.training.encoder_decoders import EncoderDecoderShape
-from llm_assets.training.job import Causal, Classification, Conversation, Denoising, Masked, ModelShape, Preference, TrainingJob
+from llm_assets.training.job import Causal, Classification, Conversation, Denoising, Masked, ModelShape, Preference, Rewarded, TrainingJob
 from llm_assets.training.memory import Dimensions, MemoryRefusedError, activations, estimate, refuse_too_large
 
 BILLION = Dimensions(10**9, 1000, 64, 2, 2, 128, gated=True, scores=False, sparse=True)
+DEEP = Dimensions(3_000_000, 1000, 512, 24, 8, 1024, gated=True, scores=False, sparse=True)
 GPU = {"kind": "cuda", "name": "A100", "count": 8, "memory_bytes": 80 * 2**30, "compute_capability": "8.0"}
 
 
@@ -36,6 +37,24 @@ def test_a_pair_takes_two_sequences_and_all_its_scores() -> None:
     pairs = estimate(job().model_copy(update={"objective": Preference(method="dpo", beta=0.1, **places)}), 1, BILLION, 128)
     assert pairs.activations == 2 * spoken.activations and pairs.optimizer == spoken.optimizer
     assert pairs.logits == 3 * 4 * 1000 * (2 * 2 * 128)  # micro_batch 2, two replies, 128 tokens, 1,000 scores in three float32 copies
+
+
+def test_rewards_take_a_second_model_and_the_scores_of_replies_alone() -> None:
+    places = {"train": Path("a"), "evaluation": Path("b"), "max_length": 128}
+    rewarded = Rewarded(rewards=[{"kind": "ends"}], group=2, answer_tokens=10, beta=0.1, **places)
+    spoken = estimate(job().model_copy(update={"objective": Conversation(**places)}), 1, BILLION, 128)
+    found = estimate(job().model_copy(update={"objective": rewarded}), 1, BILLION, 128)
+    assert found.reference == 4 * 10**9 and spoken.reference == 0  # float32, whole, whatever is partitioned
+    assert found.logits == 3 * 4 * 1000 * 2 * 10 and found.activations == spoken.activations
+    frugal = job(activation_checkpointing=True).model_copy(update={"objective": rewarded})
+    assert estimate(frugal, 1, DEEP, 128).activations == 4 * 2 * 24 * 512 * 4 * 2 * 128  # keys and values of 24 layers for four times 2 replies
+
+
+def test_a_lighter_batch_keeps_groups_whole() -> None:
+    rewarded = Rewarded(rewards=[{"kind": "ends"}], group=8, answer_tokens=10, beta=0.1, train=Path("a"), evaluation=Path("b"))
+    asked = job(micro_batch=64).model_copy(update={"objective": rewarded})
+    with pytest.raises(MemoryRefusedError, match="fits: micro_batch: 8, accumulation: 8, activation_checkpointing: true"):
+        refuse_too_large(asked, 1, DEEP, 256, 2560 * 2**20)
 
 
 def test_states_by_stage_as_in_the_paper() -> None:

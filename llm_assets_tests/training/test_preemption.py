@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from llm_assets.training.job import PREEMPTED, PREEMPTED_EXIT, PROGRESS, SUMMARY, TrainingJob
 from llm_assets.training.launch import GRACE, WorkerFailedError
 from llm_assets_tests.links import test_heads, trained
-from llm_assets_tests.training import talking
+from llm_assets_tests.training import talking, test_grpo
 from llm_assets_tests.training.room import launch_in_room, room_id
 
 STEPS, AFTER = 8, 3  # updates in all, and those after which the end is asked for
@@ -62,6 +62,11 @@ def conversation(folder: Path, **adapter: Any) -> Parts:
     return {"objective": objective, "tokenizer": talking.tokenizer_folder(), "start_from": talking.checkpoint()}
 
 
+def by_rewards(folder: Path) -> Parts:
+    parts = test_grpo.job(folder).model_dump(mode="json")
+    return {name: parts[name] for name in ("objective", "tokenizer", "start_from")}
+
+
 def classification(folder: Path, problem: str, labels: list[str], label: Callable[[str], str], **settings: Any) -> Parts:
     """Texts of 30 tokens, labelled by what stands in them; the encoder has random weights unless an architecture is named."""
     texts, found = test_heads.texts(label, length=28)
@@ -98,6 +103,7 @@ LEARNT: dict[str, Callable[[Path], Parts]] = {
     "conversation": conversation,
     "answering": answering,
     "adapter": lambda folder: conversation(folder, kind="lora"),
+    "by_rewards": by_rewards,
     "single_label": lambda folder: classification(folder, "single_label", trained.LABELS, polarity),
     "multi_label": lambda folder: classification(folder, "multi_label", ["bad", "good"], kinds),
     "regression": lambda folder: classification(folder, "regression", ["value"], amount),
