@@ -28,6 +28,7 @@ def preference_job(bench: Bench, config: AlignedModelConfig, pairs: Sequence[Pai
 
     from llm_assets.training.chat import Chat
 
+    assert config.method != "grpo"  # which has no pairs
     chat = Chat(PreTrainedTokenizerFast.from_pretrained(start_from, local_files_only=True))
     sizes = {
         split: write(

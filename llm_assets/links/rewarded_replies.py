@@ -127,15 +127,20 @@ def earned(model: Assistant, config: AlignedModelConfig, held_out: Sequence[Repl
 
 
 def reward_figures(rows: Rows) -> dict[str, float]:
-    """The means of ``reward`` and its parts over one model's rows, and how many prompts they are of."""
+    """Of one model's rows: the means of ``reward`` and its parts, and how many prompts they are of; nothing where no row is a prompt's."""
     replied = [row for row in rows if row.get(REWARD) is not None]
-    names = [name for name in (replied[0] if replied else ()) if name.startswith(REWARD)]
-    return {**{name: round(sum(row[name] for row in replied) / len(replied), 5) for name in names}, "prompts": len(replied)}
+    if not replied:
+        return {}
+    return {
+        **{name: round(sum(row[name] for row in replied) / len(replied), 5) for name in replied[0] if name.startswith(REWARD)},
+        "prompts": len(replied),
+    }
 
 
 def gained(after: Rows, before: Rows) -> Difference:
     """By how much more the same prompts earn, with a 95% interval where prompts are drawn anew. Raises ``ValueError`` where none is common."""
-    found = paired_bootstrap(*({row["doc_id"]: row[REWARD] for row in rows if row.get(REWARD) is not None} for rows in (after, before)))
+    one, other = ({row["doc_id"]: row[REWARD] for row in rows if row.get(REWARD) is not None} for rows in (after, before))
+    found = paired_bootstrap(one, other)
     if found is None:
         raise ValueError("aligned_model: no held-out prompt was replied to before and after")
     return found

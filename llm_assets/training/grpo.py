@@ -69,7 +69,7 @@ class PolicyGradient(Trainer):
     reference: PreTrainedModel  # as training began
     drift: float  # nats of divergence of the replies since the last log
 
-    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:  # type: ignore[override]
+    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         """A scalar, whose gradient is that of the mean of beta * divergence - reward, over the tokens a reply may have."""
         answered = inputs["answered"]
         log_p = log_likelihoods(model, inputs)

@@ -43,8 +43,8 @@ class Rollouts:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, tokens: int, longest: int) -> None:
         self.tokenizer = tokenizer
         self.chat = Chat(tokenizer)
-        self.ends = (self.chat.end, int(tokenizer.eos_token_id))  # type: ignore[arg-type]  # Chat has refused one without
-        self.padding = int(tokenizer.pad_token_id)  # type: ignore[arg-type]  # every tokenizer here has one
+        self.ends = (self.chat.end, int(tokenizer.eos_token_id))
+        self.padding = int(tokenizer.pad_token_id)
         self.tokens = tokens
         self.longest = longest
 
@@ -70,7 +70,7 @@ class Rollouts:
 
     def reply(self, ids: Ids) -> Reply:
         """What was said."""
-        return Reply(self.tokenizer.decode(ids, skip_special_tokens=True).strip(), ids[-1] in self.ends)
+        return Reply(str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip(), ids[-1] in self.ends)
 
     def _whole(self, row: Ids) -> Ids:
         end = next((place for place, token in enumerate(row) if token in self.ends), len(row) - 1)
