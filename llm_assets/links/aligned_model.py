@@ -83,8 +83,6 @@ class AlignedModelConfig(TrainingSection):
 
     @model_validator(mode="after")
     def _possible_with_trl(self) -> Self:
-        if self.zero_stage == 3:
-            raise ValueError("aligned_model: several processes do not build TRL's trainers with zero_stage 3 yet: set it to 0, 1 or 2")
         if self.method == "kto" and self.micro_batch == 1:
             raise ValueError("aligned_model: kto compares a reply with others of its batch: set micro_batch to 2 or more (it is 1)")
         return self

@@ -20,6 +20,7 @@ from llm_assets.training import watch
 watch.attach()  # before the imports below, which take 10 s in which the launcher may die
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever is named was fetched before
 
+import deepspeed.comm  # noqa: E402
 import deepspeed.ops  # noqa: E402
 import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
@@ -87,6 +88,7 @@ def main(path: Path) -> int:
     job = TrainingJob.read(path)
     started = time.monotonic()
     arguments = training_arguments(job)
+    deepspeed.comm.init_distributed(arguments.ddp_backend, verbose=False)  # else ZeRO-3 builds a saved model for a world of one process
     set_seed(job.seed)
     tokenizer = load_tokenizer(job.tokenizer)
     worker, figures = WORKERS[job.objective.kind](job, arguments, tokenizer)

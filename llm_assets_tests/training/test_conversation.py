@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -18,10 +20,11 @@ from llm_assets.training.conversation import CollateConversations, PackedConvers
 from llm_assets.training.decoders import ALIKE, ARCHITECTURES
 from llm_assets.training.faults import documents
 from llm_assets.training.heads import IGNORED
-from llm_assets.training.job import Conversation
+from llm_assets.training.job import SUMMARY, Conversation, TrainingJob
 from llm_assets.training.trainer import Worker
-from llm_assets_tests.links.trained import root
-from llm_assets_tests.training.talking import LONGEST, dialogues, encoded, table, tokenizer
+from llm_assets_tests.links.trained import launch_quietly, root, silent
+from llm_assets_tests.training.room import launch_in_room
+from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, encoded, table, tokenizer, tokenizer_folder
 
 
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(0, 9))
@@ -81,3 +84,23 @@ def test_a_fault_names_the_documents_of_its_blocks() -> None:
     rows = Worker.rows(worker, [0])  # type: ignore[arg-type]
     assert rows == [0, 2]  # the second process reads the second block of the order
     assert documents(Conversation(train=path, evaluation=path), rows) == sorted(doc_id(texts[row]) for row in rows)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_saved_weights_under_zero_3(tmp_path: Path) -> None:
+    """transformers spreads a saved model while it loads it, before DeepSpeed would look how many processes there are."""
+    found = {}
+    for name, launch, processes, settings in (("one", launch_in_room, 1, {"micro_batch": 8}), ("two", launch_quietly, 2, {"zero_stage": 3})):
+        folder = tmp_path / name
+        folder.mkdir()
+        texts = dialogues(120)
+        places = {"train": table(folder / "train.parquet", texts[:100]), "evaluation": table(folder / "evaluation.parquet", texts[100:])}
+        common = {"steps": 4, "evaluate_every": 4, "seed": 1, "micro_batch": 4, "learning_rate": 1e-2, "zero_stage": 2, **settings}
+        job = TrainingJob(
+            objective=Conversation(max_length=LONGEST, **places), tokenizer=tokenizer_folder(), output=folder / "out", scratch=folder,
+            start_from=checkpoint(), **common,
+        )  # fmt: skip
+        launch(job.write(folder / "job.json"), processes, silent)
+        found[name] = json.loads((folder / SUMMARY).read_text())
+    assert found["two"]["world_size"] == 2 and found["two"]["deepspeed"]["zero_optimization"]["stage"] == 3
+    assert found["two"]["best"]["loss"] == pytest.approx(found["one"]["best"]["loss"], rel=1e-3)
