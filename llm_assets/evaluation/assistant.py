@@ -88,7 +88,7 @@ class Assistant:
         nats = -float(scores.gather(1, torch.tensor(said, dtype=torch.int64)[:, None]).sum())
         return Likelihood(nats, len(said), sum(self._bytes[token] for token in said))
 
-    def _said(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    def _said(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
         """The answers to a batch of prompts, in tokens."""
         from llm_assets.training.rollouts import left_padded
 

@@ -99,7 +99,7 @@ class AlignedModelConfig(TrainingSection):
         if self.method == "grpo" and self.micro_batch % self.group:
             raise ValueError(f"aligned_model: micro_batch ({self.micro_batch}) must be a multiple of group ({self.group}), which stays together")
         if self.method == "grpo" and self.feedback.folder:
-            raise ValueError("aligned_model: feedback is learned from as pairs, and grpo reads none: leave feedback out, or set method to dpo, kto or orpo")
+            raise ValueError("aligned_model: feedback is learned from as pairs, and grpo reads none: leave it out, or take dpo, kto or orpo")
         return self
 
 
@@ -138,6 +138,7 @@ def aligned_model(
 
 def _by_pairs(bench: Bench, config: AlignedModelConfig, asked: Asked, given: Mapping[str, Artifact], compute: Mapping[str, Any]) -> dict[str, Any]:
     """Learn from pairs of replies; returns the figures."""
+    assert config.method != "grpo"  # which has no pairs
     pairs, left_out = preference_pairs(
         config.sources, config.wrong_replies, given["raw_corpus"], given["labelled_examples"], asked, bench.cache, bench.progress
     )
