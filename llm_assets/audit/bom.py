@@ -103,11 +103,11 @@ def _model_card(lineage: Lineage, release: Release) -> Json:
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": "regression" if problem == "regression" else "classification",
-            "architectureFamily": "transformer encoder",
+            "task": "text generation" if lineage.talks else "regression" if problem == "regression" else "classification",
+            "architectureFamily": "transformer decoder" if lineage.talks else "transformer encoder",
             "datasets": [{"ref": _ref(node)} for node in data],
             "inputs": [{"format": "text"}],
-            "outputs": [{"format": "label with probabilities"}],
+            "outputs": [{"format": "text" if lineage.talks else "label with probabilities"}],
         },
         "quantitativeAnalysis": {"performanceMetrics": list(_performance(metrics))},
         "considerations": {"technicalLimitations": limits},

@@ -13,7 +13,10 @@ from llm_assets.audit.provenance import Lineage
 from llm_assets.audit.training_content import languages, table, training_content
 from llm_assets.store.manifest import Manifest
 
-SCORES = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "r2": "R2", "mae": "Mean absolute error"}
+SCORES = {
+    "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "r2": "R2", "mae": "Mean absolute error",
+    "bits_per_byte": "Bits per byte", "perplexity": "Perplexity",
+}  # fmt: skip
 PLAIN = ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "BSD-3-Clause", "GPL-3.0")  # that the hub knows in lower case
 
 
@@ -54,9 +57,9 @@ def model_card_page(lineage: Lineage) -> str:
 def _head(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    metrics = release.record.get("metrics") or {}
+    metrics, task = release.record.get("metrics") or {}, "text-generation" if lineage.talks else "text-classification"
     results = [
-        EvalResult("text-classification", "evaluation_sets", f"{release.chain} test set", name, metrics[f"test_{name}"], dataset_split="test")
+        EvalResult(task, "evaluation_sets", f"{release.chain} test set", name, metrics[f"test_{name}"], dataset_split="test")
         for name in SCORES
         if f"test_{name}" in metrics
     ]
@@ -66,8 +69,8 @@ def _head(lineage: Lineage, release: Release, manifests: Mapping[str, Manifest])
         language=languages(manifests) or None,
         license=plain,
         license_name=None if plain != "other" else "several",
-        library_name="onnx",
-        pipeline_tag="text-classification",
+        library_name="gguf" if lineage.talks else "onnx",
+        pipeline_tag=task,
         tags=["llm_assets", release.chain],
         model_name=release.release,
         eval_results=results or None,
@@ -84,7 +87,10 @@ def _details(lineage: Lineage, release: Release, manifests: Mapping[str, Manifes
         ("released", f"{release.at}, approved by {lineage.approved_by or 'nobody'}"),
         ("model", f"quantized_model {release.model}"),
         ("made by", f"llm_assets {model.libraries.get('llm-assets', '')}, commit {commit or 'unknown'}" if model else "unknown"),
-        ("parameters of the pretrained encoder", f"{pretrained.metrics.get('parameters', 0):,}" if pretrained else "not recorded"),
+        (
+            f"parameters of the pretrained {'decoder' if lineage.talks else 'encoder'}",
+            f"{pretrained.metrics.get('parameters', 0):,}" if pretrained else "not recorded",
+        ),
         ("size", f"{model.metrics['models']['quantized']['bytes']:,} bytes" if model and "models" in model.metrics else "not recorded"),
         ("time used", f"{seconds:,.0f} s, {core_seconds:,.0f} core-seconds"),
         ("energy used by the processors", f"{joules / 3600:,.1f} Wh" if joules is not None else "not measured: the machine shows no counters"),

@@ -94,6 +94,12 @@ class Lineage:
         return [f"{node.link} {node.fingerprint} {node.why}" for node in self.nodes.values() if node.state in ("missing", "unreadable")]
 
     @property
+    def talks(self) -> bool:
+        """Whether its model writes text rather than labels."""
+        made = [node.manifest for node in self.nodes.values() if node.link == "quantized_model" and node.manifest]
+        return any(manifest.recipe.get("variant") == "generation" for manifest in made)
+
+    @property
     def sources(self) -> list[Source]:
         """The sources of every raw corpus in it."""
         return [source for node in self.nodes.values() for source in node.sources]

@@ -35,6 +35,18 @@ def test_the_bom_is_valid_and_says_what_is_asked_of_it(released: Lineage) -> Non
     assert all({row["ref"], *row["dependsOn"]} <= refs for row in bom["dependencies"])
 
 
+def test_what_talks_is_a_decoder(released: Lineage) -> None:
+    def told() -> tuple[str, str]:
+        parameters = bill_of_materials(released)["metadata"]["component"]["modelCard"]["modelParameters"]
+        return parameters["task"], parameters["architectureFamily"]
+
+    assert told() == ("classification", "transformer encoder")
+    model = next(node.manifest for node in released.nodes.values() if node.link == "quantized_model")
+    assert model
+    model.recipe["variant"] = "generation"
+    assert told() == ("text generation", "transformer decoder")
+
+
 def test_energy_is_stated_where_every_part_of_it_was_measured(released: Lineage) -> None:
     def stated() -> dict[str, str]:
         return {row["name"]: row["value"] for row in bill_of_materials(released)["metadata"]["component"]["properties"]}

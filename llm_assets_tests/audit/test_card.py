@@ -39,6 +39,16 @@ def test_the_card_says_what_energy_was_used_or_that_nobody_measured_it(released:
     assert "| energy used by the processors | 1.0 Wh |" in model_card(released)
 
 
+def test_the_card_of_what_talks_is_one_of_a_decoder(released: Lineage) -> None:
+    model = next(node.manifest for node in released.nodes.values() if node.link == "quantized_model")
+    assert model and released.release
+    model.recipe["variant"] = "generation"
+    released.release.record["metrics"].update(test_bits_per_byte=2.1, test_bits_per_byte_interval=[2.0, 2.2])
+    text = model_card(released)
+    assert ModelCard(text).data.pipeline_tag == "text-generation" and "library_name: gguf" in text
+    assert "| Bits per byte | 2.1000 | 2.0000 to 2.2000 |" in text and "parameters of the pretrained decoder" in text
+
+
 class Shape(HTMLParser):
     """Headings and table cells of a page; notes tags that are not closed."""
 
