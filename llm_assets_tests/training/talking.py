@@ -94,10 +94,11 @@ def reading_checkpoint() -> Path:
     folder, mine = root() / "reading-checkpoint", tokenizer()
     torch.manual_seed(0)
     model = trained_encoder_decoder(encoder_decoder()).train()
-    optimizer, collate = torch.optim.AdamW(model.parameters(), lr=1e-2), CollateExamples(mine.pad_token_id, mine.cls_token_id)
-    answers = [answer for one in encoded(dialogues(400)) for answer in answers_of(one)] * 5
-    for step in range(240):
+    optimizer, collate = torch.optim.AdamW(model.parameters(), lr=3e-3), CollateExamples(mine.pad_token_id, mine.cls_token_id)
+    answers = [answer for one in encoded(dialogues(400)) for answer in answers_of(one)] * 10
+    for step in range(480):
         model(**collate([Example.of([answer]) for answer in answers[step * 12 : step * 12 + 12]])).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(folder)
