@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -97,16 +98,23 @@ def write_gguf(folder: Path, target: Path, kind: Format) -> None:
     Matrices are rounded to ``kind``, those whose rows are no multiple of its block (32) to F16; norms and biases stay float32.
     Raises ``ShapeError`` for a shape, a tensor or a tokenizer that llama.cpp would not read alike.
     """
-    import gguf
-
     shape = Shape.read(folder)
-    temporary = target.with_name(f".{target.name}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(temporary, shape.architecture)
-    try:
+    with new_file(target, shape.architecture) as writer:
         _describe(writer, shape, kind)
         _add_tokenizer(writer, folder, shape.vocabulary)
         _write_tensors(writer, folder, shape, kind)
+
+
+@contextmanager
+def new_file(target: Path, architecture: str) -> Iterator[GGUFWriter]:
+    """A writer of ``target``, which is whole when the block ends; where the block raises it is what it was before."""
+    import gguf
+
+    temporary = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(temporary, architecture)
+    try:
+        yield writer
         writer.close()
         flush_file(temporary)
         temporary.replace(target)

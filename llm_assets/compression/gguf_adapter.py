@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_assets.compression.gguf import Shape, ShapeError, permuted, read_tensor, tensor_names, tensor_size
-from llm_assets.store.files import flush_directory, flush_file
+from llm_assets.compression.gguf import Shape, ShapeError, new_file, permuted, read_tensor, tensor_names, tensor_size
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
 SIDES = {"lora_A": "lora_a", "lora_B": "lora_b"}  # PEFT's names of the thin matrices to GGUF's
@@ -29,10 +28,7 @@ def write_adapter(folder: Path, adapter: Path, target: Path) -> None:
 
     shape = Shape.read(folder)
     settings = _settings(adapter)
-    temporary = target.with_name(f".{target.name}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(temporary, shape.architecture)
-    try:
+    with new_file(target, shape.architecture) as writer:
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, settings["lora_alpha"] * (math.sqrt(settings["r"]) if settings["use_rslora"] else 1))
@@ -41,12 +37,6 @@ def write_adapter(folder: Path, adapter: Path, target: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        flush_file(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush_directory(target.parent)
 
 
 def _settings(adapter: Path) -> dict[str, Any]:

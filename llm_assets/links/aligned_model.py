@@ -24,7 +24,7 @@ from llm_assets.links.preference_pairs import TRAIN, Mark, held_out, leaking, ma
 from llm_assets.links.preferred_replies import CHANCE, draw_preferred, likelihoods, preference_job, preferred_figures, shorter
 from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.rewarded_replies import draw_reward, earned, gained, reward_figures, reward_job, reward_prompts
-from llm_assets.links.training import TrainingSection, train
+from llm_assets.links.training import TeachingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
 from llm_assets.training.decoders import refuse_unfit
@@ -40,7 +40,7 @@ REMEDY = 'pip install -c constraints.txt -e ".[preference]"'
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
 
-class AlignedModelConfig(TrainingSection):
+class AlignedModelConfig(TeachingSection):
     """What is preferred, how it is learned, and what that may cost."""
 
     method: Literal[Method, "grpo"] = Field(
@@ -57,9 +57,6 @@ class AlignedModelConfig(TrainingSection):
     measured: int = Field(200, ge=1, description="grpo: held-out prompts of each split at most that are replied to, before and after")
     wrong_replies: int = Field(2, ge=1, description="pairs of a dialogue at most; which of more wrong replies is drawn by hash")
     beta: float = Field(0.1, gt=0, description="how dearly the distance from the finetuned model is bought; orpo: weight of the odds ratio")
-    epochs: float = Field(1.0, gt=0, description="passes over the pairs or prompts")
-    max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
-    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the one with the least loss, or the most reward, is kept")
     learning_rate: float = Field(5e-5, gt=0, description="highest learning rate")
     feedback: Feedback = Field(Feedback(), description="replies that users judged, learned from beside the archive's pairs; not by grpo")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")

@@ -16,7 +16,7 @@ from llm_assets.links.assistant_scores import FINETUNED, PRETRAINED, Asked, Limi
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.pretrained_checkpoint import weights_finite
-from llm_assets.links.training import TrainingSection, draw_loss, train
+from llm_assets.links.training import TeachingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-class AssistantModelConfig(TrainingSection):
+class AssistantModelConfig(TeachingSection):
     """How the assistant is trained, and how it is scored."""
 
     max_length: int = Field(256, ge=16, description="tokens of a block, and of a conversation; of a longer one the end of the first turn is left out")
     adapter: Adapter = Field(Adapter(), description="which weights are trained: all, or an adapter's, which is kept and merged")
-    epochs: float = Field(1.0, gt=0, description="passes over the conversations")
-    max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
-    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the weights of the one with the least loss are kept")
     learning_rate: float = Field(5e-4, gt=0, description="highest learning rate")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     asked: Limits = Field(Limits(), description="how much of the evaluation documents it is asked, besides how likely it finds every one")
@@ -132,17 +129,13 @@ def _job(
     """The job that teaches the model of ``start_from``."""
     taught = _answering if encoder_decoders.is_one(read_config(start_from)) else _conversing
     objective, blocks = taught(bench, config, chat, labelled_examples.path("train.parquet"), asked.write(bench.scratch / "evaluation.parquet"))
-    an_epoch = max(1, blocks // config.batch)
-    steps = max(1, round(config.epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
         objective=objective,
         tokenizer=tokenizer,
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start_from,
-        steps=steps,
-        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
+        **config.updates(blocks),
         seed=bench.seed,
         **config.optimization(),
     )

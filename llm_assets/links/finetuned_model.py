@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.pretrained_checkpoint import weights_finite
 from llm_assets.links.tokenizer import load
 from llm_assets.links.tokens import special_token_ids
-from llm_assets.links.training import TrainingSection, train
+from llm_assets.links.training import TeachingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.verdict import Verdict
@@ -33,7 +32,7 @@ FINETUNED = "finetuned"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-class FinetunedModelConfig(TrainingSection):
+class FinetunedModelConfig(TeachingSection):
     """How the classifier is trained, and what it is compared with."""
 
     problem: Problem = Field("single_label", description="what is answered: one label, several, or a number; as in labelled_examples")
@@ -43,8 +42,6 @@ class FinetunedModelConfig(TrainingSection):
     )
     window_overlap: int = Field(32, ge=0, description="tokens that two windows of a text share")
     epochs: float = Field(2.0, gt=0, description="passes over the labelled examples")
-    max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
-    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the weights of the best one are kept")
     patience: int = Field(0, ge=0, description="evaluations without a better one after which training ends; 0: it never ends early")
     learning_rate: float = Field(5e-4, gt=0, description="highest learning rate")
     dropout: float = Field(0.1, ge=0, lt=1, description="in the embeddings, the layers and before the classifier")
@@ -142,18 +139,10 @@ def _job(
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start_from,
-        **_steps(config, config.epochs, samples),
+        **config.updates(samples),
         seed=bench.seed,
         **config.optimization(),
     )
-
-
-def _steps(config: FinetunedModelConfig, epochs: float, samples: int) -> dict[str, int]:
-    """How many updates so many epochs take, and how many lie between two evaluations."""
-    an_epoch = max(1, samples // (config.micro_batch * config.accumulation * config.processes))
-    steps = max(1, round(epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
-    return {"steps": steps, "evaluate_every": math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch)}
 
 
 def _score(
@@ -181,7 +170,7 @@ def _score(
                     "output": folder / name,
                     "scratch": bench.scratch / name,
                     "learning_rate": config.trained_baselines.learning_rate,
-                    **_steps(config, config.trained_baselines.epochs, samples),
+                    **config.updates(samples, config.trained_baselines.epochs),
                 }
             )
             models[name], found = baselines.trained(name, bench, other, config.processes, compute, examples)

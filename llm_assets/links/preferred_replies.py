@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +37,6 @@ def preference_job(bench: Bench, config: AlignedModelConfig, pairs: Sequence[Pai
     }
     if not all(sizes.values()):
         raise ValueError(f"aligned_model: no pair of some split fits into {longest} tokens ({sizes}): raise finetuned_model.max_length")
-    an_epoch = max(1, sizes[TRAIN] // config.batch)
-    steps = max(1, round(config.epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
         objective=Preference(
             train=bench.scratch / f"{TRAIN}.parquet",
@@ -53,8 +49,7 @@ def preference_job(bench: Bench, config: AlignedModelConfig, pairs: Sequence[Pai
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start_from,
-        steps=steps,
-        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
+        **config.updates(sizes[TRAIN]),
         seed=bench.seed,
         **config.optimization(),
     )

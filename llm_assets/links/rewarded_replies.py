@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +66,6 @@ def reward_job(
     chosen = {TRAIN: train, SPLITS[0]: [one for one in held_out if one.split == SPLITS[0]][: config.measured]}
     for split, prompts in chosen.items():
         _write_prompts(bench.scratch / f"{split}.parquet", prompts)
-    an_epoch = max(1, len(train) * config.group // config.batch)
-    steps = max(1, round(config.epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
         objective=Rewarded(
             train=bench.scratch / f"{TRAIN}.parquet",
@@ -84,8 +80,7 @@ def reward_job(
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start,
-        steps=steps,
-        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
+        **config.updates(len(train) * config.group),
         seed=bench.seed,
         **config.optimization(),
     )

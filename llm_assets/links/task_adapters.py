@@ -15,7 +15,7 @@ from llm_assets.links import plots
 from llm_assets.links.assistant_scores import Asked
 from llm_assets.links.conversations import PLAIN, ConversationsConfig
 from llm_assets.links.link import Bench, Check, Link, Made
-from llm_assets.links.training import TrainingSection, draw_loss, train
+from llm_assets.links.training import TeachingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.strict import Strict
 from llm_assets.store.verdict import Verdict
@@ -45,13 +45,10 @@ class TaskAdapter(Strict):
         return adapter
 
 
-class TaskAdaptersConfig(TrainingSection):
+class TaskAdaptersConfig(TeachingSection):
     """Which adapters there are, and how all of them are trained."""
 
     adapters: dict[Name, TaskAdapter] = Field(min_length=1, description="by name: `translation` answers as `<chain>:translation`")
-    epochs: float = Field(1.0, gt=0, description="passes over an adapter's conversations")
-    max_steps: int = Field(0, ge=0, description="optimizer updates of an adapter at most; 0 sets no limit")
-    evaluations_per_epoch: int = Field(2, ge=1, description="on its validation conversations; the weights of the one with the least loss are kept")
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     required_gain: float = Field(
@@ -141,17 +138,13 @@ def _job(
         raise ValueError(f"task_adapters: {', '.join(one.tasks)} have {count} conversations to train on and {held_out} held out: none may be empty")
     _write(bench.scratch / "evaluation.parquet", [{"messages": asked.messages[place]} for place in validation])
     blocks = len(pack([len(each.ids) for each in read_conversations(examples, chat, longest)], longest, bench.seed))
-    an_epoch = max(1, blocks // config.batch)
-    steps = max(1, round(config.epochs * an_epoch))
-    steps = min(steps, config.max_steps) if config.max_steps else steps
     return TrainingJob(
         objective=Conversation(train=examples, evaluation=bench.scratch / "evaluation.parquet", max_length=longest, adapter=one.adapter),
         tokenizer=start_from,
         output=bench.directory,
         scratch=bench.scratch,
         start_from=start_from,
-        steps=steps,
-        evaluate_every=math.ceil(min(steps, an_epoch) / config.evaluations_per_epoch),
+        **config.updates(blocks),
         seed=bench.seed,
         **config.optimization(),
     )

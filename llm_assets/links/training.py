@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,21 @@ class TrainingSection(Section, Optimization):
         So a machine with one device goes on from what two began: ``processes: 1`` with twice the ``accumulation``.
         """
         return {name: value for name, value in super().recipe().items() if name not in PLACEMENT} | {"batch": self.batch}
+
+
+class TeachingSection(TrainingSection):
+    """The section of a link that goes over its examples a number of times."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the examples to train on")
+    max_steps: int = Field(0, ge=0, description="optimizer updates at most; 0 sets no limit")
+    evaluations_per_epoch: int = Field(2, ge=1, description="on the validation split; the weights of the best one are kept")
+
+    def updates(self, samples: int, epochs: float | None = None) -> dict[str, int]:
+        """How many updates the passes over ``samples`` take, or so many other ones, and how many lie between two evaluations."""
+        an_epoch = max(1, samples // self.batch)
+        steps = max(1, round((epochs or self.epochs) * an_epoch))
+        steps = min(steps, self.max_steps) if self.max_steps else steps
+        return {"steps": steps, "evaluate_every": math.ceil(min(steps, an_epoch) / self.evaluations_per_epoch)}
 
 
 def train(bench: Bench, job: TrainingJob, processes: int, compute: Mapping[str, Any], derived: Mapping[str, tuple[Any, str]] = {}) -> dict[str, Any]:

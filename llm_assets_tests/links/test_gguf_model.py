@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from llm_assets.compression.gguf import ShapeError
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
-from llm_assets.environments.environment import COMPRESSED_TENSORS, RECORD, MissingEnvironmentError
+from llm_assets.environments.environment import COMPRESSED_TENSORS, MissingEnvironmentError
 from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, smallest
 from llm_assets.links.making import Outcome, make
 from llm_assets.serving.generation import Generator
@@ -20,6 +19,7 @@ from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
 from llm_assets_tests.compression import llmcompressor_stand_in
 from llm_assets_tests.compression.decoders import LINES, write_decoder
+from llm_assets_tests.environments.standing import stand_in
 from llm_assets_tests.links import trained
 
 CONFIG = GgufModelConfig(formats=["q8_0", "q4_0"], compared_prompts=3, evaluation_texts=3, allowed_rise=0.01)
@@ -74,11 +74,7 @@ def test_an_aligned_model_is_rounded_in_place_of_the_finetuned_one(made: Outcome
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment `compressed-tensors` whose interpreter starts the stand-in."""
     monkeypatch.setenv("LLM_ASSETS_CACHE", str(tmp_path / "cache"))
-    python = COMPRESSED_TENSORS.folder / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {llmcompressor_stand_in.__file__} "$@"\n')
-    python.chmod(0o755)
-    (COMPRESSED_TENSORS.folder / RECORD).write_text("{}")
+    stand_in(COMPRESSED_TENSORS, llmcompressor_stand_in.__file__)
 
 
 def test_compressed_tensors_are_kept_beside_gguf_and_held_to_the_same_rise(inputs: dict[str, Artifact], environment: None, tmp_path: Path) -> None:

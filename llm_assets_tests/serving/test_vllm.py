@@ -12,10 +12,11 @@ import openai
 import psutil
 import pytest
 
-from llm_assets.environments.environment import RECORD, VLLM
+from llm_assets.environments.environment import VLLM
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.engines import CHOICE, load_engine
 from llm_assets.serving.vllm import VllmGenerator, in_vllms_words
+from llm_assets_tests.environments.standing import stand_in
 from llm_assets_tests.serving import vllm_stand_in
 from llm_assets_tests.serving.conftest import eventually
 from llm_assets_tests.serving.talking import LONG, deploy, write_model
@@ -28,16 +29,10 @@ TRIAL = Path(vllm_stand_in.__file__)
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment `vllm` whose interpreter starts the stand-in; returns the file of what it was asked."""
-    import sys
-
     monkeypatch.setenv("LLM_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(CHOICE, "vllm")
     monkeypatch.setenv("VLLM_STAND_IN_ASKED", str(tmp_path / "asked.jsonl"))
-    python = VLLM.folder / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {TRIAL} "$@"\n')
-    python.chmod(0o755)
-    (VLLM.folder / RECORD).write_text("{}")
+    stand_in(VLLM, str(TRIAL))
     return tmp_path / "asked.jsonl"
 
 

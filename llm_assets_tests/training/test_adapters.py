@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from llm_assets.training.adapters import FOLDER, Adapter, Kind, adapted, merge, save, unmerged
 from llm_assets.training.causal import trained_decoder
 from llm_assets.training.conversation import CollateConversations
-from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, encoded, said, tokenizer
+from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, encoded, learn, said, tokenizer
 
 PROMPTS = [text.split("\n")[0] for text in dialogues(100)]
 
@@ -21,16 +21,8 @@ def test_a_merged_adapter_says_what_it_said_unmerged(kind: Kind, tmp_path: Path)
     model = adapted(trained_decoder(AutoModelForCausalLM.from_pretrained(checkpoint())), Adapter(kind=kind, rank=4), 40, len(tokenizer()))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert 0 < sum(map(torch.numel, trained)) < 0.3 * sum(map(torch.numel, model.parameters()))
-    optimizer = torch.optim.AdamW(trained, lr=2e-2)
     batch = CollateConversations(tokenizer().pad_token_id, LONGEST * 4)([encoded(dialogues(8))[:4], encoded(dialogues(8))[4:]])
-    losses = []
-    for _ in range(40):
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0]
+    learn(model, batch, 2e-2)
     with torch.no_grad():
         learnt = float(model.eval()(**batch).loss)
     save(model, tmp_path)

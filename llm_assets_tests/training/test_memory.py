@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from llm_assets.training import memory
 from llm_assets.training.decoders import ARCHITECTURES, DecoderShape
@@ -15,6 +18,22 @@ from llm_assets.training.job import Causal, Classification, Conversation, Denois
 from llm_assets.training.memory import Dimensions, MemoryRefusedError, activations, estimate, refuse_too_large
 
 BILLION = Dimensions(10**9, 1000, 64, 2, 2, 128, gated=True, scores=False, sparse=True)
+
+
+def kept_for_backward(model: torch.nn.Module, batch: Mapping[str, Any]) -> int:
+    """The bytes that autograd keeps of a forward pass, the weights aside."""
+    own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, dict[int, torch.Tensor]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in own:
+            kept[place] = tensor  # held, so that no storage is counted twice under one address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(**batch)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
 DEEP = Dimensions(3_000_000, 1000, 512, 24, 8, 1024, gated=True, scores=False, sparse=True)
 GPU = {"kind": "cuda", "name": "A100", "count": 8, "memory_bytes": 80 * 2**30, "compute_capability": "8.0"}
 
@@ -82,7 +101,6 @@ def test_float32_on_a_cpu_and_other_optimizers() -> None:
 @pytest.mark.parametrize("wide", [160, 320])
 def test_activations_are_what_autograd_keeps(wide: int) -> None:
     """A layer's share of the storages saved for the backward pass, three layers more against three layers less."""
-    import torch
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
     texts, length, hidden = 4, 32, 96
@@ -91,18 +109,9 @@ def test_activations_are_what_autograd_keeps(wide: int) -> None:
         shape = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 3, "intermediate_size": wide}
         tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id"), 0)
         model = ModernBertForMaskedLM(ModernBertConfig(vocab_size=50, sparse_prediction=True, **shape, **tokens)).train()
-        own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if (place := tensor.untyped_storage().data_ptr()) not in own:
-                kept[place] = tensor  # held, so that no storage is counted twice under one address
-            return tensor
-
         mask = torch.ones(texts, 1, length, length, dtype=torch.bool)
         ids = torch.ones(texts, length, dtype=torch.int64)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(input_ids=ids, attention_mask=dict.fromkeys(model.config.layer_types, mask), labels=ids)
-        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        return kept_for_backward(model, {"input_ids": ids, "attention_mask": dict.fromkeys(model.config.layer_types, mask), "labels": ids})
 
     measured = saved(7) - saved(4)
     dimensions = {layers: Dimensions(0, 50, hidden, layers, 3, wide, gated=True, scores=False, sparse=True) for layers in (7, 4)}
@@ -114,7 +123,6 @@ def test_activations_are_what_autograd_keeps(wide: int) -> None:
 def test_a_decoders_activations_are_what_autograd_keeps(architecture: str) -> None:
     """The same of a decoder over packed documents of 20 tokens and 30, filled up to half as many places more."""
     import numpy
-    import torch
 
     from llm_assets.training.causal import CollateDocuments, trained_decoder
     from llm_assets.training.decoders import new_decoder
@@ -125,16 +133,7 @@ def test_a_decoders_activations_are_what_autograd_keeps(architecture: str) -> No
 
     def saved(layers: int) -> int:
         model = trained_decoder(new_decoder(DecoderShape(architecture=architecture, layers=layers, **common), tokenizer, 50, 100)).train()
-        own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if (place := tensor.untyped_storage().data_ptr()) not in own:
-                kept[place] = tensor
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(**batch)
-        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        return kept_for_backward(model, batch)
 
     causal = job().model_copy(update={"objective": Causal(tokens=Path("t"))})
     shapes = {layers: DecoderShape(architecture=architecture, layers=layers, **common) for layers in (2, 5)}
@@ -145,8 +144,6 @@ def test_a_decoders_activations_are_what_autograd_keeps(architecture: str) -> No
 @pytest.mark.parametrize("mean_span", [1.0, 3.0])
 def test_an_encoder_decoders_activations_are_what_autograd_keeps(mean_span: float) -> None:
     """Two layers more in each half; 128 tokens read and 0.15 of them, with their sentinels, written: 20 or 38."""
-    import torch
-
     from llm_assets.training.denoising import CollateExamples, Example, trained_encoder_decoder
     from llm_assets.training.encoder_decoders import new_encoder_decoder
 
@@ -157,16 +154,7 @@ def test_an_encoder_decoders_activations_are_what_autograd_keeps(mean_span: floa
 
     def saved(shape: EncoderDecoderShape) -> int:
         model = trained_encoder_decoder(new_encoder_decoder(shape, tokenizer, 50)).train()
-        own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if (place := tensor.untyped_storage().data_ptr()) not in own:
-                kept[place] = tensor
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(**batch)
-        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        return kept_for_backward(model, batch)
 
     denoising = job(micro_batch=4).model_copy(update={"objective": Denoising(tokens=Path("t"), mean_span=mean_span)})
     foreseen = {layers: activations(denoising, memory.new(shape, 50), 4 * 128, 128, 4) for layers, shape in shapes.items()}

@@ -15,7 +15,7 @@ from llm_assets.training.chat import Chat, write_template
 from llm_assets.training.conversation import CollateConversations
 from llm_assets.training.decoders import Architecture, DecoderShape, new_decoder
 from llm_assets.training.prompts import extend, merge
-from llm_assets_tests.training.talking import LONGEST, SHAPE, checkpoint, dialogues, encoded, messages, tokenizer, tokenizer_folder
+from llm_assets_tests.training.talking import LONGEST, SHAPE, checkpoint, dialogues, encoded, learn, messages, tokenizer, tokenizer_folder
 
 ADAPTER = Adapter(kind="prompt", tokens=5)
 PROMPTS = [text.split("\n")[0] for text in dialogues(100)]
@@ -33,14 +33,7 @@ def tuned(base: Path, folder: Path, chat: Chat) -> tuple[Any, Any]:
     assert [tuple(parameter.shape) for parameter in trained] == [(5, SHAPE.hidden)]
     conversations = chat.encode([messages(text) for text in dialogues(8)])
     batch = CollateConversations(tokenizer().pad_token_id, LONGEST * 5)([conversations[:4], conversations[4:]])
-    optimizer, losses = torch.optim.AdamW(trained, lr=0.1), []
-    for _ in range(40):
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0]
+    learn(model, batch, 0.1)
     save(model, folder)
     return model.eval(), batch
 
