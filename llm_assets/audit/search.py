@@ -16,6 +16,7 @@ from llm_assets.audit.lineage import Name
 from llm_assets.audit.needles import Needles, spelled
 from llm_assets.corpus import pii
 from llm_assets.corpus.cleaning import clean_texts
+from llm_assets.corpus.conversations import Turn, text_of
 from llm_assets.corpus.unpacking import opener, zip_members
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.manifest import ArtifactError
@@ -46,8 +47,9 @@ class Searched:
 
 
 def versions(text: str) -> list[str]:
-    """A text as it is written anywhere here: as it came, masked, and cleaned."""
-    return list(dict.fromkeys((text, pii.mask(text)[0], *clean_texts([text]).texts)))
+    """A text as it is written anywhere here: as it came, masked, cleaned, and each as a turn of a conversation, which is one line."""
+    found = (text, pii.mask(text)[0], *clean_texts([text]).texts)
+    return list(dict.fromkeys((*found, *(line for one in found if (line := text_of([Turn("user", one)]))))))
 
 
 def probes(text: str) -> list[str]:

@@ -52,6 +52,7 @@ def compress(
             with suppress(OSError):
                 process.stdin.close()
             _end(process)
+            (scratch / JOB).unlink(missing_ok=True)  # it holds conversations, as tokens in which `forget` finds no text
     if found is None or process.returncode:
         said = (scratch / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
         raise CompressionError(

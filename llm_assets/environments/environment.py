@@ -9,6 +9,7 @@ once ``environment.json`` is there, which is written last.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -156,7 +157,8 @@ def _refuse_unfit(environment: Environment) -> None:
 def _run(environment: Environment, command: list[str], progress: Progress = silent) -> None:
     """Run a step; pip's lines tell how many of the pins it has got. Raises ``EnvironmentFailedError`` with the end of its output."""
     total, got, tail = len(environment.pins), 0, deque[str](maxlen=TAIL)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # what pip saw there it would not install
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=variables) as process:
         assert process.stdout
         for line in process.stdout:
             tail.append(line)

@@ -55,7 +55,8 @@ def as_table(looked: Looked) -> str:
         shown = [*weights[:columns], weights[columns:].sum()]
         cells = "".join(f'<td style="background: rgba(31, 119, 180, {weight:.2f})">{weight:.2f}</td>' for weight in shown)
         lines.append(f"<tr><th>{html.escape(piece)}</th>{cells}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    said = html.escape(f"{''.join(looked.source[:columns])} → {''.join(looked.answer[:rows])}")  # whole, so that who looks for a text finds it
+    return f"<table><caption>{said}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _within(pieces: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from llm_assets.corpus.batches import PROVENANCES, verdict
-from llm_assets.corpus.conversations import ROLES, Task, conversation_of, turns
+from llm_assets.corpus.conversations import ROLES, Task, conversation_of, text_of, turns
 from llm_assets.corpus.documents import reject_schema, rejects, table_writer, text_key
 from llm_assets.links.feedback_examples import Feedback, Joining, as_recipe, batched, evaluated, observe_feedback
 from llm_assets.links.link import Bench, Check, Link, Made, Section
@@ -127,12 +127,22 @@ def _with_feedback(
     if not config.feedback.folder:
         return {}, _schema().empty_table()
     assert evaluation_sets is not None
-    rows = [{**row, "text": _document(row), "label": None if verdict(row) == "wrong" or row["answered"] is None else "right"} for row in voted]
+    asked = _asked(config, evaluation_sets)
+    apart = [row for row in voted if text_key(row["text"]) not in asked]
+    rows = [{**row, "text": _document(row), "label": None if verdict(row) == "wrong" or row["answered"] is None else "right"} for row in apart]
     refuted = {text_key(f"{row['text']}\n{row['answered']}") for row in voted if row["answered"] != row["label"]}
     kept, left_out = Joining(config.feedback, taken, learned, clean_corpus, evaluation_sets, bench.scratch).sort_out(rows, WRONG, refuted)
+    left_out["evaluation"] += len(voted) - len(apart)
     spoken = [[turn._asdict() for turn in turns(row["text"])] for row in kept]
     found = [{"doc_id": row["doc_id"], "messages": one, "task": PLAIN, "source": row["provenance"]} for row, one in zip(kept, spoken, strict=True)]
     return {"feedback": {"examples": len(found), "left_out": left_out}}, pa.Table.from_pylist(found, _schema())
+
+
+def _asked(config: ConversationsConfig, evaluation_sets: Artifact) -> set[str]:
+    """What the evaluation documents ask, each in its task's words and up to its last answer: a short one is near to no document as a whole."""
+    documents = evaluation_sets.table("evaluation.parquet", ["text", "label"]).to_pylist()
+    spoken = (conversation_of(row["text"], config.task_of(row["label"])) for row in documents)
+    return {text_key(text_of(one[:-1])) for one in spoken if one}
 
 
 def _document(row: Mapping[str, Any]) -> str:

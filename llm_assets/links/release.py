@@ -82,10 +82,12 @@ def _new(office: Office, config: ReleaseConfig, scorecard: Entry, quantized_mode
 
 
 def _served(quantized_model: Artifact) -> list[str]:
-    """The files that a gateway loads: the model and the adapters that serving.json names, and what is read with them."""
+    """The files that a gateway loads: the model, its adapters and its folder for vLLM that serving.json names, and what is read with them."""
     settings = quantized_model.json("serving.json")
     model: str = settings.get("model", "model.onnx")
-    return [model, *settings.get("adapters", {}).values(), *(file for file in SERVED if file in quantized_model.manifest.files)]
+    files = quantized_model.manifest.files
+    for_vllm = [file for file in files if "vllm" in settings and file.startswith(f"{settings['vllm']}/")]
+    return [model, *settings.get("adapters", {}).values(), *for_vllm, *(file for file in SERVED if file in files)]
 
 
 def _known(known: Standing, fingerprint: str) -> Record | None:

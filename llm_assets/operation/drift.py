@@ -154,8 +154,10 @@ def _measured(home: Path, chain: str, window: Sequence[Row]) -> dict[str, Any] |
     inside = {(row["id"], row["index"]) for row in window}
     said: dict[Answer, list[str]] = defaultdict(list)
     for voted in joined(home, chain, [vote for vote in votes(home, chain) if vote.answer in inside]):
-        if voted.label is not None or voted.vote.rating == "down":
-            said[voted.vote.answer].append("right" if voted.label == voted.answered else "wrong")
+        refused = voted.vote.rating == "down"
+        if voted.label is not None or refused:
+            is_right = voted.label == voted.answered and not (voted.is_reply and refused)  # an empty reply is not right for being called wrong
+            said[voted.vote.answer].append("right" if is_right else "wrong")
     decided = [verdict for verdict in map(majority, said.values()) if verdict]
     return {"answers": len(decided), "accuracy": decided.count("right") / len(decided)} if decided else None
 

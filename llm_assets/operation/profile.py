@@ -69,22 +69,23 @@ def profile_of(home: Path, released: Released, sizes: Sequence[int], false_alarm
     path = home / "serving" / "drift" / f"{released.model.fingerprint}-{key}.json"
     if path.exists():
         return Profile(**json.loads(path.read_text(encoding="utf-8")))
-    profile = make_profile(*reference_of(released), sizes, false_alarms)
+    profile = make_profile(*reference_of(released, 2 * min(sizes)), sizes, false_alarms)
     write_json(path, profile._asdict())
     return profile
 
 
-def reference_of(released: Released) -> tuple[list[str], Answers, list[str] | None, Problem]:
+def reference_of(released: Released, least: int) -> tuple[list[str], Answers, list[str] | None, Problem]:
     """What a release learned from, what it answers on the validation split, the true labels there, and what a label is.
 
     A model that talks learned from what users said, turn by turn; its replies are not true or false, and how they end is the one label
-    of each.
+    of each. They are asked for where there are ``least`` texts to compare with, since that takes a while.
     """
     examples = released.input("labelled_examples")
     if released.settings.get("task") == TASK:
-        said = replies.validation_replies(released)
+        texts = sampled(replies.turns_of_users(examples))
+        said = replies.validation_replies(released) if len(texts) >= least else []
         given = Answers([finish for _, finish in said], [None] * len(said), [len(text) for text, _ in said])
-        return sampled(replies.turns_of_users(examples)), given, None, "single_label"
+        return texts, given, None, "single_label"
     table = examples.table("train.parquet", ["doc_id", "text"])
     known = predictions.read(released.model, QUANTIZED, "validation")
     problem: Problem = released.settings.get("problem", "single_label")

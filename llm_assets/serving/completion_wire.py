@@ -22,6 +22,7 @@ DEPTH = 32  # of a JSON schema: llama.cpp turns it into a grammar by recursion
 GRAMMAR = 1 << 16  # characters of a grammar or a schema
 SEED = 1 << 32
 WORDS, CHARACTERS = 64, 1024  # that a request bans, and of them all: each character is a rule of a grammar
+TRANSITIONS = 1 << 14  # of those rules: each tells of the words' different first letters; so many make 350,000 characters of a grammar
 
 
 class Format(BaseModel):
@@ -74,9 +75,12 @@ class Sampling(BaseModel):
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing but the model by itself, its temperature and its length decides what is written."""
+        """Whether nothing but the model by itself, a temperature of 1 at most and the length decides what is written, as the gate foretold it."""
         shaped = self.grammar or self.logit_bias or self.banned_words or (self.response_format and self.response_format.type != "text")
-        return not shaped and not self.adapter and not self.presence_penalty and not self.frequency_penalty and self.repetition_penalty == 1
+        cut = self.temperature > 1 or (self.temperature and (self.top_p < 1 or self.top_k or self.min_p))
+        return (
+            not shaped and not cut and not self.adapter and not self.presence_penalty and not self.frequency_penalty and self.repetition_penalty == 1
+        )
 
     @property
     def chain(self) -> str:
@@ -152,6 +156,9 @@ class Sampling(BaseModel):
         if not all(words) or (length := sum(map(len, words))) > CHARACTERS:
             said = "an empty one" if not all(words) else f"{length} characters"
             raise ApiError(HTTPStatus.BAD_REQUEST, f"banned_words hold {said}: send at most {CHARACTERS} in words of one or more", "banned_words")
+        if length * len({word[0] for word in words}) > TRANSITIONS:
+            said = f"{length} characters in words with {len({word[0] for word in words})} different beginnings, which makes too long a grammar"
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"banned_words hold {said}: send fewer or shorter ones", "banned_words")
         return grammar_without(tuple(words))
 
 

@@ -130,7 +130,11 @@ class Router:
         return (pair.candidate, partial(self._read, pair)) if pair.rollout.stage == "shadow" else None
 
     def _read(self, pair: Pair, apart: float) -> None:
-        pair.watches.candidate.read(apart)
+        if math.isfinite(apart):
+            pair.watches.candidate.read(apart)
+        else:  # one such number would decide every mean that it is in
+            logger.warning("%s and %s cannot be compared on a reply: its likelihood is no number", pair.rollout.release, pair.rollout.stable)
+            pair.watches.candidate.request(failed=True, milliseconds=0.0)
         self._judge(pair)
 
     def _told(self, pair: Pair, failed: bool, milliseconds: float) -> None:

@@ -40,7 +40,7 @@ class Vllm(Supervised):
 
     def __init__(self, python: Path, model: Path, context: int, slots: int) -> None:
         settings = {"host": "127.0.0.1", "served-model-name": NAME, "max-model-len": context, "max-num-seqs": slots}
-        served = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+        served = [str(python), "-I", "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
         self._command = [sys.executable, guard.__file__, *served, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
         super().__init__(model)
 
@@ -143,8 +143,8 @@ def in_vllms_words(sampling: Mapping[str, Any], suppressed: Sequence[int] = ()) 
 def suppressed(folder: Path) -> list[int]:
     """The tokens that are no answer's by ``generation_config.json``, which vLLM reads but for these."""
     path = folder / "generation_config.json"
-    found: list[int] = json.loads(path.read_text(encoding="utf-8")).get("suppress_tokens", []) if path.is_file() else []
-    return found
+    found: list[int] = json.loads(path.read_text(encoding="utf-8")).get("suppress_tokens") if path.is_file() else []
+    return found or []
 
 
 def _choices(chunk: Mapping[str, Any]) -> list[dict[str, Any]]:

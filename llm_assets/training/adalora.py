@@ -25,7 +25,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from llm_assets.training import checkpoints
 
 FILE = "ranks.safetensors"  # in a checkpoint, beside what DeepSpeed keeps
-ORTHOGONALITY = 0.5  # what it costs that directions are not orthogonal; the paper takes 0.1 to 0.5, PEFT this
+ORTHOGONALITY = (
+    0.5  # what it costs that directions are not orthogonal; by PEFT's form, the mean of unsquared norms, and its weight; the paper sums squares
+)
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")  # PEFT's names for the running means of a weight's importance and of how much it sways
 
 

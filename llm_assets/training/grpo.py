@@ -2,8 +2,8 @@
 
 GRPO (Shao et al. 2024, DeepSeekMath, section 4.1) with one update for each set of replies (its µ is 1), so that no reply is older than the
 weights and nothing is clipped. Of Liu et al. 2025 (Dr. GRPO, section 3.2) come the advantage without the group's standard deviation and one
-divisor for replies of any length: with GRPO's own a long bad reply is punished less a token than a short one. So what is maximised is the
-mean of reward - beta * divergence of the whole reply, in nats, from the model that training began with.
+divisor for replies of any length: with GRPO's own a long bad reply is punished less a token than a short one. The distance from the model that
+training began with is the paper's: an estimate of each token's, differentiated at the replies as drawn.
 
 TRL's trainer is not used: it draws from one stream of random numbers that a checkpoint does not bring back to its place, makes its
 own order of samples, and words prompts anew.

@@ -118,7 +118,9 @@ class Rewarded(Part):
     rewards: tuple[AnyReward, ...] = Field(min_length=1, description="what a reply is worth; the mean by their weights is raised")
     group: int = Field(ge=2, description="replies to a prompt, which are compared; divides micro_batch")
     answer_tokens: int = Field(ge=1, description="tokens of a reply at most")
-    beta: float = Field(gt=0, description="reward that a nat of a reply's divergence from the model it began as must bring")
+    beta: float = Field(
+        gt=0, description="how dearly the distance from the model it began as is bought: weight of the estimated divergence of each token"
+    )
     max_length: int = Field(256, ge=8, description="tokens of a prompt with a reply; a longer prompt's beginning is cut off")
 
 

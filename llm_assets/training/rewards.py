@@ -101,7 +101,7 @@ class Mentions(Reward):
     """The reply has one of these words: a greeting, say."""
 
     kind: Literal["mentions"]
-    words: list[str] = Field(min_length=1, description="in any case; one of them is enough")
+    words: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, description="in any case; one of them is enough")
 
     def of(self, prompt: Messages, reply: Reply) -> float:
         """1 or 0."""
@@ -112,7 +112,7 @@ class Avoids(Reward):
     """The reply has none of these words: a promise that nobody may make, say."""
 
     kind: Literal["avoids"]
-    words: list[str] = Field(min_length=1, description="in any case; one of them is too many")
+    words: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, description="in any case; one of them is too many")
 
     def of(self, prompt: Messages, reply: Reply) -> float:
         """1 or 0."""

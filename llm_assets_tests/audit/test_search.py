@@ -40,6 +40,11 @@ def test_the_text_is_found_however_it_is_written(store: Store, name: str) -> Non
     assert (found.found, found.files) == ([f"acts/{name}"], 1)
 
 
+def test_a_turn_of_several_lines_is_found_where_it_stands_in_one(store: Store) -> None:
+    (store.home / "batch.jsonl").write_text(json.dumps({"text": "Call me Anna Bergström"}, ensure_ascii=False))
+    assert search([store], probes("Call me\nAnna Bergström")).found == ["batch.jsonl"]
+
+
 def test_it_is_found_across_the_blocks_of_a_large_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 64)
     for shift in range(64):

@@ -56,6 +56,7 @@ def test_what_is_shown_is_escaped_and_ends_after_80_characters() -> None:
     shown = as_table(Looked(["<script>", "&", "x" * EVIDENCE_LENGTH], ["<b>", "y" * EVIDENCE_LENGTH], weights))
     assert "&lt;script&gt;" in shown and "&amp;" in shown and "&lt;b&gt;" in shown and "<script>" not in shown
     assert "xx" not in shown and "yy" not in shown
+    assert "<caption>&lt;script&gt;&amp; → &lt;b&gt;</caption>" in shown
     assert shown.count("<tr>") == 2 and shown.count('0.25)">0.25</td>') == 2  # the second of the source, and the rest
 
 

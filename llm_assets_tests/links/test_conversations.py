@@ -50,9 +50,9 @@ def said(number: int, text: str, label: str, answered: str = "不知道") -> dic
     }  # fmt: skip
 
 
-def learn(home: Path, inputs: dict[str, Artifact], *rows: dict[str, Any], **feedback: Any) -> Outcome:
+def learn(home: Path, inputs: dict[str, Artifact], *rows: dict[str, Any], held_out: str = HELD_OUT, label: str = "shop", **feedback: Any) -> Outcome:
     """The examples with feedback beside them, which is compared with one evaluation document."""
-    held = pa.table({"doc_id": ["0" * 20], "text": [HELD_OUT], "label": ["shop"], "split": ["test"], "cluster": ["c"]})
+    held = pa.table({"doc_id": ["0" * 20], "text": [held_out], "label": [label], "split": ["test"], "cluster": ["c"]})
     sets = {"evaluation__parquet": held, "members__parquet": inputs["evaluation_sets"].table("members.parquet")}
     given = {**inputs, "evaluation_sets": artifact(home / "held", "evaluation_sets", **sets)}
     write_batch(home / "feedback", rows)
@@ -155,6 +155,12 @@ def test_what_may_not_be_learned_from_is_left_out_by_reason(tmp_path: Path, inpu
     assert outcome.artifact.metrics["feedback"] == {"examples": 2, "left_out": expected}
     many = learn(tmp_path / "share", inputs, *(said(n, f"问题{n}", f"答案{n}") for n in range(9)), share=0.5)
     assert [row["messages"][0]["content"] for row in many.artifact.table("train.parquet").to_pylist()[5:]] == [f"问题{n}" for n in range(4, 9)]
+
+
+def test_what_a_held_out_document_asks_in_its_tasks_words_is_not_learned_from(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    rows = said(0, "Translate into Chinese: Cancel", "取消"), said(1, "多少钱", "十元")
+    outcome = learn(tmp_path, inputs, *rows, held_out="Cancel\n取消", label="pairs")
+    assert outcome.artifact.metrics["feedback"]["examples"] == 1 and outcome.artifact.metrics["feedback"]["left_out"]["evaluation"] == 1
 
 
 def test_feedback_that_holds_evaluation_text_fails_the_check(tmp_path: Path, inputs: dict[str, Artifact]) -> None:

@@ -175,6 +175,12 @@ def test_votes_on_replies_are_their_measured_accuracy(tmp_path: Path, talking: l
     assert look(tmp_path)["feedback"] == {"answers": 4, "accuracy": 0.5}
 
 
+def test_an_empty_reply_is_not_called_right_by_a_thumb_down(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
+    talk(tmp_path, texts(60, 2), [("", "stop")] * 60)
+    write_log(tmp_path, [{**vote(20, rating="down"), "id": f"chatcmpl-{vote(20)['id'][-4:]}"}], kind="feedback")
+    assert look(tmp_path)["feedback"] == {"answers": 1, "accuracy": 0.0}
+
+
 def test_rows_of_before_replies_stood_beside_their_turns_are_passed_over(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
     talk(tmp_path, texts(60, 2), [*talking] * 6)
     (path,) = traffic.traffic_path(tmp_path, "tiny", "x").parent.glob("*.parquet")

@@ -62,6 +62,7 @@ def test_equal_models_are_not_apart_and_the_two_ways_between_others_add_up_to_no
     [
         {"grammar": 'root ::= "a"'}, {"logit_bias": {"5": -100}}, {"bad_words": ["a"]}, {"response_format": {"type": "json_object"}},
         {"presence_penalty": 1}, {"frequency_penalty": 1}, {"repetition_penalty": 1.1},
+        {"temperature": 1.5}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1},
     ],
 )  # fmt: skip
 def test_an_answer_that_was_given_a_shape_says_nothing_of_its_model(settings: dict[str, Any]) -> None:

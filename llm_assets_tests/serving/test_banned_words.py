@@ -142,6 +142,7 @@ def test_words_and_stop_strings_bind_together(engine: Generator) -> None:
     [
         ({"banned_words": [""]}, "an empty one"),
         ({"banned_words": ["x" * (CHARACTERS + 1)]}, f"{CHARACTERS + 1} characters"),
+        ({"banned_words": [chr(0x4E00 + number) * 16 for number in range(WORDS)]}, "64 different beginnings"),
         ({"banned_words": ["x"], "grammar": 'root ::= "x"'}, "without grammar"),
         ({"banned_words": ["x"], "response_format": {"type": "json_object"}}, "without grammar and response_format"),
     ],

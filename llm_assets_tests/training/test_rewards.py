@@ -83,5 +83,8 @@ def test_a_function_of_ones_own_and_what_is_refused(monkeypatch: pytest.MonkeyPa
         worth({"kind": "own", "name": "loud", "function": "shop_rewards:loud"}, "x")
     with pytest.raises(SourceError, match="own reward loud: shop_rewards:quiet cannot be imported"):
         worth({"kind": "own", "name": "loud", "function": "shop_rewards:quiet"}, "x")
+    for kind in ("mentions", "avoids"):
+        with pytest.raises(ValidationError, match="at least 1 character"):
+            TypeAdapter(AnyReward).validate_python({"kind": kind, "words": [""]})
     with pytest.raises(ValidationError, match=r"least \(9\) must not be above most \(3\)"):
         rule(kind="length", least=9, most=3)
