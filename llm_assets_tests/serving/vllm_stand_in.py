@@ -4,7 +4,7 @@ Written after vLLM's documentation (0.33): fields of `/v1/completions`, chunks o
 API key from the environment. Fields that vLLM does not document are refused here, which vLLM itself would pass over. What it says is
 made up: the next token follows from the last one by a rule that the tests know. It keeps the bodies it got in ``asked.jsonl``.
 
-Run as vLLM is: ``python -m vllm.entrypoints.cli.main serve MODEL --port N ...``, where python is a script that starts this.
+Run as vLLM is: ``python -I -m vllm.entrypoints.cli.main serve MODEL --port N ...``, where python is a script that starts this.
 """
 
 from __future__ import annotations
@@ -139,6 +139,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("-I", action="store_true", required=True)  # no module of the folder it is started in stands in for vLLM's
     parser.add_argument("-m", dest="module", choices=["vllm.entrypoints.cli.main"], required=True)
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("model", type=Path)
