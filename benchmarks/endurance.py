@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.gateways import CHAIN, chain_of, gateway, release, until
 from benchmarks.result import Result
+from llm_assets.serving.services import YIELDING
 
 LENGTH = 45  # characters of a review
 CONNECTIONS = 32
@@ -27,6 +28,7 @@ SHARES, TIMES = (0.8, 0.5), 2.0  # of the peak: what is asked for, and for compa
 QUIET, BUSY = 60.0, 600.0  # seconds
 STEP = 5.0  # seconds of a canary's step
 PAUSE = 10.0  # seconds between two things that an operator does
+LOOK = 0.25  # seconds between two of an operator's looks at what came of it
 
 Figures = dict[str, Any]
 
@@ -142,7 +144,7 @@ class Operator:
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         """Until it is true, or there is no load any more, without which no canary takes a step."""
-        until(lambda: condition() or not self._goes_on())
+        until(lambda: condition() or not self._goes_on(), interval=LOOK)
 
     def _made(self, turned: bool = False) -> dict[str, Any]:
         self._number += 1
@@ -166,9 +168,8 @@ def _retraining(scratch: Path) -> Iterator[list[int]]:
     def train() -> None:
         while not over.is_set():
             variables = {**os.environ, "LLM_ASSETS_HOME": str(scratch / f"retraining{len(codes)}")}
-            command = [sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]
-            # a session of its own, as a run has that the daemon starts: its priority is then its own too (store/priority.py)
-            process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            command = [*YIELDING, sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]  # as `up` starts the daemon
+            process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
             running[:] = [process]
             code = process.wait()
             if not over.is_set():

@@ -71,11 +71,11 @@ def chain_of(url: str) -> Mapping[str, Any]:
     return chain
 
 
-def until(condition: Callable[[], T | None], seconds: float = SECONDS) -> T:
-    """The first value of ``condition`` that is true. Raises ``TimeoutError`` when none is in time."""
+def until(condition: Callable[[], T | None], seconds: float = SECONDS, interval: float = 0.02) -> T:
+    """The first value of ``condition`` that is true, asked for every ``interval`` seconds. Raises ``TimeoutError`` when none is in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not true after {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(interval)
     return value

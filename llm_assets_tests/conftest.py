@@ -13,11 +13,13 @@ import pytest
 from llm_assets.corpus.archives import fetch
 from llm_assets.links.making import Outcome
 from llm_assets.store.home import TELEMETRY_OFF, cache_root
+from llm_assets.store.priority import NICE
 from llm_assets_tests.corpus import material
 from llm_assets_tests.corpus.site import Site
 from llm_assets_tests.running import succeed
 
 os.environ.update({name: value for name, value in TELEMETRY_OFF.items() if value})
+os.environ.setdefault(NICE, "0")  # tests wait for trainings, which would wait for whatever else the machine does
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 hypothesis.settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children inherit that

@@ -96,13 +96,17 @@ class Classifications:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error  # nobody reads it
 
     def _batcher(self, deployment: Deployment) -> Batcher:
-        """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others."""
+        """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others.
+
+        In half as many: more threads than cores wait for the interpreter's lock, and fewer batches are larger ones.
+        """
         on_trial = self._desk.is_on_trial(deployment)
         batchers = self._trials if on_trial else self._batchers
         if deployment not in batchers:
             engine = classifier_of(deployment, deployment.desired.chain)
-            executor = ThreadPoolExecutor(self._turns, thread_name_prefix="trial") if on_trial else self._executor
-            batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=self._turns)
+            turns = -(-self._turns // 2) if on_trial else self._turns
+            executor = ThreadPoolExecutor(turns, thread_name_prefix="trial") if on_trial else self._executor
+            batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=turns)
         return batchers[deployment]
 
 

@@ -42,6 +42,7 @@ class Gateway:
         self.classifications = Classifications(self.desk, self._router, self.metrics)
         self.completions = Completions(self.desk, self._router, self.metrics)
         self._written: dict[str, Any] | None = None
+        self._frozen = False
 
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
@@ -76,6 +77,7 @@ class Gateway:
         if self._address and state != self._written:
             write_json(gateway_state_path(self._home), state)
             self._written = state
-        if self._address and self.reconciler.ready and not gc.get_freeze_count():
+        if self._address and self.reconciler.ready and not self._frozen:  # the count of frozen objects would walk through them each time
+            self._frozen = True
             gc.collect()
             gc.freeze()  # modules and the like stay: looking through them for garbage stopped every request for 150 ms, every few seconds

@@ -191,8 +191,10 @@ class Router:
             answers = None
             said = str(error) or f"no answer after {_milliseconds(began):.0f} ms"
             logger.warning("%s failed on a request, which %s answers: %s", pair.rollout.release, pair.rollout.stable, said)
-        pair.watches.candidate.request(answers is None, _milliseconds(began))
-        self._judge(pair)
+        took = _milliseconds(began)
+        pair.watches.candidate.request(answers is None, took)
+        if answers is None or took > pair.plan.max_p99_ms:  # a good answer breaks no limit; what it completes ``step`` finds
+            self._judge(pair)
         return answers
 
     def _beside_it(self, pair: Pair, other: Deployment, identity: str, texts: Sequence[str], answers: Sequence[Classified]) -> None:

@@ -55,7 +55,7 @@ class Running:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **service.environment}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, env=environment, cwd=service.directory,
+            process_group=0, env=environment, cwd=service.directory,
         )  # fmt: skip
         self._log = _open_log(log)
         self._terminal, self._prefix = terminal, prefix

@@ -1,11 +1,13 @@
 """Work that may wait runs at a lower priority than the gateway, whose clients wait: ``python -m llm_assets.store.priority COMMAND...``.
 
-A priority says how large a share of a core somebody gets, not how soon: who wakes waits for the end of the other's turn, some
-milliseconds. So who answers clients asks for the shortest turns, which on Linux 6.12 shortens the others' beside it too.
+A niceness says how large a share of a core somebody gets, not how soon: who wakes waits for the end of the other's turn, some
+milliseconds. So work that may wait joins the scheduler's idle class (sched(7)), whose turn ends as soon as anybody else wakes, and who
+answers clients asks for the shortest turns, which on Linux 6.12 shortens the others' beside it too.
 
-Linux shares the cores among sessions first (autogroup, on where a desktop or a server distribution left it so) and heeds ``nice``
-only within one (sched(7)). Each training process, and whatever a service of ``llm-assets up`` starts, stands in a session of its
-own, so the session's own value is lowered with that of its first process.
+Where a desktop or a bare server shares the cores among sessions first (autogroup; a container or a service of systemd has no such
+groups), niceness and class count within one session alone. So what is started as such a COMMAND keeps its training processes in its
+own session, which is the gateway's under ``llm-assets up``; elsewhere each training process stands in a session of its own, whose value
+is lowered.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 NICE = "LLM_ASSETS_NICE"  # environment: 0, as everybody, to 19
-DEFAULT = 19  # the lowest: beside something at 0 on the same core one part in seventy of its time
+SESSION = "LLM_ASSETS_ONE_SESSION"  # environment: set where what yields stands in one session with what it yields to
+DEFAULT = 19  # the lowest, and with it the idle class: beside something at 0 on the same core one part in three hundred of its time
 AUTOGROUP = Path("/proc/self/autogroup")
 TRIES, PAUSE = 30, 0.1  # the kernel takes such a value from all unprivileged users together ten times a second
 SHORTEST = 100_000  # nanoseconds of a turn, the least that the kernel gives; its own are 3 ms
@@ -37,8 +41,15 @@ def yield_to_others() -> None:
     """Lower the priority of this process and of what it starts from now on, never raise it."""
     nice = niceness()
     os.nice(max(0, nice - os.nice(0)))
+    if nice == DEFAULT and sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if os.getsid(0) == os.getpid():  # in a session of somebody else's it would lower what else runs there
         _lower_session(nice)
+
+
+def own_group() -> dict[str, Any]:
+    """What ``subprocess.Popen`` takes to keep a terminal's signals, and those meant for this process's group, from a process that may wait."""
+    return {"process_group": 0} if os.environ.get(SESSION) else {"start_new_session": True}
 
 
 class SchedulingAttributes(ctypes.Structure):
@@ -76,5 +87,6 @@ def _lower_session(nice: int) -> None:
 
 
 if __name__ == "__main__":
+    os.environ[SESSION] = "1"
     yield_to_others()
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -16,6 +16,7 @@ from types import TracebackType
 
 import psutil
 
+from llm_assets.store.priority import own_group
 from llm_assets.store.progress import Progress
 from llm_assets.training import watch
 from llm_assets.training.job import CANCEL, FAULT, PREEMPTED, PROGRESS, WORKER
@@ -83,9 +84,7 @@ class _Workers:
         self.lifeline = os.open(self.fifo, os.O_RDWR)
         try:
             with self.log.open("wb") as log:
-                self.agent = psutil.Popen(
-                    self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+                self.agent = psutil.Popen(self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **own_group())
         except BaseException:
             os.close(self.lifeline)
             raise
@@ -201,9 +200,9 @@ def _wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Pr
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    """To the process, and on SIGKILL to the whole session where it leads one: its data loaders go with it."""
+    """To the process, and on SIGKILL to the whole group where it leads one: its data loaders go with it."""
     try:
-        if number == signal.SIGKILL and os.getsid(process.pid) == process.pid:
+        if number == signal.SIGKILL and os.getpgid(process.pid) == process.pid:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)

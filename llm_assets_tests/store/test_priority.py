@@ -10,7 +10,7 @@ import pytest
 
 from llm_assets.store.priority import AUTOGROUP, NICE, SCHED_SETATTR, SHORTEST, SchedulingAttributes, niceness
 
-SAY = "import os; from llm_assets_tests.store.test_priority import session_value; print(os.nice(0), session_value())"
+SAY = "import os; from llm_assets_tests.store.test_priority import session_value; print(os.nice(0), session_value(), os.sched_getscheduler(0))"
 
 
 def session_value() -> str | None:
@@ -20,7 +20,7 @@ def session_value() -> str | None:
 
 
 def said(value: str, *, session: bool, command: list[str] | None = None) -> list[str]:
-    """Niceness and autogroup's value of a command that yields."""
+    """Niceness, autogroup's value and scheduling class of a command that yields."""
     command = [sys.executable, "-m", "llm_assets.store.priority", *(command or [sys.executable, "-c", SAY])]
     done = subprocess.run(command, env={**os.environ, NICE: value}, start_new_session=session, capture_output=True, text=True, check=True)
     return done.stdout.split()
@@ -28,11 +28,17 @@ def said(value: str, *, session: bool, command: list[str] | None = None) -> list
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel shares cores by process")
 def test_a_command_in_a_session_of_its_own_lowers_the_whole_session() -> None:
-    assert said("7", session=True) == ["7", "7"]
+    assert said("7", session=True)[:2] == ["7", "7"]
 
 
 def test_a_session_of_somebody_elses_stays_as_it_is() -> None:
-    assert said("19", session=False) == ["19", str(session_value())]
+    assert said("19", session=False)[:2] == ["19", str(session_value())]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="classes of Linux")
+@pytest.mark.parametrize(("value", "scheduling"), [("19", os.SCHED_IDLE), ("18", os.SCHED_OTHER)])
+def test_the_lowest_niceness_is_the_idle_class(value: str, scheduling: int) -> None:
+    assert said(value, session=False)[2] == str(scheduling)
 
 
 def test_a_lower_priority_is_never_raised() -> None:

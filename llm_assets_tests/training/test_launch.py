@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llm_assets.store.priority import NICE
+from llm_assets.store.priority import NICE, SESSION
 from llm_assets.store.progress import silent
 from llm_assets.training import launch as module
 from llm_assets.training.launch import PreemptedError, WorkerFailedError, launch
@@ -83,6 +83,16 @@ def test_training_yields_to_the_gateway(tmp_path: Path) -> None:
     assert seen == [7, 7]
 
 
+@pytest.mark.parametrize("together", ["", "1"])
+def test_workers_stand_in_sessions_of_their_own_unless_one_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: str) -> None:
+    monkeypatch.setenv(SESSION, together)
+    seen: list[tuple[bool, bool]] = []
+    waiting = in_thread(tmp_path, lambda pids: seen.extend((os.getsid(pid) == os.getsid(0), os.getpgid(pid) == pid) for pid in pids))
+    launch(job(tmp_path, seconds=1), 2, silent, ENVIRONMENT, SLEEPER)
+    waiting.join(10)
+    assert seen == [(bool(together), True)] * 2
+
+
 def test_the_error_holds_the_cause_and_the_log(tmp_path: Path) -> None:
     with pytest.raises(WorkerFailedError, match="the cause that a person wants to read") as failure:
         launch(job(tmp_path, fail=True), 2, silent, ENVIRONMENT, SLEEPER)
@@ -95,8 +105,10 @@ def test_a_killed_worker_ends_all(tmp_path: Path) -> None:
         launch(job(tmp_path), 2, silent, ENVIRONMENT, SLEEPER)
 
 
-def test_killed_torchrun_ends_all_even_deaf_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", ["", "1"])
+def test_killed_torchrun_ends_all_even_deaf_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: str) -> None:
     monkeypatch.setattr(module, "GRACE", 1.0)
+    monkeypatch.setenv(SESSION, together)
     in_thread(tmp_path, lambda pids: os.kill(psutil.Process(pids[0]).ppid(), signal.SIGKILL))
     with pytest.raises(WorkerFailedError, match="SIGKILL"):
         launch(job(tmp_path, deaf=True), 2, silent, ENVIRONMENT, SLEEPER)
