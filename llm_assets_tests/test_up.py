@@ -12,10 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from llm_assets.audit.questions import QUESTIONS
@@ -223,7 +224,11 @@ def _pretraining_again(up: Up) -> subprocess.Popen[str]:
 
 
 def _workers(home: Path) -> int:
-    return sum("llm_assets.training.worker" in " ".join(process.cmdline()) for process in processes_of(home))
+    commands = list[str]()
+    for process in processes_of(home):
+        with suppress(psutil.Error):  # it has ended since
+            commands.append(" ".join(process.cmdline()))
+    return sum("llm_assets.training.worker" in command for command in commands)
 
 
 @pytest.mark.slow
