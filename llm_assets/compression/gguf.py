@@ -19,6 +19,7 @@ import numpy as np
 
 from llm_assets.corpus.vocabulary import QWEN2_PIECES
 from llm_assets.store.files import flush_directory, flush_file
+from llm_assets.training.adapters import UNMERGED, is_prefixed
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter, TensorNameMap
@@ -62,6 +63,8 @@ class Shape:
                 f"{folder}: model_type {kind} is an encoder-decoder, which is not served: the gateway gives llama.cpp one text to continue, and this "
                 "model a source to read and an answer to write. Its scores and where it looked stand in finetuned_model, with which its chain ends"
             )
+        if is_prefixed(folder):
+            raise ShapeError(f"{folder}: {UNMERGED}")
         if kind not in ARCHITECTURES:
             raise ShapeError(f"{folder}: model_type {kind} is not written as GGUF here; these are: {', '.join(ARCHITECTURES)}")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}

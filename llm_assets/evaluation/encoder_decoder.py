@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_assets.evaluation.assistant import Assistant, Likelihood, padded
+from llm_assets.training.adapters import FOLDER, is_prefixed
 from llm_assets.training.chat import Messages, Spoken, answers_of
 from llm_assets.training.encoder_decoders import is_one
 from llm_assets.training.weights import read_config
@@ -19,8 +20,9 @@ UNWRITTEN = "\N{REPLACEMENT CHARACTER}"  # what part of a character decodes to
 
 
 def assistant(directory: Path, tokenizer: Path, max_length: int) -> Assistant:
-    """The model of a folder, whichever it is."""
-    return (EncoderDecoder if is_one(read_config(directory)) else Assistant)(directory, tokenizer, max_length)
+    """The model of a folder, whichever it is, with its tuned prefix where it has one."""
+    prefix = directory / FOLDER if is_prefixed(directory) else None
+    return (EncoderDecoder if is_one(read_config(directory)) else Assistant)(directory, tokenizer, max_length, prefix)
 
 
 class Looked(NamedTuple):

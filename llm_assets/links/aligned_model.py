@@ -27,6 +27,7 @@ from llm_assets.links.rewarded_replies import draw_reward, earned, gained, rewar
 from llm_assets.links.training import TeachingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
+from llm_assets.training.adapters import refuse_prefixed
 from llm_assets.training.decoders import refuse_unfit
 from llm_assets.training.job import Method, TrainingJob
 from llm_assets.training.rewards import REWARD, AnyReward, Own
@@ -127,6 +128,7 @@ def aligned_model(
     file of this link, and `predictions.parquet` each likelihood or reward. The rounded model stands on this one.
     """
     refuse_unfit(read_config(finetuned_model.directory), "finetuned_model")
+    refuse_prefixed(finetuned_model.directory, "finetuned_model")
     asked = Asked.read(evaluation_sets, ConversationsConfig.model_validate(labelled_examples.manifest.recipe["config"]))
     given = {"raw_corpus": raw_corpus, "labelled_examples": labelled_examples, "evaluation_sets": evaluation_sets, "finetuned_model": finetuned_model}
     figures = (_by_rewards if config.method == "grpo" else _by_pairs)(bench, config, asked, given, compute)

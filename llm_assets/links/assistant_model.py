@@ -36,7 +36,7 @@ class AssistantModelConfig(TeachingSection):
     """How the assistant is trained, and how it is scored."""
 
     max_length: int = Field(256, ge=16, description="tokens of a block, and of a conversation; of a longer one the end of the first turn is left out")
-    adapter: Adapter = Field(Adapter(), description="which weights are trained: all, or an adapter's, which is kept and merged")
+    adapter: Adapter = Field(Adapter(), description="which weights are trained: all, or an adapter's, which is kept and (but for prefix) merged")
     learning_rate: float = Field(5e-4, gt=0, description="highest learning rate")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what DeepSpeed partitions: 1 optimizer, 2 and gradients, 3 and weights")
     asked: Limits = Field(Limits(), description="how much of the evaluation documents it is asked, besides how likely it finds every one")
@@ -45,9 +45,9 @@ class AssistantModelConfig(TeachingSection):
     )
 
     def recipe(self) -> dict[str, Any]:
-        """Without virtual tokens what it was before there were any."""
+        """Without learnt positions what it was before there were any."""
         values = super().recipe()
-        if not self.adapter.virtual:
+        if not self.adapter.before:
             del values["adapter"]["tokens"]
         return values
 
@@ -55,7 +55,7 @@ class AssistantModelConfig(TeachingSection):
     def _possible(self) -> Self:
         if self.adapter.kind in WHOLE and self.zero_stage == 3:
             raise ValueError(f"adapter.kind {self.adapter.kind} looks at whole weights, which zero_stage 3 cuts: set it to 0, 1 or 2")
-        if 2 * self.adapter.virtual > self.max_length:
+        if 2 * self.adapter.before > self.max_length:
             raise ValueError(f"adapter.tokens ({self.adapter.tokens}) stand before each conversation: at most half of max_length ({self.max_length})")
         return self
 
@@ -73,8 +73,10 @@ def assistant_model(
 
     Several conversations share a block, without padding and without seeing each other. All weights are trained, or an adapter's, which
     is kept in `adapter/` and merged into `model.safetensors`; a tuned prompt as tokens of its own, with which the chat template begins
-    and which are suppressed in answers. An encoder-decoder reads what was said and writes each answer; all its weights
-    are trained, and the page `attention` shows where a few answers looked. The evaluation with the least validation loss is kept. On both splits
+    and which are suppressed in answers. A tuned prefix is in no weights: `model.safetensors` is the checkpoint's then, the figures are
+    those of both together, and what would align, round or serve the weights alone refuses them. An encoder-decoder reads what was
+    said and writes each answer; all its weights are trained, and the page `attention` shows where a few answers looked. The evaluation
+    with the least validation loss is kept. On both splits
     bits per byte and perplexity of the assistant's turns stand beside the pretrained checkpoint's; the rank of the true reply among
     ten beside BM25's and chance; translations (chrF, BLEU) beside the source copied; titles (ROUGE) beside the first sentence.
     The check looks at validation alone. `predictions.parquet` keeps every figure and answer.
@@ -83,6 +85,7 @@ def assistant_model(
 
     from llm_assets.training.adapters import merge
     from llm_assets.training.chat import Chat, refuse_misfit, write_template
+    from llm_assets.training.prefixes import keep
     from llm_assets.training.prompts import extend
     from llm_assets.training.prompts import merge as merge_prompt
 
@@ -105,6 +108,8 @@ def assistant_model(
     figures = train(bench, job, config.processes, compute)
     if config.adapter.virtual:
         merge_prompt(pretrained_checkpoint.directory, bench.directory / FOLDER, bench.directory, chat)
+    elif config.adapter.kind == "prefix":
+        keep(pretrained_checkpoint.directory, bench.directory)
     elif config.adapter.kind != "none":
         merge(pretrained_checkpoint.directory, bench.directory)
     for name in TOKENIZER_FILES:

@@ -19,7 +19,7 @@ from llm_assets.links.training import TeachingSection, draw_loss, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.strict import Strict
 from llm_assets.store.verdict import Verdict
-from llm_assets.training.adapters import FOLDER, Adapter
+from llm_assets.training.adapters import FOLDER, Adapter, refuse_prefixed
 from llm_assets.training.job import Conversation, TrainingJob
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def task_adapters(
     from llm_assets.evaluation.assistant import Assistant
     from llm_assets.training.chat import Chat
 
+    refuse_prefixed(finetuned_model.directory, "finetuned_model")
     model = finetuned_model if aligned_model is None else aligned_model
     longest = int(finetuned_model.manifest.recipe["config"]["max_length"])
     chat = Chat(PreTrainedTokenizerFast.from_pretrained(model.directory, local_files_only=True))

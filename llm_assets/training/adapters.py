@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llm_assets.store.strict import Strict
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["none", "lora", "dora", "rslora", "pissa", "ia3", "adalora", "prefix", "prompt"]
 FOLDER = "adapter"  # in the model's folder, in PEFT's form
-UNMERGED = {  # why these end at the configuration, by kind
-    "prefix": "it learns keys and values of every layer, which no token's embedding gives and which GGUF has no place for",
-}
-WHOLE = ("adalora", "prompt")  # kinds that look at whole weights between two updates
+WHOLE = ("adalora", "prompt", "prefix")  # kinds that look at whole weights between two updates
+UNMERGED = (  # why what stands on a finetuned model refuses such a one
+    "a tuned prefix (finetuned_model.adapter.kind: prefix) is keys and values of every layer, which no token's embedding gives and GGUF has no "
+    "place for: its chain ends at finetuned_model, where its scores stand. To go on take prompt, its nearest kin, or another kind"
+)
+BEFORE = ("prompt", "prefix")  # kinds that stand before a conversation, ``tokens`` long
 FROM_THE_WEIGHTS = "pissa"  # kinds whose beginning is taken from the weights themselves, which change with it
 
 
@@ -30,21 +33,18 @@ class Adapter(Strict):
         "none",
         description="none: all weights; lora (Hu et al. 2022), dora (Liu et al. 2024), rslora (Kalajdzievski 2023), pissa (Meng et al. 2024): "
         "products of two thin matrices beside every matrix of the layers; adalora (Zhang et al. 2023): such products, wider where it "
-        "matters; ia3 (Liu et al. 2022): a factor for each key, value and inner vector; prompt (Lester et al. 2021): tokens before a conversation",
+        "matters; ia3 (Liu et al. 2022): a factor for each key, value and inner vector; prompt (Lester et al. 2021): tokens before a conversation; "
+        "prefix (Li & Liang 2021): keys and values of every layer before a conversation, which are scored and not served",
     )
-    rank: int = Field(8, ge=1, description="width of the thin matrices, of adalora the mean at the end; ia3 and prompt have none")
+    rank: int = Field(8, ge=1, description="width of the thin matrices, of adalora the mean at the end; ia3, prompt and prefix have none")
     alpha: float = Field(16, gt=0, description="their product is multiplied by alpha / rank, by alpha / √rank in rslora")
     dropout: float = Field(0.0, ge=0, lt=1, description="of what goes into them")
-    tokens: int = Field(16, ge=1, description="of prompt: how many are learnt")
+    tokens: int = Field(16, ge=1, description="of prompt and prefix: how many positions are learnt")
 
-    @model_validator(mode="after")
-    def _can_be_merged(self) -> Adapter:
-        if self.kind in UNMERGED:
-            raise ValueError(
-                f"adapter.kind is {self.kind}: {UNMERGED[self.kind]}, so no single model could be made of it to quantize and serve; "
-                "take lora, dora, rslora, pissa, adalora, ia3 or prompt, or none to train all weights"
-            )
-        return self
+    @property
+    def before(self) -> int:
+        """Learnt positions before each conversation."""
+        return self.tokens if self.kind in BEFORE else 0
 
     @property
     def virtual(self) -> int:
@@ -66,10 +66,12 @@ def schedule(steps: int) -> Schedule:
 
 def configuration(adapter: Adapter, steps: int) -> PeftConfig:
     """PEFT's configuration of it, for a training of so many updates."""
-    from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType
+    from peft import AdaLoraConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TaskType
 
     if adapter.kind == "prompt":  # each begins as a token of the vocabulary, drawn by the seed (Lester et al., section 3.2)
         return PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=adapter.tokens, prompt_tuning_init="SAMPLE_VOCAB")
+    if adapter.kind == "prefix":
+        return PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=adapter.tokens)
     if adapter.kind == "adalora":
         when = schedule(steps)
         return AdaLoraConfig(
@@ -114,11 +116,15 @@ def adapted(model: PreTrainedModel, adapter: Adapter, steps: int, first: int) ->
 
     model.name_or_path = "pretrained_checkpoint"  # goes into adapter_config.json, where a path of this machine has no business
     found = get_peft_model(model, configuration(adapter, steps))
-    if adapter.kind != "prompt":
-        return found
-    from llm_assets.training.prompts import look_up
+    if adapter.kind == "prompt":
+        from llm_assets.training.prompts import look_up
 
-    return look_up(found, first)
+        return look_up(found, first)
+    if adapter.kind == "prefix":
+        from llm_assets.training.prefixes import stand_before
+
+        return stand_before(found)
+    return found
 
 
 def save(model: Any, folder: Path, weights: Any = None) -> None:
@@ -147,3 +153,15 @@ def beside(model: PreTrainedModel, adapter: Path) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
+
+
+def is_prefixed(folder: Path) -> bool:
+    """Whether a finetuned model's weights are half of it: a tuned prefix stands beside them, without which they are the checkpoint's."""
+    path = folder / FOLDER / "adapter_config.json"
+    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["peft_type"] == "PREFIX_TUNING"
+
+
+def refuse_prefixed(folder: Path, name: str) -> None:
+    """Raise ``ValueError`` where ``folder``, the artifact ``name``, has a tuned prefix: its weights alone would be taken for the model."""
+    if is_prefixed(folder):
+        raise ValueError(f"{name}: {UNMERGED}")

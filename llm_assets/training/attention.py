@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 BY_DOCUMENT = "llm_assets_by_document"  # by which transformers' models find ``by_document``
+PREFIX = "prefix"  # among what it takes as ``documents``, learnt keys and values before each of them (training/prefixes.py)
 SMALLEST = 16  # tokens to which the shortest documents are filled up
 ROOM = 1.5  # between two sizes, at most: the powers of 2 and those times 1.5
 
@@ -99,7 +100,8 @@ def by_document(
     """Causal attention within each of ``documents`` (``Packing.tensors``), in transformers' form for an attention function.
 
     ``query`` is [blocks, heads, context, size], ``key`` and ``value`` have as many heads or a divisor of them; the result is
-    [blocks, context, heads, size]. No mask is looked at.
+    [blocks, context, heads, size]. No mask is looked at. Where ``documents`` have a ``PREFIX``, [layers, 2, heads of keys, count, size],
+    every token sees the layer's keys and values in it besides.
     """
     blocks, heads, context, _size = query.shape
     there, back, filling = documents["there"], documents["back"], documents["filling"]
@@ -109,8 +111,13 @@ def by_document(
     found = []
     for (count, length), *alike in zip(shapes, *parts, strict=True):
         asking, asked, given = (part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike)
+        mask = None
+        if PREFIX in documents:
+            before = documents[PREFIX][int(module.layer_idx)].to(key.dtype)[:, None].expand(-1, count, -1, -1, -1)  # type: ignore[arg-type]  # a number
+            asked, given = (torch.cat([first, own], 2) for first, own in zip(before, (asked, given), strict=True))
+            mask = torch.ones(length, asked.shape[2], dtype=torch.bool, device=key.device).tril(asked.shape[2] - length)
         attended = scaled_dot_product_attention(
-            asking, asked, given, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads
+            asking, asked, given, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=key.shape[1] != heads
         )
         found.append(attended.transpose(1, 2).reshape(count * length, -1))
     joined = _rearranged(torch.cat(found), back, there, filling)

@@ -202,6 +202,15 @@ def test_a_method_that_there_is_not_and_a_missing_trl_are_refused_with_the_remed
     assert with_preset(TALKING, GenerationSpec).aligned_model is None  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("section", ["aligned_model", "task_adapters"])
+def test_what_stands_on_whole_weights_is_refused_beside_a_tuned_prefix(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
+    prefixed = TALKING | {"finetuned_model": {"adapter": {"kind": "prefix"}}}
+    assert with_preset(prefixed, GenerationSpec).finetuned_model.adapter.before == 16  # type: ignore[attr-defined]
+    with pytest.raises(PresetError, match=rf"{section}: a tuned prefix .* take prompt, .* or leave out the section {section}"):
+        with_preset(prefixed | ALIGNED | ADAPTED if section == "aligned_model" else prefixed | ADAPTED, GenerationSpec)
+
+
 def test_only_what_differs_makes_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_ASSETS_PRESET", raising=False)
     spec = with_preset(VALUES)

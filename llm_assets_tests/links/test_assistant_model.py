@@ -21,10 +21,13 @@ from llm_assets.corpus.documents import doc_id
 from llm_assets.corpus.normalise import NORMALISER_VERSION
 from llm_assets.evaluation.assistant import Assistant
 from llm_assets.evaluation.greedy import partings
+from llm_assets.links import aligned_model, task_adapters
+from llm_assets.links.aligned_model import AlignedModelConfig
 from llm_assets.links.assistant_model import LINK, AssistantModelConfig
 from llm_assets.links.assistant_scores import BM25, FINETUNED, PRETRAINED
 from llm_assets.links.conversations import ConversationsConfig
 from llm_assets.links.making import Outcome, make
+from llm_assets.links.task_adapters import TaskAdaptersConfig
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.store import Store
@@ -131,18 +134,41 @@ def test_checks_fail(tmp_path: Path) -> None:
 
 def test_a_chain_without_virtual_tokens_has_the_recipe_that_it_had() -> None:
     assert set(CONFIG.recipe()["adapter"]) == {"kind", "rank", "alpha", "dropout"}
-    assert AssistantModelConfig.model_validate({"adapter": {"kind": "prompt", "tokens": 4}}).recipe()["adapter"]["tokens"] == 4
+    for kind in ("prompt", "prefix"):
+        assert AssistantModelConfig.model_validate({"adapter": {"kind": kind, "tokens": 4}}).recipe()["adapter"]["tokens"] == 4
 
 
-@pytest.mark.parametrize("kind", ["adalora", "prompt"])
+@pytest.mark.parametrize("kind", ["adalora", "prompt", "prefix"])
 def test_adapters_that_look_at_whole_weights_are_refused_where_zero_cuts_them(kind: str) -> None:
     with pytest.raises(ValidationError, match=rf"adapter.kind {kind} looks at whole weights, which zero_stage 3 cuts: set it to 0, 1 or 2"):
         AssistantModelConfig.model_validate({"adapter": {"kind": kind}, "zero_stage": 3})
 
 
-def test_a_prompt_longer_than_half_of_a_conversation_is_refused() -> None:
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_a_prompt_longer_than_half_of_a_conversation_is_refused(kind: str) -> None:
     with pytest.raises(ValidationError, match=r"adapter.tokens \(40\) .* at most half of max_length \(64\)"):
-        AssistantModelConfig.model_validate({"adapter": {"kind": "prompt", "tokens": 40}, "max_length": 64})
+        AssistantModelConfig.model_validate({"adapter": {"kind": kind, "tokens": 40}, "max_length": 64})
+
+
+@pytest.mark.slow
+def test_a_tuned_prefix_is_trained_and_scored_and_what_stands_on_the_weights_refuses_it(tmp_path: Path) -> None:
+    """By two processes, layers computed again; what was learnt from packed blocks is what PEFT's cache gives each conversation."""
+    changes = {"adapter": Adapter(kind="prefix", tokens=4), "learning_rate": 0.1, "activation_checkpointing": True}
+    outcome = make(Store(tmp_path / "data"), LINK, CONFIG.model_copy(update=changes), {**inputs(), "compute": COMPUTE}, seed=1, launch=launch_quietly)
+    made, models = outcome.artifact, outcome.artifact.metrics["models"]
+    assert all(verdict.passed for verdict in outcome.verdicts), outcome.verdicts
+    assert models[FINETUNED]["test"]["bits_per_byte"] < models[PRETRAINED]["test"]["bits_per_byte"] - 0.5
+    assert made.metrics["trained_parameters"] == 4 * 2 * 2 * 16
+    rows = pyarrow.parquet.read_table(made.path("predictions.parquet")).to_pylist()
+    mine = [row for row in rows if row["model"] == FINETUNED and row["split"] == "validation" and row["nats"] is not None]
+    assert made.metrics["best"]["loss"] == pytest.approx(sum(row["nats"] for row in mine) / sum(row["tokens"] for row in mine), abs=1e-3)
+    aligned = AlignedModelConfig.model_validate({"method": "dpo", "sources": ["shop"]})
+    adapters = TaskAdaptersConfig.model_validate({"adapters": {"colours": {"tasks": ["conversation"]}}})
+    given = {**inputs(), "raw_corpus": made, "finetuned_model": made, "compute": COMPUTE}
+    for link, config in ((aligned_model.LINK, aligned), (task_adapters.LINK, adapters)):
+        mine = {name: given[name] for name in link.inputs if name in given}
+        with pytest.raises(ValueError, match=r"finetuned_model: a tuned prefix .* its chain ends at finetuned_model"):
+            make(Store(tmp_path / "home"), link, config, mine, seed=1, launch=lambda *_: pytest.fail("launched"))
 
 
 @pytest.mark.slow

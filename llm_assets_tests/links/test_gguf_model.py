@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts,
 from llm_assets.links.making import Outcome, make
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
+from llm_assets.store.files import write_json
 from llm_assets.store.store import Store
 from llm_assets_tests.compression import llmcompressor_stand_in
 from llm_assets_tests.compression.decoders import LINES, write_decoder
@@ -154,3 +156,13 @@ def test_an_encoder_decoder_is_refused_with_the_reason(inputs: dict[str, Artifac
     given = {**inputs, "finetuned_model": trained.artifact(reading_checkpoint(), "finetuned_model")}
     with pytest.raises(ShapeError, match=r"t5 is an encoder-decoder, which is not served: .* stand in finetuned_model, with which its chain ends"):
         make(Store(tmp_path), LINK, CONFIG, given, seed=0, launch=trained.launch_quietly)
+
+
+def test_a_tuned_prefix_is_refused_with_the_remedy(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """Its weights alone would be rounded as if they were the model."""
+    folder = Path(shutil.copytree(inputs["finetuned_model"].directory, tmp_path / "prefixed"))
+    (folder / "adapter").mkdir()
+    write_json(folder / "adapter" / "adapter_config.json", {"peft_type": "PREFIX_TUNING"})
+    given = {**inputs, "finetuned_model": trained.artifact(folder, "finetuned_model")}
+    with pytest.raises(ShapeError, match=r"a tuned prefix .* its chain ends at finetuned_model, where its scores stand. To go on take prompt"):
+        make(Store(tmp_path / "home"), LINK, CONFIG, given, seed=0, launch=trained.launch_quietly)

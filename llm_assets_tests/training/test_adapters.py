@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from llm_assets.training.adapters import FOLDER, Adapter, Kind, adapted, merge, save, unmerged
@@ -38,8 +37,3 @@ def test_a_merged_adapter_says_what_it_said_unmerged(kind: Kind, tmp_path: Path)
     assert said(merged, PROMPTS[:10]) != said(AutoModelForCausalLM.from_pretrained(checkpoint()).eval(), PROMPTS[:10])
     with torch.no_grad():  # what was saved is what was trained
         assert float(trained_decoder(merged)(**batch).loss) == pytest.approx(learnt, abs=1e-4)
-
-
-def test_what_cannot_be_merged_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ValidationError, match=r"adapter.kind is prefix: it learns keys and values of every layer.* take lora"):
-        Adapter(kind="prefix")

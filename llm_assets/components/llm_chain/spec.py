@@ -16,6 +16,7 @@ from llm_assets.operation.acts import OPERATION
 from llm_assets.operation.annotation import Annotation
 from llm_assets.operation.policy import Retraining
 from llm_assets.store.strict import Strict
+from llm_assets.training.adapters import UNMERGED, Adapter
 
 PRESET_VARIABLE = "LLM_ASSETS_PRESET"
 TEAM = re.compile(r"[A-Za-z0-9_-]+")
@@ -71,6 +72,14 @@ class Settings(Strict):
                 "retraining.feedback waits for labelled texts that nothing learns from: "
                 "set labelled_examples.feedback.folder to feedback/<chain>, or retraining.feedback to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stands_on_whole_weights(self) -> Self:
+        adapter = getattr(getattr(self, "finetuned_model", None), "adapter", Adapter())
+        for name in ("aligned_model", "task_adapters"):
+            if adapter.kind == "prefix" and getattr(self, name, None) is not None:
+                raise ValueError(f"{name}: {UNMERGED}, or leave out the section {name}")
         return self
 
     @model_validator(mode="after")
