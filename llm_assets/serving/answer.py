@@ -46,9 +46,6 @@ class Answer(ABC, Generic[Asked]):
         if self.wants_likelihood and len(self.prompt) > LONGEST_BATCH:
             said = f"the prompt has {len(self.prompt)} tokens; log-probabilities are given of {LONGEST_BATCH} at most"
             raise ApiError(HTTPStatus.BAD_REQUEST, said, "prompt_logprobs")
-        if self.wants_likelihood and request.adapter:
-            said = f"log-probabilities of a prompt are those of the model without adapters: ask {request.chain}"
-            raise ApiError(HTTPStatus.BAD_REQUEST, said, "prompt_logprobs")
         self._sampling = self._settings()
 
     @property
@@ -60,7 +57,7 @@ class Answer(ABC, Generic[Asked]):
         """What llama.cpp says, once it was asked; nothing where no token is asked for."""
         if self.wants_likelihood:
             top = max(self.request.prompt_logprobs or 0, self.request.alternatives() or 0)
-            self.likelihood = await self.engine.likelihood(self.prompt, top)
+            self.likelihood = await self.engine.likelihood(self.prompt, top, adapter=self.request.adapter)
         if self.request.length() == 0:
             self.finish = "length"
             return

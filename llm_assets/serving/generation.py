@@ -147,17 +147,41 @@ class Generator:
 
     def _body(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str) -> dict[str, Any]:
         """What is asked. Every adapter's weight is stated each time: a request that states none would go on from what another left in its slot."""
-        weights = [{"id": place, "scale": float(name == adapter)} for place, name in enumerate(self.adapters)]
+        weights = self._weights(adapter)
         return {"prompt": list(prompt), **sampling, **({"lora": weights} if weights else {})}
 
-    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1) -> list[Likely]:
-        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest; of the decoder without adapters.
+    def _weights(self, adapter: str) -> list[dict[str, Any]]:
+        """Of every adapter what counts: all of the one, nothing of the others; none where there are none."""
+        return [{"id": place, "scale": float(name == adapter)} for place, name in enumerate(self.adapters)]
+
+    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1, adapter: str = "") -> list[Likely]:
+        """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest. Raises like ``complete``.
 
         llama.cpp's server gives no log-probabilities of a prompt, but the hidden states of all its tokens in one pass; the product
         with the output matrix is made here. One pass at the prompt's speed, plus ``2 * tokens * width * vocabulary`` operations.
         """
-        found = await self.llama.ask("/embeddings", {"content": list(ids), "embd_normalize": -1})
-        return await asyncio.to_thread(self._likely, found[0]["embedding"][since - 1 : -1], list(ids[since:]), top)
+        found = await (asyncio.shield(self._states_under(adapter, ids)) if self.adapters else self._states(ids))
+        return await asyncio.to_thread(self._likely, found[since - 1 : -1], list(ids[since:]), top)
+
+    async def _states(self, ids: Sequence[int]) -> list[list[float]]:
+        """The hidden state of each token, [tokens, width]."""
+        found: list[dict[str, Any]] = await self.llama.ask("/embeddings", {"content": list(ids), "embd_normalize": -1})
+        states: list[list[float]] = found[0]["embedding"]
+        return states
+
+    async def _states_under(self, adapter: str, ids: Sequence[int]) -> list[list[float]]:
+        """Those under an adapter, or of the model alone beside some; to be ended even when nobody waits, or what it sets might overtake another's.
+
+        That request takes no weights of adapters (llama.cpp reads over ``lora`` in it) but the server's own, which are set before. Each
+        request that generates states its own, and in the adapter's turn nobody sets others. A process started in between has none set.
+        """
+        async with self._turns.of(adapter):
+            pid = self.llama.pid
+            await self.llama.ask("/lora-adapters", self._weights(adapter))
+            found = await self._states(ids)
+            if self.llama.pid != pid:
+                raise LlamaError("the process that generates died before it read the prompt")
+        return found
 
     def _likely(self, hidden: list[list[float]], ids: list[int], top: int) -> list[Likely]:
         """Of each token, by the hidden state before it."""

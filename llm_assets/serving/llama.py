@@ -66,7 +66,7 @@ class Supervised(ABC):
         with self._lock:
             end(self._process, self.grace)
 
-    async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def ask(self, path: str, body: Mapping[str, Any] | Sequence[Any]) -> Any:
         """One answer as a JSON value. Raises ``RefusedError`` and ``LlamaError``."""
         return json.loads(b"".join([piece async for piece in self._exchange(path, body)]))
 
@@ -80,7 +80,7 @@ class Supervised(ABC):
                 if events:
                     yield events
 
-    async def _exchange(self, path: str, body: Mapping[str, Any], interval: float = 0.0) -> AsyncGenerator[bytes]:
+    async def _exchange(self, path: str, body: Mapping[str, Any] | Sequence[Any], interval: float = 0.0) -> AsyncGenerator[bytes]:
         """The body of an answer, piece by piece, ``interval`` seconds apart at least.
 
         Raises ``RefusedError`` for a status other than 200, ``LlamaError`` where it breaks off.

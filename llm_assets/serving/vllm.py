@@ -95,7 +95,7 @@ class VllmGenerator(Generator):
         finally:
             self.busy -= 1
 
-    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1) -> list[Likely]:
+    async def likelihood(self, ids: Sequence[int], top: int = 0, since: int = 1, adapter: str = "") -> list[Likely]:
         """How likely each token from place ``since`` on is after those before it, with the ``top`` likeliest."""
         asked = {"model": NAME, "prompt": list(ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
         found = await self.llama.ask("/v1/completions", asked)

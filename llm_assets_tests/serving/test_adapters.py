@@ -90,9 +90,9 @@ def test_no_answer_goes_on_from_what_another_adapter_left_in_a_slot(served: Serv
         assert likelihood(served, question) == pytest.approx(likely, abs=1e-3)
 
 
-def likelihood(served: Served, text: str) -> list[float]:
-    """Of each token of a text but the first, by the model alone."""
-    answer: Any = served.client.completions.create(model="talk", prompt=text, max_tokens=0, echo=True, logprobs=0)
+def likelihood(served: Served, text: str, model: str = "talk") -> list[float]:
+    """Of each token of a text but the first."""
+    answer: Any = served.client.completions.create(model=model, prompt=text, max_tokens=0, echo=True, logprobs=0)
     return list(answer.choices[0].logprobs.token_logprobs[1:])
 
 
@@ -141,9 +141,40 @@ def test_the_log_says_which_and_the_answer_bears_the_name(served: Served) -> Non
     assert served.http.post("/v1/feedback", json={"id": answer.id, "rating": "up"}).status_code == 200
 
 
-def test_likelihoods_of_prompts_are_the_models_alone(served: Served) -> None:
-    with pytest.raises(openai.BadRequestError, match="without adapters: ask talk"):
-        served.client.completions.create(model="talk:one", prompt="x", max_tokens=0, echo=True, logprobs=0)
+def test_log_probabilities_of_a_prompt_are_those_of_peft_beside_the_weights(served: Served, tmp_path: Path) -> None:
+    """One model after the other and several at once, since which adapter reads a prompt is said to the whole process."""
+    text = "The weather is fine, 我非常喜欢这个产品"
+    with closing(Generator(write_model(tmp_path, adapters=ADAPTERS), slots=1)) as engine:
+        ids = engine.text(text)
+    wanted = {model: peft_says(model.partition(":")[2], ids) for model in MODELS}
+    assert min(abs(wanted["talk"][0] - wanted[model][0]) for model in MODELS[1:]) > 0.05, "the adapters change nothing"
+    for model in (*MODELS, *reversed(MODELS)):
+        assert likelihood(served, text, model) == pytest.approx(wanted[model], abs=0.02)
+
+    async def together() -> list[list[float]]:
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", http_client=httpx.AsyncClient(trust_env=False)) as client:
+
+            async def one(model: str) -> list[float]:
+                answer: Any = await client.completions.create(model=model, prompt=text, max_tokens=3, echo=True, logprobs=0)
+                return list(answer.choices[0].logprobs.token_logprobs[1 : len(ids)])
+
+            return await asyncio.gather(*map(one, MODELS * 4))
+
+    for model, found in zip(MODELS * 4, asyncio.run(together()), strict=True):
+        assert found == pytest.approx(wanted[model], abs=0.02)
+
+
+def peft_says(adapter: str, ids: list[int]) -> list[float]:
+    """The log-probability of each token but the first, over the weights at F16, with an adapter beside them or alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from llm_assets.training.adapters import beside
+
+    model: Any = AutoModelForCausalLM.from_pretrained(decoder(0), dtype=torch.float16).float().eval()
+    with torch.inference_mode():
+        scores = (beside(model, lora(ADAPTERS[adapter])) if adapter else model)(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    return [float(scores[place, token]) for place, token in enumerate(ids[1:])]
 
 
 def test_an_adapter_that_waits_has_its_turn_though_others_go_on_coming(tmp_path: Path) -> None:
