@@ -75,8 +75,8 @@ def drift(office: Office, config: DriftConfig) -> Acted:
     Vocabulary, length, language, an embedding of the texts; labels answered and their probabilities, or of replies their length and how
     many were cut off: each by a statistic whose threshold was drawn from the reference itself, so that the share of false alarms is
     known (`false_alarms`, over all features together). Of a chain that talks the texts are what users say, turn by turn. Only answers of
-    the release that gave most of them count. The accuracy of labels is estimated from their probabilities, since true ones come late,
-    and measured on the answers that users voted on. The page `drift` shows it all.
+    the release that gave most of them count, and of a model with adapters those that it gave alone. The accuracy of labels is estimated
+    from their probabilities, since true ones come late, and measured on the answers that users voted on. The page `drift` shows it all.
     """
     rows = _of_one_release(list(islice(filter(_can_be_compared, newest_rows(office.home, office.chain)), config.window)))
     if not rows:
@@ -138,9 +138,12 @@ def compare(profile: Profile, window: Sequence[Row]) -> list[Finding]:
 
 
 def _can_be_compared(row: Row) -> bool:
-    """Whether a row of traffic is a text with its answer; tables of before replies stood beside their turns have rows that are only one."""
+    """Whether a row of traffic is a text with the answer of the model alone, which is what there is a reference of.
+
+    An adapter is asked for its own tasks. Tables of before replies stood beside their turns have rows that are only one of the two.
+    """
     is_reply = row["id"].startswith(GENERATED)
-    return row["masked"] is not None and (not is_reply or row.get("answer_characters") is not None)
+    return not row.get("adapter") and row["masked"] is not None and (not is_reply or row.get("answer_characters") is not None)
 
 
 def _of_one_release(rows: Sequence[Row]) -> list[Row]:

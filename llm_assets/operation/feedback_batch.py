@@ -22,7 +22,10 @@ from llm_assets.store.verdict import Verdict
 from llm_assets.training.heads import LabelError, parts
 
 REASONS = ("no_label", "unknown_label", "tie", "outvoted", "client_cap", "erased")
-OF_REPLIES = ("not_whole",)  # the log holds no whole conversation of user and assistant, or the reply was cut off
+OF_REPLIES = (
+    "not_whole",  # the log holds no whole conversation of user and assistant, or the reply was cut off
+    "of_an_adapter",  # which was asked for its own tasks: as a conversation without one it would teach every conversation to be answered so
+)
 
 
 class FeedbackBatchConfig(Section):
@@ -47,7 +50,8 @@ def feedback_batch(office: Office, config: FeedbackBatchConfig) -> Acted:
     """Turns votes into labelled texts: a corrected label counts for itself, a thumb up for the label that was answered.
 
     Of a chain that talks the label is a reply: the corrected one, or the one that got a thumb up; one with a thumb down alone is
-    kept as wrong, which `aligned_model` learns from. One client has one vote a text, or a reply. The majority decides, a tie decides
+    kept as wrong, which `aligned_model` learns from. Votes on an adapter's replies are counted and left out: that was asked for its own
+    tasks. One client has one vote a text, or a reply. The majority decides, a tie decides
     nothing, and what rests on the word of one client alone is capped, so that nobody outvotes the rest; what the cap holds back waits
     for the next batch. The texts are those of the request log, masked and cleaned like the corpus's, and so are corrected replies; what
     `llm-assets forget` erased stays out, and so do votes that were withdrawn. A batch is written once there are enough, and never
@@ -108,7 +112,9 @@ def decide(voted: Iterable[tuple[Voted, str]], labels: Released | None, left_out
     """The majority's label of each text, or of each reply to one, with the text; ``left_out`` counts the votes and texts that came to nothing."""
     ballots: dict[str, dict[str, tuple[Voted, str]]] = defaultdict(dict)
     for each, text in sorted(voted, key=lambda pair: pair[0].vote.at):
-        if each.is_reply and not text:
+        if each.adapter:
+            left_out["of_an_adapter"] += 1
+        elif each.is_reply and not text:
             left_out["not_whole"] += 1
         elif each.label is None:
             left_out["no_label"] += 1

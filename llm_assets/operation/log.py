@@ -66,6 +66,7 @@ class Request:
     client: str
     milliseconds: float
     texts: Sequence[Text]
+    adapter: str = ""  # beside the model, where the answer is one's; empty for the model alone
 
 
 def requests(path: Path) -> Iterator[Request | None]:
@@ -119,7 +120,8 @@ def _request(line: Mapping[str, Any] | None, shadows: Mapping[str, Mapping[str, 
         moment = datetime.fromisoformat(line["at"])
         if moment.tzinfo is None:
             return None
-        return Request(str(line["id"]), moment, str(line["release"]), str(line.get("client", "anonymous")), float(line["milliseconds"]), texts)
+        client, adapter = str(line.get("client", "anonymous")), str(line.get("adapter", ""))
+        return Request(str(line["id"]), moment, str(line["release"]), client, float(line["milliseconds"]), texts, adapter)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

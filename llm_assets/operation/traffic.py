@@ -97,16 +97,17 @@ def schema() -> pa.Schema:
     """The columns of a table; ``at`` is UTC, ``probability`` that of the answer, ``shadow`` what the other release of a rollout said.
 
     ``answer`` is a reply with personal data masked, ``answer_characters`` its length as it went out; both null of a classifier.
+    ``adapter`` is the one that answered beside the model; null where the model answered alone.
     """
     import pyarrow as pa
 
-    strings = ("id", "release", "client", "sha256", "masked", "label", "shadow", "answer")
+    strings = ("id", "release", "client", "sha256", "masked", "label", "shadow", "answer", "adapter")
     counts = dict.fromkeys(("index", "characters", "answer_characters"), pa.int32())
     numbers = {**counts, "probability": pa.float64(), "milliseconds": pa.float64()}
     kinds = {**dict.fromkeys(strings, pa.string()), **numbers, "at": pa.timestamp("us", "UTC"), "probs": pa.list_(pa.float64())}
     order = (
         *("id", "index", "at", "release", "client", "sha256", "masked", "characters"),
-        *("label", "probability", "probs", "shadow", "milliseconds", "answer", "answer_characters"),
+        *("label", "probability", "probs", "shadow", "milliseconds", "answer", "answer_characters", "adapter"),
     )
     return pa.schema([(name, kinds[name]) for name in order])
 
@@ -141,6 +142,7 @@ def _table(batch: list[Request]) -> pa.Table:
             "milliseconds": request.milliseconds,
             "answer": text.reply.masked if text.reply else None,
             "answer_characters": text.reply.characters if text.reply else None,
+            "adapter": request.adapter or None,
         }
         for request in batch
         for text in request.texts

@@ -37,6 +37,7 @@ class Voted(NamedTuple):
     answered: str  # the label, or the reply
     corrected: str | None  # what should have been answered, where the client said it
     is_reply: bool = False
+    adapter: str = ""  # that gave the reply, beside the model
 
     @property
     def label(self) -> str | None:
@@ -83,7 +84,7 @@ def joined(home: Path, chain: str, cast: Iterable[Vote]) -> Iterator[Voted]:
             for text in request.texts:
                 for vote in waiting.get((request.id, text.index), ()):
                     if text.reply is not None:
-                        yield _on_reply(vote, text.reply, text.label)
+                        yield _on_reply(vote, text.reply, text.label)._replace(adapter=request.adapter)
                     elif text.masked is not None:
                         yield Voted(vote, text.masked, text.label, vote.label)
 

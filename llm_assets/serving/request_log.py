@@ -36,7 +36,10 @@ def newest_texts(home: Path, chain: str, most: int) -> list[str]:
 
 
 def newest_conversations(home: Path, chain: str, most: int) -> list[list[dict[str, str]]]:
-    """The newest conversations that a chain that talks was to go on with, newest first, as OpenAI's messages, masked as they stand in its log."""
+    """The newest conversations that a chain that talks was to go on with, newest first, as OpenAI's messages, masked as they stand in its log.
+
+    Those that an adapter was asked to go on with are passed over: they are of its tasks.
+    """
     return list(itertools.islice(_conversations_backwards(home, chain, most), most))
 
 
@@ -44,6 +47,8 @@ def _conversations_backwards(home: Path, chain: str, lines: int) -> Iterator[lis
     for path in reversed(list(dated_files(log_folder(home), chain))):
         for line in last_lines(path, lines):
             texts, labels = line.get("texts"), line.get("labels")
+            if line.get("adapter"):
+                continue
             if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels) > 1 and set(labels[1:]) <= SPEAKERS:
                 said = [text["masked"] for text in texts[1:] if isinstance(text, dict) and isinstance(text.get("masked"), str)]
                 if len(said) == len(labels) - 1:  # none was erased

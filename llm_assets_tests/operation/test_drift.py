@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -144,8 +145,9 @@ def talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     return replies.validation_replies(found)
 
 
-def talk(home: Path, asked: Sequence[str], answered: Sequence[tuple[str, str]], first: int = 0) -> None:
-    write_log(home, [reply(first + n, text, turn, finish=finish) for n, (turn, (text, finish)) in enumerate(zip(asked, answered, strict=True))])
+def talk(home: Path, asked: Sequence[str], answered: Sequence[tuple[str, str]], first: int = 0, **fields: Any) -> None:
+    lines = enumerate(zip(asked, answered, strict=True), first)
+    write_log(home, [reply(number, text, turn, finish=finish, **fields) for number, (turn, (text, finish)) in lines])
     for path in dated_files(log_folder(home), "tiny"):
         traffic.write_day(path, traffic.traffic_path(home, "tiny", path.stem))
 
@@ -179,6 +181,14 @@ def test_an_empty_reply_is_not_called_right_by_a_thumb_down(tmp_path: Path, talk
     talk(tmp_path, texts(60, 2), [("", "stop")] * 60)
     write_log(tmp_path, [{**vote(20, rating="down"), "id": f"chatcmpl-{vote(20)['id'][-4:]}"}], kind="feedback")
     assert look(tmp_path)["feedback"] == {"answers": 1, "accuracy": 0.0}
+
+
+def test_what_an_adapter_was_asked_is_no_drift_of_the_model(tmp_path: Path, talking: list[tuple[str, str]]) -> None:
+    usual = [*talking] * 10
+    talk(tmp_path, texts(100, 2), usual)
+    talk(tmp_path, texts(100, 3, ("room", "dirty", "breakfast", "good"), 20), [("x" * 900, "broken off")] * 100, first=200, adapter="translation")
+    found = look(tmp_path)
+    assert found["drifted"] == [] and found["texts"] == 100
 
 
 def test_rows_of_before_replies_stood_beside_their_turns_are_passed_over(tmp_path: Path, talking: list[tuple[str, str]]) -> None:

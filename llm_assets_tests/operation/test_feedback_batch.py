@@ -165,6 +165,13 @@ def test_a_reply_that_was_cut_off_or_stands_in_no_whole_conversation_is_not_lear
     assert replies(tmp_path) == [("发货吗", "明天发", "明天发货")] and record["left_out"]["not_whole"] == 4
 
 
+def test_votes_on_an_adapters_replies_are_counted_and_teach_the_model_nothing(tmp_path: Path) -> None:
+    talked(tmp_path, reply(0, "ten yuan", "十元", adapter="translation"), reply(1, "九折", "十元"), reply(2, "9", "十元", adapter="translation"))
+    write_log(tmp_path, [said(0, rating="up"), said(1, rating="up"), said(2, rating="down", label="ten yuan")], kind="feedback")
+    record = act(tmp_path)
+    assert replies(tmp_path) == [("十元", "九折", "九折")] and record["left_out"]["of_an_adapter"] == 2 and record["votes"] == 3
+
+
 def test_each_reply_to_a_question_is_voted_on_by_itself(tmp_path: Path) -> None:
     talked(tmp_path, reply(0, "在", "在吗"), reply(1, "您好", "在吗？"), reply(2, "在", "在吗"), reply(3, "滚", "在吗"))
     cast = [

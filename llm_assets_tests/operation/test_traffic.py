@@ -65,6 +65,12 @@ def test_newest_rows_come_first_across_days(tmp_path: Path) -> None:
     assert len(list(traffic.newest_rows(tmp_path, "tiny", days=1))) == 3
 
 
+def test_the_table_says_which_adapter_answered(tmp_path: Path) -> None:
+    write_log(tmp_path, [reply(1, "十元", "多少钱"), reply(2, "ten yuan", "十元", adapter="translation"), line(3, "好")])
+    acted = traffic.traffic(office(tmp_path), traffic.TrafficConfig())
+    assert pq.read_table(tmp_path / acted.record["table"])["adapter"].to_pylist() == [None, "translation", None]
+
+
 def test_a_reply_stands_beside_the_turn_that_it_answers(tmp_path: Path) -> None:
     write_log(tmp_path, [reply(1, "十元", "你好", "在的", "多少钱"), reply(2, "明天", "发货", finish="length")])
     acted = traffic.traffic(office(tmp_path), traffic.TrafficConfig())

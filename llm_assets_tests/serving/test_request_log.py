@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.serving.request_log import RequestLog, RequestLogError
+from llm_assets.serving.request_log import RequestLog, RequestLogError, newest_conversations
+from llm_assets_tests.operation.traffic import reply, write_log
 from llm_assets_tests.serving.test_recorder import lines, request
 
 
@@ -35,6 +36,12 @@ def test_requests_that_end_together_are_one_group_and_on_the_disk_when_they_retu
         await asyncio.gather(*map(write, range(9)))
 
     assert run(tmp_path, scenario) == [9] and len(lines(tmp_path)) == 9
+
+
+def test_the_newest_conversations_are_those_of_the_model_alone(tmp_path: Path) -> None:
+    write_log(tmp_path, [reply(1, "十元", "多少钱"), reply(2, "ten yuan", "十元", adapter="translation"), reply(3, "好", "发货")])
+    found = newest_conversations(tmp_path, "tiny", 9)
+    assert found == [[{"role": "user", "content": "发货"}], [{"role": "user", "content": "多少钱"}]]
 
 
 def test_a_recorder_that_is_killed_fails_what_it_had_and_the_next_is_written(tmp_path: Path) -> None:
