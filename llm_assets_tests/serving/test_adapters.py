@@ -15,6 +15,7 @@ import pytest
 
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.generation import Generator
+from llm_assets.serving.llama import LlamaError
 from llm_assets.serving.rollout import Plan
 from llm_assets.serving.state import proven, write_desired
 from llm_assets_tests.compression.decoders import ENDS
@@ -162,6 +163,48 @@ def test_log_probabilities_of_a_prompt_are_those_of_peft_beside_the_weights(serv
 
     for model, found in zip(MODELS * 4, asyncio.run(together()), strict=True):
         assert found == pytest.approx(wanted[model], abs=0.02)
+
+
+def test_who_hangs_up_while_an_adapter_is_set_does_not_have_it_set_over_the_next_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(engine: Generator) -> list[float]:
+        began, go_on, sent, ask = asyncio.Event(), asyncio.Event(), list[str](), engine.llama.ask
+
+        async def slowly(path: str, body: Any) -> Any:
+            sent.append(path)
+            if len(sent) == 1:
+                began.set()
+                await go_on.wait()
+            return await ask(path, body)
+
+        monkeypatch.setattr(engine.llama, "ask", slowly)
+        ids = engine.text(QUESTIONS[1])
+        gone = asyncio.create_task(engine.likelihood(ids, adapter="one"))
+        await began.wait()
+        gone.cancel()
+        found = asyncio.create_task(engine.likelihood(ids, adapter="two"))
+        await asyncio.wait([found], timeout=0.1)
+        assert gone.cancelled() and sent == ["/lora-adapters"]
+        go_on.set()
+        return [one.logprob for one in await found]
+
+    with closing(Generator(write_model(tmp_path, adapters=ADAPTERS), slots=1)) as engine:
+        assert asyncio.run(scenario(engine)) == pytest.approx(peft_says("two", engine.text(QUESTIONS[1])), abs=0.02)
+
+
+def test_a_process_that_was_started_anew_reads_no_prompt_without_its_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Generator(write_model(tmp_path, adapters=ADAPTERS), slots=1)) as engine:
+        ids, ask = engine.text(QUESTIONS[1]), engine.llama.ask
+
+        async def and_dies(path: str, body: Any) -> Any:
+            found, pid = await ask(path, body), engine.llama.pid
+            if path == "/lora-adapters":
+                psutil.Process(pid).kill()
+                await asyncio.to_thread(eventually, lambda: engine.llama.pid != pid)
+            return found
+
+        monkeypatch.setattr(engine.llama, "ask", and_dies)
+        with pytest.raises(LlamaError, match="died before it read the prompt"):
+            asyncio.run(engine.likelihood(ids, adapter="one"))
 
 
 def peft_says(adapter: str, ids: list[int]) -> list[float]:
