@@ -29,15 +29,16 @@ class CompressionError(RuntimeError):
 
 def compress(
     python: Path, model: Path, output: Path, scheme: Scheme, calibration: Sequence[Sequence[int]], texts: Sequence[Sequence[int]],
-    scratch: Path, progress: Progress = silent,
+    scratch: Path, progress: Progress = silent, opening: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
     """Round ``model`` into ``output`` with the interpreter ``python``, calibrated on token ids, and read ``texts`` before and after.
 
-    Returns the worker's figures: ``nats_before`` and ``nats_after`` of the texts in all, the ``device`` and the ``versions`` that did it.
+    The first ``opening`` tokens of each text are read and not counted. Returns the worker's figures: ``nats_before`` and ``nats_after`` of
+    the texts in all, the ``device`` and the ``versions`` that did it.
     Raises ``CompressionError``; no process is left either way.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    given = {"model": str(model), "output": str(output), "scheme": scheme.upper(), "calibration": calibration, "texts": texts}
+    given = {"model": str(model), "output": str(output), "scheme": scheme.upper(), "calibration": calibration, "texts": texts, "opening": opening}
     write_json(scratch / JOB, given)
     found: dict[str, Any] | None = None
     with (scratch / LOG).open("w", encoding="utf-8") as log:

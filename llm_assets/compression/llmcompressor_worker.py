@@ -4,7 +4,8 @@ Runs with the interpreter of the environment `compressed-tensors`, so it imports
 ``{"done", "total", "unit"}`` as it works and ``{"made": figures}`` at the end; what the libraries print goes to standard error. Ends when
 standard input does.
 
-The job: ``model`` and ``output`` (folders), ``scheme`` (W8A8 or W4A16), ``calibration`` and ``texts`` (token ids of each).
+The job: ``model`` and ``output`` (folders), ``scheme`` (W8A8 or W4A16), ``calibration`` and ``texts`` (token ids of each), ``opening`` (the first
+tokens of each text, which are not counted).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(path: Path, said: IO[str]) -> None:
     if torch.cuda.is_available():
         model = model.cuda()
     say(said, done=1, total=4, unit="steps")
-    before = nats(model, job["texts"])
+    before = nats(model, job["texts"], job["opening"])
     say(said, done=2, total=4, unit="steps")
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["calibration"]]
     oneshot(
@@ -48,7 +49,7 @@ def main(path: Path, said: IO[str]) -> None:
         shuffle_calibration_samples=False,
     )
     say(said, done=3, total=4, unit="steps")
-    after = nats(model, job["texts"])
+    after = nats(model, job["texts"], job["opening"])
     model.save_pretrained(job["output"], save_compressed=True)
     versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     say(said, made={"nats_before": before, "nats_after": after, "device": str(model.device), "versions": versions})
@@ -65,16 +66,16 @@ def scheme(name: str, model: Any) -> dict[str, Any]:
     return {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
-def nats(model: Any, texts: list[list[int]]) -> float:
-    """Minus the logarithm of the texts' probability, each but its first token, in all."""
+def nats(model: Any, texts: list[list[int]], opening: int) -> float:
+    """Minus the logarithm of the texts' probability, each but the tokens that open it, in all."""
     import torch
 
     total = 0.0
     for ids in texts:
         tokens = torch.tensor([ids], device=model.device)
         with torch.inference_mode():
-            scores = model(input_ids=tokens).logits[0, :-1].double().log_softmax(-1)
-        total -= float(scores.gather(1, tokens[0, 1:, None]).sum())
+            scores = model(input_ids=tokens).logits[0, opening - 1 : -1].double().log_softmax(-1)
+        total -= float(scores.gather(1, tokens[0, opening:, None]).sum())
     return total
 
 

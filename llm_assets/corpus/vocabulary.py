@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 TURNS = ("<|im_start|>", "<|im_end|>")  # special tokens of a decoder, around each turn of a conversation
+VIRTUAL = "<|prompt_{}|>"  # the name of a token that stands for a learnt vector (training/prompts.py)
 BYTES = [f"<0x{value:02X}>" for value in range(256)]  # what a character outside the alphabet is spelt with
 # Runs of Han, of other letters, of signs; digits one by one. A leading space belongs to the run, so that no text is lost.
 PIECES = r" ?\p{Han}+| ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
@@ -225,6 +226,14 @@ def _framed(finished: Tokenizer) -> Tokenizer:
     framing = [(token, finished.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     finished.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=framing)
     return finished
+
+
+def virtual_tokens(known: Mapping[str, int]) -> list[int]:
+    """The ids of a vocabulary's virtual tokens, by their numbers: what stands before all else that its model reads."""
+    found: list[int] = []
+    while (token := VIRTUAL.format(len(found))) in known:
+        found.append(int(known[token]))
+    return found
 
 
 def spells_bytes(encoder: Tokenizer) -> bool:

@@ -46,7 +46,7 @@ class Assistant:
     def likelihoods(self, conversations: Sequence[Messages], last: bool = False, progress: Progress = silent) -> list[Likelihood]:
         """Of each conversation's assistant turns, or of the ``last`` turn alone, which then is what is kept where all is too long."""
         spoken = self.chat.encode(conversations, longest=None if last else self.max_length)
-        spoken = [_last(one, self.max_length) for one in spoken] if last else spoken
+        spoken = [self._last(one) for one in spoken] if last else spoken
         found: dict[int, Likelihood] = {}
         order = sorted(range(len(spoken)), key=lambda index: len(spoken[index].ids))
         for start in range(0, len(order), BATCH):
@@ -58,7 +58,7 @@ class Assistant:
     def answers(self, asked: Sequence[Messages], tokens: int, progress: Progress = silent) -> list[str]:
         """What it says next, the likeliest token each time, at most ``tokens`` of them."""
         found: dict[int, str] = {}
-        spoken = [one.ids for one in self.chat.encode(asked, prompt=True, longest=self.max_length)]
+        spoken = self._asked(asked, tokens)
         order = sorted(range(len(spoken)), key=lambda index: len(spoken[index]))
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
@@ -66,6 +66,17 @@ class Assistant:
                 found[index] = self.tokenizer.decode(said, skip_special_tokens=True).strip()
             progress(start + len(chosen), len(order), "answers written")
         return [found[index] for index in range(len(spoken))]
+
+    def _asked(self, conversations: Sequence[Messages], tokens: int) -> list[list[int]]:
+        """The prompts of conversations, cut so that prompt and answer have at most ``max_length`` tokens, as what it learned from has."""
+        return [one.ids for one in self.chat.encode(conversations, prompt=True, longest=self.max_length - tokens)]
+
+    def _last(self, one: Spoken) -> Spoken:
+        """The end of a conversation, of whose answers only the last counts."""
+        end = len(one.answers) - one.answers[::-1].index(True)
+        start = end - next((place for place, answered in enumerate(reversed(one.answers[:end])) if not answered), end)
+        answers = [start <= place < end for place in range(end)]
+        return Spoken(self.chat.ending(one.ids[:end], self.max_length), self.chat.ending(answers, self.max_length))
 
     def _likely(self, spoken: Sequence[Spoken]) -> list[Likelihood]:
         """Of a batch."""
@@ -120,11 +131,3 @@ def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Any, Any]:
     for row, one in enumerate(rows):
         ids[row, : len(one)], mask[row, : len(one)] = torch.tensor(one), 1
     return ids, mask
-
-
-def _last(one: Spoken, longest: int) -> Spoken:
-    """The end of a conversation, of whose answers only the last counts."""
-    end = len(one.answers) - one.answers[::-1].index(True)
-    start = end - next((place for place, answered in enumerate(reversed(one.answers[:end])) if not answered), end)
-    answers = [start <= place < end for place in range(end)]
-    return Spoken(one.ids[:end][-longest:], answers[-longest:])

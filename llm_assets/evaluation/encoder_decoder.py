@@ -66,18 +66,18 @@ class EncoderDecoder(Assistant):
         import numpy
         import torch
 
-        (prompt,) = self.chat.encode([asked], prompt=True, longest=self.max_length)
-        (said,) = self._said([prompt.ids], tokens)
+        (prompt,) = self._asked([asked], tokens)
+        (said,) = self._said([prompt], tokens)
         given = torch.tensor([[self.model.config.decoder_start_token_id, *said[:-1]]])
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation("eager")  # the others keep no weights
         try:
             with torch.inference_mode():
-                found = self.model(input_ids=torch.tensor([prompt.ids]), decoder_input_ids=given, output_attentions=True)
+                found = self.model(input_ids=torch.tensor([prompt]), decoder_input_ids=given, output_attentions=True)
         finally:
             self.model.set_attn_implementation(before)
         weights = found.cross_attentions[-1][0].double().mean(0).numpy()  # of [heads, answer, source]
-        source, answer = self._pieces(prompt.ids), self._pieces(said)
+        source, answer = self._pieces(prompt), self._pieces(said)
         columns = numpy.stack([weights[:, places].sum(1) for _, places in source], 1)
         rows = numpy.stack([columns[places].mean(0) for _, places in answer])
         return Looked([text for text, _ in source], [text for text, _ in answer], rows)

@@ -286,7 +286,7 @@ def _pairs_apart(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="aligned_model",
-    version=3,
+    version=4,
     make=aligned_model,
     config=AlignedModelConfig,
     inputs=("raw_corpus", "labelled_examples", "evaluation_sets", "finetuned_model", "compute"),

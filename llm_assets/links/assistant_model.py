@@ -57,6 +57,10 @@ class AssistantModelConfig(TeachingSection):
             raise ValueError(f"adapter.kind {self.adapter.kind} looks at whole weights, which zero_stage 3 cuts: set it to 0, 1 or 2")
         if 2 * self.adapter.before > self.max_length:
             raise ValueError(f"adapter.tokens ({self.adapter.tokens}) stand before each conversation: at most half of max_length ({self.max_length})")
+        if self.adapter.virtual + self.asked.answer_tokens >= self.max_length:
+            raise ValueError(
+                f"asked.answer_tokens ({self.asked.answer_tokens}) leave no room for what is asked in max_length ({self.max_length}): lower them"
+            )
         return self
 
 
@@ -209,7 +213,7 @@ def _every_document_scored(artifact: Artifact, inputs: Mapping[str, Any]) -> Ver
 LINK = Link(
     name="finetuned_model",
     variant="generation",
-    version=1,
+    version=2,
     make=assistant_model,
     config=AssistantModelConfig,
     inputs=("pretrained_checkpoint", "tokenizer", "labelled_examples", "evaluation_sets", "compute"),

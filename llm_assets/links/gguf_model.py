@@ -177,14 +177,15 @@ class Read(NamedTuple):
 
 
 def readings(engine: Generator, texts: Sequence[str]) -> list[Read]:
-    """Each text cut to the context and read from its beginning; a text of no token gives zeros."""
+    """Each text cut to the context and read from its beginning, without counting what opens it; a text of no token gives zeros."""
 
     async def read() -> list[Read]:
-        found = []
+        found, opening = [], max(1, len(engine.opening))
         for text in texts:
             ids = engine.text(text)[: engine.context]
-            nats = -sum(one.logprob for one in await engine.likelihood(ids)) if len(ids) > 1 else 0.0
-            found.append(Read(nats, max(0, len(ids) - 1), len(engine.tokenizer.decode(ids[1:], skip_special_tokens=False).encode())))
+            counted = ids[opening:]
+            nats = -sum(one.logprob for one in await engine.likelihood(ids, since=opening)) if counted else 0.0
+            found.append(Read(nats, len(counted), len(engine.tokenizer.decode(counted, skip_special_tokens=False).encode())))
         return found
 
     return asyncio.run(read())
@@ -235,13 +236,15 @@ def _compressed(
     rows = labelled_examples.table("train.parquet", ["doc_id", "messages"]).to_pylist()
     rows.sort(key=lambda row: hashlib.sha256(f"calibration:{row['doc_id']}".encode()).digest())
     conversations = [row["messages"] for row in rows[: asked.calibration_conversations]]
-    calibration = [one.ids for one in Chat(tokenizer).encode(conversations, longest=context)]
-    read = [ids for text in texts if len(ids := _opened(tokenizer, text)[:context]) > 1]
-    size = sum(len(tokenizer.decode(ids[1:], skip_special_tokens=False).encode()) for ids in read)
+    chat = Chat(tokenizer)
+    calibration = [one.ids for one in chat.encode(conversations, longest=context)]
+    opening = [*chat.virtual, chat.opening]
+    read = [ids for text in texts if len(ids := [*opening, *_encoded(tokenizer, text)][:context]) > len(opening)]
+    size = sum(len(tokenizer.decode(ids[len(opening) :], skip_special_tokens=False).encode()) for ids in read)
     found: dict[str, dict[str, Any]] = {}
     for scheme in asked.schemes:
         began, folder = time.perf_counter(), bench.directory / COMPRESSED / scheme
-        made = compress(python, model.directory, folder, scheme, calibration, read, bench.scratch / scheme, bench.progress)
+        made = compress(python, model.directory, folder, scheme, calibration, read, bench.scratch / scheme, bench.progress, len(opening))
         for name in (*FILES, "generation_config.json"):
             shutil.copyfile(model.path(name), folder / name)
         found[scheme] = {
@@ -255,10 +258,10 @@ def _compressed(
     return found
 
 
-def _opened(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """The tokens of a document as it was opened in training."""
+def _encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens of a document, as in training."""
     ids: list[int] = tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
-    return [int(tokenizer.bos_token_id), *ids]
+    return ids
 
 
 def _asked(engine: Generator, text: str) -> list[int]:
@@ -304,7 +307,7 @@ def _greedy_as_transformers(artifact: Artifact, inputs: Mapping[str, Any]) -> Ve
 LINK = Link(
     name="quantized_model",
     variant="generation",
-    version=1,
+    version=2,
     make=quantized_model,
     config=GgufModelConfig,
     inputs=("finetuned_model", "aligned_model", "task_adapters", "evaluation_sets", "labelled_examples"),

@@ -61,7 +61,12 @@ def reward_job(
     bench: Bench, config: AlignedModelConfig, train: Sequence[Replied], held_out: Sequence[Replied], longest: int, start: Path
 ) -> TrainingJob:
     """The job that raises what replies of the decoder in ``start`` earn; its prompts are written beside it."""
-    if config.answer_tokens >= longest:
+    from transformers import PreTrainedTokenizerFast
+
+    from llm_assets.training.chat import Chat
+
+    begins = len(Chat(PreTrainedTokenizerFast.from_pretrained(start, local_files_only=True)).virtual)
+    if begins + config.answer_tokens >= longest:
         raise ValueError(f"aligned_model: answer_tokens ({config.answer_tokens}) leave no room for a prompt in {longest} tokens: lower them")
     chosen = {TRAIN: train, SPLITS[0]: [one for one in held_out if one.split == SPLITS[0]][: config.measured]}
     for split, prompts in chosen.items():

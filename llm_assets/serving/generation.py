@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
+from llm_assets.corpus.vocabulary import virtual_tokens
 from llm_assets.serving.banned_words import is_read_as_written
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.llama import Llama, LlamaError, RefusedError, Supervised
@@ -63,7 +64,7 @@ class Generator:
             raise EngineError(f"{directory}/tokenizer.json is no tokenizer ({error}): materialize quantized_model again") from error
         named = _special(directory)
         opening = self.tokenizer.token_to_id(named.get("bos_token", ""))
-        self._opening = [] if opening is None else [opening]
+        self.opening = virtual_tokens(self.tokenizer.get_vocab()) + ([] if opening is None else [opening])
         special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
         self._special = sorted(special, key=len, reverse=True)
         self.unread = _unread(self.tokenizer, {named.get("eos_token", ""), END_OF_TURN})
@@ -117,10 +118,10 @@ class Generator:
         return ids
 
     def text(self, text: str) -> list[int]:
-        """The prompt of a text that is to go on, opened as documents were in training; white space at its end is kept."""
+        """The prompt of a text that is to go on, opened as in training, behind a learnt prompt if any; white space at its end is kept."""
         kept = text[len(text.rstrip()) :]
         ids: list[int] = self.tokenizer.encode(normalise(text) + kept, add_special_tokens=False).ids
-        return [*self._opening, *ids]
+        return [*self.opening, *ids]
 
     def piece(self, token: int) -> str:
         """A token as text; part of a character shows as U+FFFD."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from llm_assets.corpus.vocabulary import TURNS
+from llm_assets.corpus.vocabulary import TURNS, VIRTUAL, virtual_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 START, END = TURNS
-VIRTUAL = "<|prompt_{}|>"  # the name of a token that stands for a learnt vector (training/prompts.py)
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '" + START + "' + message['role'] + '\\n' + message['content'] + '" + END + "\\n' }}"
@@ -24,6 +23,7 @@ TEMPLATE = (
 )
 TEMPLATE_FILE = "chat_template.jinja"
 Messages = Sequence[Mapping[str, str]]  # role and content of each turn
+Of = TypeVar("Of")
 
 
 class TemplateError(ValueError):
@@ -72,7 +72,7 @@ class Chat:
             raise TemplateError("the tokenizer states no bos_token or eos_token in tokenizer_config.json, with which conversations open and end")
         self.start, self.end = (int(known[token]) for token in TURNS)
         self.opening = int(tokenizer.bos_token_id)
-        self.virtual = _virtual(known)  # before the opening token, in this order; none but of a model whose prompt was tuned
+        self.virtual = virtual_tokens(known)  # before the opening token, in this order; none but of a model whose prompt was tuned
         self.after = self._words(["\n"])[0]
         self.roles = dict(zip(("user", "assistant"), self._words(["user\n", "assistant\n"]), strict=True))
 
@@ -85,7 +85,7 @@ class Chat:
         """Each conversation as the template writes it; with ``prompt`` the beginning of an assistant's turn after it.
 
         Of one with more than ``longest`` tokens the end of the first turn is left out, as of an article that asks for its title; where
-        that turn is too short for it, the conversation's end is cut off.
+        that turn is too short for it, the conversation's end is cut off, of a prompt its beginning.
         """
         words = iter(self._words([turn["content"] for messages in conversations for turn in messages]) if any(conversations) else [])
         found = []
@@ -96,9 +96,14 @@ class Chat:
                 role, first = turns[0]
                 room = len(first) - (len(spoken.ids) - longest)
                 spoken = self._spoken([(role, first[:room]), *turns[1:]], prompt) if room > 0 else spoken
-                spoken = Spoken(spoken.ids[:longest], spoken.answers[:longest])
+                spoken = Spoken(*(self.ending(row, longest) if prompt else row[:longest] for row in spoken))  # type: ignore[arg-type]
             found.append(spoken)
         return found
+
+    def ending(self, row: list[Of], longest: int) -> list[Of]:
+        """Of what stands at a conversation's tokens the last, ``longest`` in all with the learnt prompt, which stays."""
+        begins = len(self.virtual)
+        return row if len(row) <= longest else row[:begins] + row[len(row) - (longest - begins) :]
 
     def _spoken(self, turns: Sequence[tuple[str, list[int]]], prompt: bool) -> Spoken:
         ids = [*self.virtual, self.opening]
@@ -136,14 +141,6 @@ def refuse_misfit(tokenizer: PreTrainedTokenizerFast, config: Mapping[str, Any],
         if stated is not None and mine not in (stated if isinstance(stated, list) else [stated]):
             raise TemplateError(f"{name} was trained with {role} token {stated}, the tokenizer's is {mine}: they are of two vocabularies")
     return chat
-
-
-def _virtual(known: Mapping[str, int]) -> list[int]:
-    """The ids of a vocabulary's virtual tokens, by their numbers."""
-    found: list[int] = []
-    while (token := VIRTUAL.format(len(found))) in known:
-        found.append(int(known[token]))
-    return found
 
 
 def _added(tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -40,9 +40,9 @@ class Encoded(NamedTuple):
 
 
 def encode(pairs: Sequence[Pair], chat: Chat, longest: int) -> list[Encoded]:
-    """The pairs in ``chat``'s tokens, a prompt's beginning cut off where prompt and longer reply have more than ``longest``.
+    """The pairs in ``chat``'s tokens, a prompt's beginning cut off (``Chat.ending``) where prompt and longer reply have more than ``longest``.
 
-    A pair of which no token of the prompt would be left is left out.
+    A pair of which no token of the prompt would be left, beside those of a learnt one, is left out.
     """
     prompts = chat.encode([pair.prompt for pair in pairs], prompt=True)
     spoken = iter(chat.encode([replied(pair.prompt, reply) for pair in pairs for reply in pair.replies]))
@@ -52,8 +52,8 @@ def encode(pairs: Sequence[Pair], chat: Chat, longest: int) -> list[Encoded]:
         sides = [None if reply is None else next(spoken) for reply in (pair.chosen, pair.rejected)]
         ends = [[] if one is None else one.ids[begins : len(one.answers) - one.answers[::-1].index(True)] for one in sides]
         room = longest - max(map(len, ends))
-        if room > 0:
-            found.append(Encoded(pair.doc_id, prompt.ids[-room:], *ends))
+        if room > len(chat.virtual):
+            found.append(Encoded(pair.doc_id, chat.ending(prompt.ids, room), *ends))
     return found
 
 

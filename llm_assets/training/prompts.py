@@ -18,7 +18,8 @@ from tokenizers import AddedToken, Tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from llm_assets.training.chat import VIRTUAL, Chat
+from llm_assets.corpus.vocabulary import VIRTUAL
+from llm_assets.training.chat import Chat
 
 WEIGHTS = "adapter_model.safetensors"  # PEFT's file, in which its name for them is:
 VECTORS = "prompt_embeddings"

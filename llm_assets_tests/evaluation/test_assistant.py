@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from llm_assets.evaluation.assistant import Assistant
-from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, messages, said, tokenizer, tokenizer_folder
+from llm_assets.evaluation.encoder_decoder import EncoderDecoder
+from llm_assets_tests.training.talking import LONGEST, checkpoint, dialogues, messages, reading_checkpoint, said, tokenizer, tokenizer_folder
 
 
 def test_likelihoods_are_the_logits_at_the_assistants_tokens() -> None:
@@ -22,6 +23,20 @@ def test_likelihoods_are_the_logits_at_the_assistants_tokens() -> None:
     assert last[-1].nats == pytest.approx(sum(cost for place, cost in costs.items() if place > after), rel=1e-5) and last[-1].bytes == 2
     long = mine.likelihoods([messages("x" * 500 + "\nyes")], last=True)[0]
     assert long.bytes == 3  # the end is what is kept
+
+
+def test_a_long_prompt_leaves_room_for_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model is: a decoder would write beyond its context, and an encoder-decoder read more than it was taught with."""
+    long = [{"role": "user", "content": "Title? " + "sky " * 200}]
+    for mine in (Assistant(checkpoint(), tokenizer_folder(), LONGEST), EncoderDecoder(reading_checkpoint(), tokenizer_folder(), LONGEST)):
+        seen: list[list[int]] = []
+        monkeypatch.setattr(mine, "_said", lambda prompts, tokens, seen=seen: seen.extend(prompts) or [[5]] * len(prompts))
+        mine.answers([long], 8)
+        (prompt,) = seen
+        shown = mine.tokenizer.decode(prompt)
+        assert len(prompt) == LONGEST - 8 and shown.startswith("[CLS]<|im_start|>user\nTitle? sky") and shown.endswith("<|im_start|>assistant\n")
+        taught = mine.chat.encode([[*long, {"role": "assistant", "content": "blue"}]], longest=LONGEST)[0].ids
+        assert taught[: len(prompt) - 12] == prompt[:-12]  # the same end of the article is left out where it is learnt from
 
 
 def test_answers_are_greedy_whatever_the_batch() -> None:

@@ -171,6 +171,11 @@ def test_a_tuned_prefix_is_trained_and_scored_and_what_stands_on_the_weights_ref
             make(Store(tmp_path / "home"), link, config, mine, seed=1, launch=lambda *_: pytest.fail("launched"))
 
 
+def test_answers_that_leave_no_room_for_what_is_asked_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"asked.answer_tokens \(60\) leave no room .* max_length \(64\): lower them"):
+        AssistantModelConfig.model_validate({"adapter": {"kind": "prompt", "tokens": 4}, "max_length": 64, "asked": {"answer_tokens": 60}})
+
+
 @pytest.mark.slow
 def test_a_tuned_prompt_goes_the_whole_way_to_gguf(tmp_path: Path) -> None:
     """Trained by two processes, merged as tokens of the template, rounded, and asked through llama.cpp: what PEFT's vectors say."""

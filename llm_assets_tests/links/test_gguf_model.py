@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from llm_assets.compression.gguf import ShapeError
+from llm_assets.compression.gguf import ShapeError, write_gguf
 from llm_assets.corpus.normalise import NORMALISER_VERSION, normalise
 from llm_assets.environments.environment import COMPRESSED_TENSORS, MissingEnvironmentError
-from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, smallest
+from llm_assets.links.gguf_model import LINK, GgufModelConfig, evaluation_texts, read_predictions, readings, smallest
 from llm_assets.links.making import Outcome, make
 from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.files import write_json
 from llm_assets.store.store import Store
+from llm_assets.training.chat import Chat
+from llm_assets.training.prompts import VECTORS, WEIGHTS, extend, merge
 from llm_assets_tests.compression import llmcompressor_stand_in
 from llm_assets_tests.compression.decoders import LINES, write_decoder
 from llm_assets_tests.environments.standing import stand_in
 from llm_assets_tests.links import trained
+from llm_assets_tests.training.talking import LONGEST, SHAPE, checkpoint, tokenizer_folder
 
 CONFIG = GgufModelConfig(formats=["q8_0", "q4_0"], compared_prompts=3, evaluation_texts=3, allowed_rise=0.01)
 
@@ -61,6 +68,23 @@ def test_what_is_served_and_f16_were_read_on_the_test_documents(made: Outcome) -
     (served,), (reference,) = rows.values()
     assert served["bytes"] == reference["bytes"] == len(normalise(f"{LINES[0]}\nwell").encode()) and served["tokens"] == reference["tokens"]
     assert served["nats"] != reference["nats"] and abs(served["nats"] / reference["nats"] - 1) < 0.02
+
+
+def test_texts_are_read_behind_a_tuned_prompt_which_is_not_counted(tmp_path: Path) -> None:
+    folder, adapter = extend(tokenizer_folder(), tmp_path / "model", 2), tmp_path / "adapter"
+    chat = Chat(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True))
+    adapter.mkdir()
+    save_file({VECTORS: torch.randn(2, SHAPE.hidden, generator=torch.Generator().manual_seed(0))}, adapter / WEIGHTS)
+    merge(checkpoint(), adapter, folder, chat)
+    write_gguf(folder, folder / "model-f16.gguf", "f16")
+    write_json(folder / "serving.json", {"task": "generation", "model": "model-f16.gguf", "context": LONGEST, "normaliser": NORMALISER_VERSION})
+    text = "what colour has the sky?"
+    with closing(Generator(folder, slots=1)) as engine:
+        (read,) = readings(engine, [text])
+        ids = torch.tensor([[*chat.virtual, chat.opening, *engine.tokenizer.encode(text, add_special_tokens=False).ids]])
+    with torch.no_grad():
+        scores = AutoModelForCausalLM.from_pretrained(folder)(ids).logits[0, 2:-1].log_softmax(-1).gather(1, ids[0, 3:, None])
+    assert read.tokens == len(scores) and read.bytes == len(text) and read.nats == pytest.approx(-float(scores.sum()), rel=1e-2)
 
 
 def test_an_aligned_model_is_rounded_in_place_of_the_finetuned_one(made: Outcome, inputs: dict[str, Artifact], tmp_path: Path) -> None:

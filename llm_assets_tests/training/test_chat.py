@@ -58,3 +58,5 @@ def test_the_end_of_what_is_asked_is_left_out_before_an_answer() -> None:
     assert mine.decode(tail.ids).startswith("[CLS]<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc")
     (asked,) = Chat(mine).encode([article[:1]], prompt=True, longest=40)
     assert len(asked.ids) == 40 and mine.decode(asked.ids).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    (later,) = Chat(mine).encode([short], prompt=True, longest=40)  # whose first turn is too short to be cut
+    assert len(later.ids) == len(later.answers) == 40 and mine.decode(later.ids).endswith("d<|im_end|>\n<|im_start|>assistant\n")

@@ -9,12 +9,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from llm_assets.evaluation.assistant import Assistant
 from llm_assets.training.adapters import FOLDER, Adapter, adapted, save, unmerged
 from llm_assets.training.causal import trained_decoder
 from llm_assets.training.chat import Chat, write_template
 from llm_assets.training.conversation import CollateConversations
 from llm_assets.training.decoders import Architecture, DecoderShape, new_decoder
+from llm_assets.training.pairs import Pair, encode
 from llm_assets.training.prompts import extend, merge
+from llm_assets.training.rollouts import Rollouts
 from llm_assets_tests.training.talking import LONGEST, SHAPE, checkpoint, dialogues, encoded, learn, messages, tokenizer, tokenizer_folder
 
 ADAPTER = Adapter(kind="prompt", tokens=5)
@@ -81,6 +84,35 @@ def test_the_template_begins_with_the_tokens_and_no_text_can_write_them(tmp_path
         assert spoken.ids[5:] == encoded([text])[0].ids and not any(spoken.answers[:6])
     (spoken,) = chat.encode([messages("<|prompt_0|> hi\nho")])
     assert spoken.ids.count(chat.virtual[0]) == 1
+
+
+def test_whatever_is_cut_off_the_prompt_stands_at_the_beginning(tmp_path: Path) -> None:
+    mine = extended(tmp_path)
+    chat, long, room = Chat(mine), messages("sky " * 200), 3
+    (pair,) = encode([Pair("1", "train", long, "yes", "no")], chat, LONGEST)
+    assert pair.prompt[:5] == chat.virtual != pair.prompt[5:10] and len(pair.prompt) + max(map(len, pair[2:])) == LONGEST
+    longer = max(map(len, pair[2:]))
+    (least,) = encode([Pair("1", "train", long, "yes", "no")], chat, longer + 5 + room)
+    assert least.prompt == [*chat.virtual, *pair.prompt[-room:]]
+    assert encode([Pair("1", "train", long, "yes", "no")], chat, longer + 5) == []
+    (asked,) = Rollouts(mine, 12, LONGEST).encode([long])
+    assert asked[:5] == chat.virtual and len(asked) == LONGEST - 12 and asked[-room:] == pair.prompt[-room:]
+    (short,) = Rollouts(mine, 12, LONGEST).encode([messages("sky")])
+    assert short[:6] == [*chat.virtual, chat.opening]
+
+
+def test_replies_are_ranked_behind_the_prompt(tmp_path: Path) -> None:
+    chat = Chat(extended(tmp_path))
+    tuned(checkpoint(), tmp_path, chat)
+    merge(checkpoint(), tmp_path / FOLDER, tmp_path, chat)
+    scorer = Assistant(tmp_path, tmp_path, LONGEST)
+    (found,) = scorer.likelihoods([messages("sky " * 200 + "\nblue")], last=True)
+    (whole,) = chat.encode([messages("sky " * 200 + "\nblue")])
+    end = whole.ids[: -len(chat.after)]
+    ids = torch.tensor([[*chat.virtual, *end[5 - LONGEST :]]])
+    with torch.no_grad():
+        scores = scorer.model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])
+    assert found.nats == pytest.approx(-float(scores[-found.tokens :].sum()), rel=1e-4) and found.bytes == 4
 
 
 @pytest.mark.parametrize(("architecture", "tied"), [("gemma", True), ("qwen3", False)])
