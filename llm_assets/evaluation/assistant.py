@@ -76,7 +76,7 @@ class Assistant:
         end = len(one.answers) - one.answers[::-1].index(True)
         start = end - next((place for place, answered in enumerate(reversed(one.answers[:end])) if not answered), end)
         answers = [start <= place < end for place in range(end)]
-        return Spoken(self.chat.ending(one.ids[:end], self.max_length), self.chat.ending(answers, self.max_length))
+        return self.chat.ending(Spoken(one.ids[:end], answers), self.max_length)
 
     def _likely(self, spoken: Sequence[Spoken]) -> list[Likelihood]:
         """Of a batch."""

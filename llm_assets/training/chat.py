@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_assets.corpus.vocabulary import TURNS, VIRTUAL, virtual_tokens
 
@@ -23,7 +23,6 @@ TEMPLATE = (
 )
 TEMPLATE_FILE = "chat_template.jinja"
 Messages = Sequence[Mapping[str, str]]  # role and content of each turn
-Of = TypeVar("Of")
 
 
 class TemplateError(ValueError):
@@ -96,14 +95,14 @@ class Chat:
                 role, first = turns[0]
                 room = len(first) - (len(spoken.ids) - longest)
                 spoken = self._spoken([(role, first[:room]), *turns[1:]], prompt) if room > 0 else spoken
-                spoken = Spoken(*(self.ending(row, longest) if prompt else row[:longest] for row in spoken))  # type: ignore[arg-type]
+                spoken = self.ending(spoken, longest) if prompt else Spoken(spoken.ids[:longest], spoken.answers[:longest])
             found.append(spoken)
         return found
 
-    def ending(self, row: list[Of], longest: int) -> list[Of]:
-        """Of what stands at a conversation's tokens the last, ``longest`` in all with the learnt prompt, which stays."""
-        begins = len(self.virtual)
-        return row if len(row) <= longest else row[:begins] + row[len(row) - (longest - begins) :]
+    def ending(self, spoken: Spoken, longest: int) -> Spoken:
+        """The last tokens of a conversation, ``longest`` in all with the learnt prompt, which stays at its beginning."""
+        cut, begins = max(0, len(spoken.ids) - longest), len(self.virtual)
+        return Spoken(spoken.ids[:begins] + spoken.ids[begins + cut :], spoken.answers[:begins] + spoken.answers[begins + cut :])
 
     def _spoken(self, turns: Sequence[tuple[str, list[int]]], prompt: bool) -> Spoken:
         ids = [*self.virtual, self.opening]

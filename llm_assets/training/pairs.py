@@ -53,7 +53,7 @@ def encode(pairs: Sequence[Pair], chat: Chat, longest: int) -> list[Encoded]:
         ends = [[] if one is None else one.ids[begins : len(one.answers) - one.answers[::-1].index(True)] for one in sides]
         room = longest - max(map(len, ends))
         if room > len(chat.virtual):
-            found.append(Encoded(pair.doc_id, chat.ending(prompt.ids, room), *ends))
+            found.append(Encoded(pair.doc_id, chat.ending(prompt, room).ids, *ends))
     return found
 
 

@@ -50,7 +50,7 @@ class Rollouts:
 
     def encode(self, prompts: Sequence[Messages]) -> list[Ids]:
         """Prompts in tokens, each to where the assistant's turn begins; a longer one's beginning is cut off (``Chat.ending``)."""
-        return [self.chat.ending(one.ids, self.longest - self.tokens) for one in self.chat.encode(prompts, prompt=True)]
+        return [self.chat.ending(one, self.longest - self.tokens).ids for one in self.chat.encode(prompts, prompt=True)]
 
     def draw(self, model: Any, prompts: Sequence[Ids], given: numpy.ndarray) -> list[Ids]:
         """A reply to each prompt with the row of ``given`` [prompts, tokens] that is its own, up to the token that ends it and with that."""
