@@ -219,7 +219,7 @@ def _rise_within(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdic
 LINK = Link(
     name="scorecard",
     variant=PROBLEM,
-    version=1,
+    version=2,
     make=scorecard,
     config=GenerationScorecardConfig,
     inputs=("pretrained_checkpoint", "finetuned_model", "aligned_model", "quantized_model", "labelled_examples", "evaluation_sets"),

@@ -4,6 +4,7 @@ As for labels (``links/disagreement.py``) a canary's traffic is taken for a mixt
 draw answers (temperature 1) and who take the likeliest (0). Each part is measured with either release as the writer, since the stable
 release reads what a canary wrote, and in a shadow stage it is the other way round. Of any mixture the mean is at most that of the part
 where it is largest, so that is what the canary is held against: the upper end of its 95% interval, since a part is a few dozen replies.
+Both measure alike: all bits over all bytes (``serving/apart.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from statistics import fmean, stdev
 from typing import Any
 
 from llm_assets.links.link import Office
@@ -19,13 +19,14 @@ from llm_assets.serving.engine import EngineError
 from llm_assets.serving.generation import Generator
 from llm_assets.serving.llama import LlamaError, RefusedError
 from llm_assets.serving.request_log import newest_conversations
+from llm_assets.serving.rollout import Apart
 from llm_assets.store.artifact import Artifact
 
 UNIT = "bits per byte"  # of the disagreement of replies; that of labels is a share of the answers
 CONVERSATIONS = 40  # of the test split, and of the log: each is answered four times, and each answer read twice
 MINIMUM = 20  # of the log; fewer say too little
 ANSWER = 48  # tokens of an answer at most
-DEVIATIONS = 1.96  # that the upper end of a mean's 95% interval lies above it
+DEVIATIONS = 1.96  # that the upper end of a 95% interval lies above its middle
 MOST = 1.0  # bits per byte on the log, foretold from it: beyond that a canary that expected it would expect nearly anything
 RANKED = 4  # replies, of which the true one is one, that both are to choose from
 
@@ -63,18 +64,22 @@ def foretold(office: Office, candidate: Artifact, champion: Artifact, conversati
 
 
 async def _largest(mine: Generator, theirs: Generator, prompts: Sequence[Messages]) -> float | None:
-    """The largest upper end of the parts' means; None where no two prompts could be answered and read."""
+    """The largest upper end of the parts; None where no two prompts could be answered and read."""
+    from llm_assets.serving.apart import pooled
+
     ends = []
     for temperature in (1.0, 0.0):
         for writer, reader in ((mine, theirs), (theirs, mine)):
             slots = asyncio.Semaphore(writer.slots)
             every = (_apart(writer, reader, messages, temperature, seed, slots) for seed, messages in enumerate(prompts))
             known = [found for found in await asyncio.gather(*every) if found is not None]
-            ends += [fmean(known) + DEVIATIONS * stdev(known) / len(known) ** 0.5] if len(known) > 1 else []
+            if len(known) > 1:
+                middle, error = pooled(known)
+                ends.append(middle + DEVIATIONS * error)
     return max(ends, default=None)
 
 
-async def _apart(writer: Generator, reader: Generator, messages: Messages, temperature: float, seed: int, slots: asyncio.Semaphore) -> float | None:
+async def _apart(writer: Generator, reader: Generator, messages: Messages, temperature: float, seed: int, slots: asyncio.Semaphore) -> Apart | None:
     from llm_assets.serving.answer import written  # imports FastAPI
     from llm_assets.serving.apart import apart
     from llm_assets.serving.completion_wire import ChatRequest
@@ -101,9 +106,11 @@ async def _ranked_otherwise(mine: Generator, theirs: Generator, conversations: S
 
 async def _likeliest(engine: Generator, before: Messages, replies: Sequence[str]) -> int | None:
     """The place of the reply of least bits per byte; None where one of them cannot be read."""
-    from llm_assets.serving.apart import bits_per_byte
+    from llm_assets.serving.apart import LONGEST_READ, bits_of
     from llm_assets.serving.templates import Message
 
     prompt = engine.chat([Message(role=turn["role"], content=turn["content"]) for turn in before])
-    bits = [await bits_per_byte(engine, prompt, reply) for reply in replies]
-    return None if None in bits else bits.index(min(value for value in bits if value is not None))
+    shown = [reply[:LONGEST_READ] for reply in replies]
+    bits = [await bits_of(engine, prompt, text) for text in shown]
+    each = [value / len(text.encode()) for value, text in zip(bits, shown, strict=True) if value is not None]
+    return each.index(min(each)) if len(each) == len(replies) else None

@@ -37,6 +37,7 @@ class Answer(ABC, Generic[Asked]):
         self.prompt = self._prompt()
         self.likelihood: list[Likely] = []  # of the prompt's tokens but the first
         self.text, self.tokens, self.finish = "", 0, ""
+        self.waited = 0.0  # milliseconds, for the turn of its adapter: what others ask for, and no slowness of the release
         self.scored: list[dict[str, Any]] = []  # llama.cpp's log-probabilities of the tokens, where asked for
         if not self.prompt:
             raise ApiError(HTTPStatus.BAD_REQUEST, "the prompt holds no token: send some text", self.param)
@@ -61,7 +62,12 @@ class Answer(ABC, Generic[Asked]):
         if self.request.length() == 0:
             self.finish = "length"
             return
-        async with aclosing(self.engine.generate(self.prompt, self._sampling, self.request.adapter)) as source:
+        asked = time.perf_counter()
+
+        def admitted() -> None:
+            self.waited = (time.perf_counter() - asked) * 1000
+
+        async with aclosing(self.engine.generate(self.prompt, self._sampling, self.request.adapter, admitted)) as source:
             async for events in source:
                 yield events
 

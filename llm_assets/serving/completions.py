@@ -26,6 +26,7 @@ from llm_assets.serving.llama import LlamaError, RefusedError
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.reconciler import Deployment
+from llm_assets.serving.rollout import Apart
 from llm_assets.serving.router import BESIDE_SHARE, Router, Told
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Begun:
 
     def __init__(self, answer: Answer[Any], events: AsyncGenerator[Events], first: Events | None) -> None:
         self.answer, self.events, self.first = answer, events, first
-        self.reader: tuple[Deployment, Callable[[float], None]] | None = None  # the other release of a rollout, where it is to read the answer
+        self.reader: tuple[Deployment, Callable[[Apart], None]] | None = None  # the other release of a rollout, where it is to read the answer
 
     async def all(self) -> AsyncGenerator[Events]:
         """Every event; the slot is free when this is closed."""
@@ -144,24 +145,25 @@ class Completions:
             if error.status == HTTPStatus.GATEWAY_TIMEOUT:
                 told(True, _milliseconds(began))
             raise
-        told(False, _milliseconds(began))
+        told(False, _milliseconds(began) - found.answer.waited)
         found.reader = self._router.reader(stable, deployment)
         return found
 
     async def _begin_unheard(self, request: Request, deployment: Deployment, told: Told) -> None:
         """Have a release begin an answer that nobody hears, one at a time, and say how that went."""
-        began, failed = time.perf_counter(), False
+        began, failed, waited = time.perf_counter(), False, 0.0
         if request.model not in models_of(request.chain, deployment.engine):
             return
         try:
             begun = await self._first(request, deployment, _never)
+            waited = begun.answer.waited
             await begun.events.aclose()
         except ApiError as error:
             failed = error.status == HTTPStatus.GATEWAY_TIMEOUT
         except (LlamaError, RefusedError) as error:
             failed = True
             logger.warning("%s failed on a request that nobody heard: %s", deployment.desired.release, error)
-        told(failed, _milliseconds(began))
+        told(failed, _milliseconds(began) - waited)
 
     def _have_read(self, begun: Begun) -> None:
         """Have both releases of a rollout read an answer: one at a time, in ``BESIDE_SHARE`` of the time at most, and nobody waits for it."""
@@ -169,7 +171,7 @@ class Completions:
         if begun.reader and answer.request.is_free and (self._reading is None or self._reading.done()) and time.perf_counter() >= self._rested:
             self._reading = asyncio.create_task(self._read(answer, *begun.reader))
 
-    async def _read(self, answer: Answer[Any], reader: Deployment, told: Callable[[float], None]) -> None:
+    async def _read(self, answer: Answer[Any], reader: Deployment, told: Callable[[Apart], None]) -> None:
         began = time.perf_counter()
         try:
             found = await apart(answer, generator_of(reader, answer.request.model))

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import weakref
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,16 +128,20 @@ class Generator:
         text: str = self.tokenizer.decode([token], skip_special_tokens=False)
         return text
 
-    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> AsyncGenerator[list[dict[str, Any]]]:
-        """What follows a prompt, in llama.cpp's own events (tools/server/README.md, `POST /completion`).
+    async def generate(
+        self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "", admitted: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[list[dict[str, Any]]]:
+        """What follows a prompt, in llama.cpp's own events (tools/server/README.md, `POST /completion`); ``admitted`` is called at its turn.
 
         The last event has ``stop``. Closing this frees the slot. Raises ``RefusedError`` and ``LlamaError``.
         """
         self.busy += 1
         try:
-            async with self._turns.of(adapter), aclosing(self.llama.stream("/completion", self._body(prompt, sampling, adapter))) as events:
-                async for event in events:
-                    yield event
+            async with self._turns.of(adapter):
+                admitted()
+                async with aclosing(self.llama.stream("/completion", self._body(prompt, sampling, adapter))) as events:
+                    async for event in events:
+                        yield event
         finally:
             self.busy -= 1
 

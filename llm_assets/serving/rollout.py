@@ -3,7 +3,7 @@
 A rollout is judged by three shares of what the new release did: failed requests, requests slower than the limit, and answers that
 differ from the stable release's. Each is held against its limit by an exact binomial test, since a share of a few requests says
 little: with a limit of 2%, three failures of ten break it and one does not. Replies, of which almost none are equal, are held against
-it by how far the two releases are ``apart`` on them, in bits per byte, whose mean must lie above the limit by more than chance.
+it by how far the two releases are ``apart`` on them, all bits over all bytes, which must lie above the limit by more than chance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Stage = Literal["shadow", "canary", "full", "rolled_back"]
 
@@ -39,6 +39,18 @@ class Plan:
     role: str = ""  # who answers for the rollout and is named when it goes back: one of links.roles
     team: str = ""  # as the chain's YAML calls that role
 
+    @property
+    def allowed_disagreement(self) -> float:
+        """What answers may differ: a share of them, or bits per byte of replies."""
+        return (self.expected_disagreement or 0.0) + self.max_extra_disagreement
+
+
+class Apart(NamedTuple):
+    """How far two releases are apart on one answer."""
+
+    bits: float  # that its reader spends on it above those that its writer spends
+    bytes: int  # of what both read of it
+
 
 @dataclass(frozen=True)
 class Window:
@@ -49,8 +61,9 @@ class Window:
     errors: int = 0
     slow: int = 0  # above ``max_p99_ms``
     compared: int = 0  # answers held against the stable release's
-    different: float = 0  # of them; of replies how far the releases are apart, all together
-    squares: float = 0.0  # of the distances of replies, all together
+    different: float = 0  # of them; of replies the bits that the releases are apart, all together
+    bytes: int = 0  # of those replies
+    squares: float = 0.0  # of the bits by which each reply lies above what its bytes allow, all together
 
 
 @dataclass(frozen=True)
@@ -139,17 +152,17 @@ def exceeds(bad: int, of: int, limit: float) -> bool:
     return math.fsum(map(math.exp, terms)) < ALPHA
 
 
-def mean_exceeds(total: float, squares: float, of: int, limit: float) -> bool:
-    """Whether the mean of ``of`` numbers, given by their sum and the sum of their squares, lies above ``limit`` by more than chance.
+def mean_exceeds(total: float, squares: float, of: int) -> bool:
+    """Whether the mean of ``of`` numbers, given by their sum and the sum of their squares, lies above 0 by more than chance.
 
     Student's test at ``ALPHA``, its quantile by the first term of Cornish and Fisher's expansion (1938): 3.4 at 30 numbers, 3.09 at many.
     """
-    if of < READ or total / of <= limit:
+    if of < READ or total <= 0:
         return False
     mean = total / of
     variance = max(0.0, squares / of - mean**2) * of / (of - 1)
     normal = NormalDist().inv_cdf(1 - ALPHA)
-    return mean - (normal + (normal**3 + normal) / (4 * (of - 1))) * math.sqrt(variance / of) > limit
+    return mean - (normal + (normal**3 + normal) / (4 * (of - 1))) * math.sqrt(variance / of) > 0
 
 
 def _judged(plan: Plan, window: Window) -> Iterator[tuple[bool, str]]:
@@ -159,11 +172,11 @@ def _judged(plan: Plan, window: Window) -> Iterator[tuple[bool, str]]:
     yield exceeds(slow, requests, TAIL), f"{slow} of {requests} requests took longer than {plan.max_p99_ms:g} ms, {TAIL:.0%} may"
     if plan.expected_disagreement is None:
         return
-    allowed, basis = plan.expected_disagreement + plan.max_extra_disagreement, f" ({plan.prediction})" if plan.prediction else ""
+    allowed, basis = plan.allowed_disagreement, f" ({plan.prediction})" if plan.prediction else ""
     if plan.of_replies:
-        found = f"{compared} replies are {window.different / max(1, compared):.3f} bits per byte apart from the other release's"
+        found = f"{compared} replies are {window.different / max(1, window.bytes):.3f} bits per byte apart from the other release's"
         predicted = f"the gate predicted {plan.expected_disagreement:.3f}{basis} and {plan.max_extra_disagreement:.3f} more are allowed"
-        yield mean_exceeds(window.different, window.squares, compared, allowed), f"{found}, {predicted}"
+        yield mean_exceeds(window.different - allowed * window.bytes, window.squares, compared), f"{found}, {predicted}"
     else:
         predicted = f"the gate predicted {plan.expected_disagreement:.1%}{basis} and {plan.max_extra_disagreement:.1%} more are allowed"
         different = int(window.different)

@@ -26,7 +26,7 @@ from llm_assets.serving.events import append_event
 from llm_assets.serving.patience import TIMEOUT
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import roll_back
-from llm_assets.serving.rollout import Plan, Rollout, Window, advance, begin, breach, rolled_back
+from llm_assets.serving.rollout import Apart, Plan, Rollout, Window, advance, begin, breach, rolled_back
 from llm_assets.serving.shadows import Shadows
 from llm_assets.serving.state import Desired, rollout_lock, rollout_of, write_rollout
 from llm_assets.serving.windows import Watches, step_of
@@ -116,7 +116,7 @@ class Router:
         pair = self._pair(stable)
         return (pair.candidate, partial(self._told, pair)) if pair and pair.rollout.stage == "shadow" else None
 
-    def reader(self, stable: Deployment, answered: Deployment) -> tuple[Deployment, Callable[[float], None]] | None:
+    def reader(self, stable: Deployment, answered: Deployment) -> tuple[Deployment, Callable[[Apart], None]] | None:
         """The other release, which is to read an answer that ``answered`` wrote, and what is to be told how far ``apart`` the two are on it.
 
         In a canary the stable one reads what the newer wrote, in the shadow stage the newer one what the stable wrote. None where
@@ -129,10 +129,10 @@ class Router:
             return pair.stable, partial(self._read, pair)
         return (pair.candidate, partial(self._read, pair)) if pair.rollout.stage == "shadow" else None
 
-    def _read(self, pair: Pair, apart: float) -> None:
-        if math.isfinite(apart):
+    def _read(self, pair: Pair, apart: Apart) -> None:
+        if math.isfinite(apart.bits):
             pair.watches.candidate.read(apart)
-        else:  # one such number would decide every mean that it is in
+        else:  # one such number would decide every sum that it is in
             logger.warning("%s and %s cannot be compared on a reply: its likelihood is no number", pair.rollout.release, pair.rollout.stable)
             pair.watches.candidate.request(failed=True, milliseconds=0.0)
         self._judge(pair)
@@ -230,7 +230,9 @@ class Router:
 
     def _judge(self, pair: Pair) -> None:
         """Switch back at once when a limit is broken."""
-        if not pair.rollout.is_over and (reason := breach(pair.plan, pair.watches.candidate.window(pair.plan.max_p99_ms))):
+        if not pair.rollout.is_over and (
+            reason := breach(pair.plan, pair.watches.candidate.window(pair.plan.max_p99_ms, pair.plan.allowed_disagreement))
+        ):
             self._breached[pair.chain] = rolled_back(pair.rollout, reason)
 
     def _step(self, chain: str, desired: Desired) -> None:
@@ -260,7 +262,7 @@ class Router:
 
     def _window(self, chain: str, rollout: Rollout, plan: Plan) -> Window:
         watches = self._watches.get(chain)
-        return watches.candidate.window(plan.max_p99_ms) if watches and watches.step == step_of(rollout) else Window()
+        return watches.candidate.window(plan.max_p99_ms, plan.allowed_disagreement) if watches and watches.step == step_of(rollout) else Window()
 
     def _tell(self, chain: str, before: Rollout | None, after: Rollout, plan: Plan) -> None:
         """Events of what is about to be written; of a rollback an entry in the release journal too, and an alert.

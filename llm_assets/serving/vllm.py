@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
@@ -77,9 +77,12 @@ class VllmGenerator(Generator):
         except MissingEnvironmentError as error:
             raise EngineError(str(error)) from error
 
-    async def generate(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> AsyncGenerator[list[dict[str, Any]]]:
+    async def generate(
+        self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "", admitted: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[list[dict[str, Any]]]:
         """What follows a prompt; sampling and events are llama.cpp's. Closing this frees the slot. Raises ``RefusedError`` and ``LlamaError``."""
         self.busy += 1
+        admitted()  # at once: nobody takes turns here
         asked = {"model": NAME, "prompt": list(prompt), **in_vllms_words(sampling, self._suppressed)}
         tokens = 0
         try:

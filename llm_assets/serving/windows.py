@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from llm_assets.serving.rollout import Rollout, Window
+from llm_assets.serving.rollout import Apart, Rollout, Window
 
 LENGTH = 500  # newest requests, and newest comparisons, that are judged
 
@@ -18,7 +18,7 @@ class Watch:
         self._lock = threading.Lock()
         self._total = 0
         self._requests: deque[tuple[bool, float]] = deque(maxlen=LENGTH)  # failed, milliseconds
-        self._comparisons: deque[float] = deque(maxlen=LENGTH)  # whether the answers differed, 1 or 0; of replies how far
+        self._comparisons: deque[Apart] = deque(maxlen=LENGTH)  # of labels 1 where they differed or 0, and no bytes
 
     def request(self, failed: bool, milliseconds: float) -> None:
         """Add one request."""
@@ -29,15 +29,15 @@ class Watch:
     def comparisons(self, different: int, of: int) -> None:
         """Add the comparison of ``of`` answers, of which ``different`` were others than the other release's."""
         with self._lock:
-            self._comparisons.extend([1] * different + [0] * (of - different))
+            self._comparisons.extend([Apart(1, 0)] * different + [Apart(0, 0)] * (of - different))
 
-    def read(self, apart: float) -> None:
+    def read(self, apart: Apart) -> None:
         """Add a reply that both releases read, and how far apart they are on it."""
         with self._lock:
             self._comparisons.append(apart)
 
-    def window(self, max_p99_ms: float) -> Window:
-        """The counts now."""
+    def window(self, max_p99_ms: float, allowed: float = 0.0) -> Window:
+        """The counts now; ``allowed`` are the bits per byte that replies may be apart."""
         with self._lock:
             return Window(
                 total=self._total,
@@ -45,8 +45,9 @@ class Watch:
                 errors=sum(failed for failed, _ in self._requests),
                 slow=sum(milliseconds > max_p99_ms for _, milliseconds in self._requests),
                 compared=len(self._comparisons),
-                different=sum(self._comparisons),
-                squares=sum(value * value for value in self._comparisons),
+                different=sum(one.bits for one in self._comparisons),
+                bytes=sum(one.bytes for one in self._comparisons),
+                squares=sum((one.bits - allowed * one.bytes) ** 2 for one in self._comparisons),
             )
 
     def p99(self) -> float | None:

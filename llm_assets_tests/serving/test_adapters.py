@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -13,6 +14,8 @@ import openai
 import psutil
 import pytest
 
+from llm_assets.serving.answer import ChatAnswer
+from llm_assets.serving.completion_wire import ChatRequest
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.generation import Generator
 from llm_assets.serving.llama import LlamaError
@@ -226,6 +229,11 @@ def test_an_adapter_that_waits_has_its_turn_though_others_go_on_coming(tmp_path:
         asyncio.run(_crowded(engine))
 
 
+async def _first(answer: ChatAnswer) -> None:
+    async with aclosing(answer.events()) as events:
+        await anext(events)
+
+
 async def _crowded(engine: Generator) -> None:
     prompt = engine.chat([{"role": "user", "content": QUESTIONS[0]}])
     endless = {"temperature": 0, "grammar": 'root ::= "a" root', "n_predict": LONG - len(prompt)}
@@ -239,11 +247,17 @@ async def _crowded(engine: Generator) -> None:
 
     async with aclosing(engine.generate(prompt, endless, "one")) as running:
         await anext(running)
+        behind = ChatAnswer(ChatRequest.model_validate(asked("talk:two", "x")), "talk-1", engine)
+        waiting = asyncio.create_task(_first(behind))
         tasks = [asyncio.create_task(answered(name, adapter)) for name, adapter in (("waiting", "two"), ("later", "one"), ("as well", "two"))]
         for _ in range(5):
             await anext(running)  # goes on while they wait
-        assert engine.busy == 4 and not ended
-    await asyncio.gather(*tasks)
+        assert engine.busy == 5 and not ended
+        began = time.perf_counter()
+        await anext(running)
+        held = time.perf_counter() - began
+    await asyncio.gather(waiting, *tasks)
+    assert behind.waited >= 1000 * held  # which is no slowness of its release
     assert ended[-1] == "later" and engine.busy == 0
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy
 import pytest
 
 from llm_assets.serving.answer import ChatAnswer, written
-from llm_assets.serving.apart import apart, bits_per_byte
+from llm_assets.serving.apart import apart, bits_of, pooled
 from llm_assets.serving.completion_wire import ChatRequest
 from llm_assets.serving.generation import Generator
+from llm_assets.serving.rollout import Apart
 from llm_assets_tests.serving.talking import CONTEXT, write_model
 
 Engines = dict[int, Generator]
@@ -45,16 +47,30 @@ def test_the_bits_of_an_answer_are_those_of_its_tokens_after_the_prompt(engines:
     later = asyncio.run(engine.likelihood(ids, top=2, since=len(prompt)))
     assert [(one.token, one.rank) for one in later] == [(one.token, one.rank) for one in likely[len(prompt) - 1 :]]
     nats = -sum(one.logprob for one in likely[len(prompt) - 1 :])
-    assert asyncio.run(bits_per_byte(engine, prompt, text)) == pytest.approx(nats / math.log(2) / len(text))
-    assert asyncio.run(bits_per_byte(engine, prompt, "")) is None and asyncio.run(bits_per_byte(engine, prompt, "a " * CONTEXT)) is None
+    assert asyncio.run(bits_of(engine, prompt, text)) == pytest.approx(nats / math.log(2))
+    assert asyncio.run(bits_of(engine, prompt, "")) is None and asyncio.run(bits_of(engine, prompt, "a " * CONTEXT)) is None
 
 
 def test_equal_models_are_not_apart_and_the_two_ways_between_others_add_up_to_nothing(engines: Engines) -> None:
     answer = asyncio.run(written(request(), "talk-1", engines[0]))
-    assert answer.finish and asyncio.run(apart(answer, engines[2])) == pytest.approx(0, abs=1e-3)
+    same = asyncio.run(apart(answer, engines[2]))
+    assert answer.finish and same and same.bytes == len(answer.text.encode()) and same.bits / same.bytes == pytest.approx(0, abs=1e-3)
     there, back = (asyncio.run(apart(said(engines[one], "怎么退货?"), engines[other])) for one, other in ((0, 1), (1, 0)))
-    assert there is not None and back is not None and abs(there) > 0.01 and there == pytest.approx(-back, abs=1e-3)
+    assert there and back and abs(there.bits) > 0.1 and there.bits == pytest.approx(-back.bits, abs=1e-2) and there.bytes == len("怎么退货?".encode())
     assert asyncio.run(apart(said(engines[0], ""), engines[1])) is None
+
+
+def test_answers_count_by_their_bytes() -> None:
+    """One of three bytes hardly moves it, as it would a mean; the error is that of answers drawn anew."""
+    short, long = Apart(30.0, 3), Apart(10.0, 100)
+    ratio, error = pooled([short, *[long] * 9])
+    assert ratio == pytest.approx(120 / 903) and ratio < (10 + 9 * 0.1) / 10
+    rng = numpy.random.default_rng(0)
+    sizes = rng.integers(1, 300, 40)
+    bits = 0.2 * sizes + rng.normal(0, 3, 40) * sizes**0.5
+    _, error = pooled([Apart(float(one), int(size)) for one, size in zip(bits, sizes, strict=True)])
+    drawn = rng.integers(0, 40, (4000, 40))
+    assert error == pytest.approx((bits[drawn].sum(1) / sizes[drawn].sum(1)).std(), rel=0.15)
 
 
 @pytest.mark.parametrize(

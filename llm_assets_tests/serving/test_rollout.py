@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from llm_assets.serving.rollout import ALPHA, READ, Plan, Rollout, Window, advance, begin, breach, exceeds, mean_exceeds, resumed
+from llm_assets.serving.rollout import ALPHA, READ, Apart, Plan, Rollout, Window, advance, begin, breach, exceeds, mean_exceeds, resumed
 from llm_assets.serving.windows import Watch
 
 shares = st.floats(0, 1)
@@ -152,13 +152,13 @@ def test_only_the_rollout_that_is_asked_for_is_resumed(plan: Plan, history: list
     assert resumed(None, "new", "old", "t", plan) is None
 
 
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=80), st.floats(-1, 1))
-def test_a_mean_exceeds_by_students_test(values: list[float], limit: float) -> None:
-    found = mean_exceeds(sum(values), sum(value * value for value in values), len(values), limit)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=80))
+def test_a_mean_exceeds_by_students_test(values: list[float]) -> None:
+    found = mean_exceeds(sum(values), sum(value * value for value in values), len(values))
     if len(values) < READ:
         assert not found
     elif np.std(values) > 1e-3:
-        chance = ttest_1samp(values, limit, alternative="greater").pvalue
+        chance = ttest_1samp(values, 0, alternative="greater").pvalue
         assert found == (chance < ALPHA) or 0.8 * ALPHA < chance < 1.2 * ALPHA  # the quantile is an expansion's
 
 
@@ -172,7 +172,11 @@ def test_a_mean_exceeds_by_students_test(values: list[float], limit: float) -> N
 )
 def test_replies_are_judged_by_how_far_they_are_apart(apart: float, of: int, words: str | None) -> None:
     plan = Plan(expected_disagreement=0.2, max_extra_disagreement=0.1, prediction="of 40", of_replies=True)
-    window = Window(50, 50, compared=of, different=of * apart, squares=of * (apart**2 + 0.01))
+    watch = Watch()
+    for number in range(of):
+        watch.request(failed=False, milliseconds=1)
+        watch.read(Apart(50 * apart + (-1) ** number, 50))
+    window = replace(watch.window(500, plan.allowed_disagreement), requests=50)
     found = breach(plan, window)
     assert words in found if found and words else found == words
     assert breach(replace(plan, expected_disagreement=None), window) is None
@@ -180,7 +184,17 @@ def test_replies_are_judged_by_how_far_they_are_apart(apart: float, of: int, wor
 
 def test_a_watch_adds_up_how_far_replies_are_apart() -> None:
     watch = Watch()
-    for apart in (0.5, -0.25):
+    for apart in (Apart(10, 20), Apart(-1, 4)):
         watch.read(apart)
-    found = watch.window(500)
-    assert (found.compared, found.different, found.squares) == (2, 0.25, 0.3125)
+    found = watch.window(500, allowed=0.25)
+    assert (found.compared, found.different, found.bytes, found.squares) == (2, 9, 24, 5**2 + 2**2)
+
+
+def test_short_replies_that_are_far_apart_break_no_limit_that_all_bytes_together_keep() -> None:
+    plan, watch = Plan(expected_disagreement=0.1, max_extra_disagreement=0.1, of_replies=True), Watch()
+    for number in range(60):
+        watch.request(failed=False, milliseconds=1)
+        watch.read(Apart(4 + number % 2, 2) if number % 3 == 0 else Apart(5, 100))  # a mean of theirs would be above 0.7
+    assert breach(plan, watch.window(500, plan.allowed_disagreement)) is None
+    stricter = replace(plan, max_extra_disagreement=-0.08)
+    assert "60 replies are 0.072 bits per byte apart" in (breach(stricter, watch.window(500, stricter.allowed_disagreement)) or "")

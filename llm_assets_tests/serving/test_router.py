@@ -29,7 +29,7 @@ from llm_assets.serving.events import read_events
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.serving.request_log import log_folder
-from llm_assets.serving.rollout import Plan, Rollout
+from llm_assets.serving.rollout import Apart, Plan, Rollout
 from llm_assets.serving.router import Pair, Router, seconds_for, takes
 from llm_assets.serving.shadows import shadow_folder
 from llm_assets.serving.state import desired_path, proven, read_desired, rollout_lock, rollout_of, write_desired, write_rollout
@@ -329,12 +329,12 @@ def test_two_gateways_on_one_data_root_agree(tmp_path: Path) -> None:
         router.close()
 
 
-def test_a_distance_that_is_no_number_is_a_failure_and_no_part_of_a_mean(tmp_path: Path) -> None:
+def test_a_distance_that_is_no_number_is_a_failure_and_no_part_of_a_sum(tmp_path: Path) -> None:
     rollout = Rollout("new", "old", "t", "canary", share=50.0)
     pair = Pair("tiny", Deployment(None, None), Deployment(None, None), rollout, Plan(), Watches(step_of(rollout)))  # type: ignore[arg-type]
     router = Router(tmp_path, Reconciler(tmp_path))
-    for apart in (0.5, float("nan"), float("inf")):
-        router._read(pair, apart)
+    for bits in (0.5, float("nan"), float("inf")):
+        router._read(pair, Apart(bits, 1))
     router.close()
     found = pair.watches.candidate.window(500)
     assert (found.compared, found.different, found.errors) == (1, 0.5, 2)
