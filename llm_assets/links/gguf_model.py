@@ -179,10 +179,14 @@ class Read(NamedTuple):
 def readings(engine: Generator, texts: Sequence[str]) -> list[Read]:
     """Each text cut to the context and read from its beginning, without counting what opens it; a text of no token gives zeros."""
 
+    from tokenizers import Tokenizer
+
     async def read() -> list[Read]:
         found, opening = [], max(1, len(engine.opening))
+        spelt = Tokenizer.from_str(engine.tokenizer.to_str())
+        spelt.encode_special_tokens = True
         for text in texts:
-            ids = engine.text(text)[: engine.context]
+            ids = [*engine.opening, *spelt.encode(normalise(text), add_special_tokens=False).ids][: engine.context]
             counted = ids[opening:]
             nats = -sum(one.logprob for one in await engine.likelihood(ids, since=opening)) if counted else 0.0
             found.append(Read(nats, len(counted), len(engine.tokenizer.decode(counted, skip_special_tokens=False).encode())))
@@ -260,7 +264,7 @@ def _compressed(
 
 def _encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """The tokens of a document, as in training."""
-    ids: list[int] = tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(normalise(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 

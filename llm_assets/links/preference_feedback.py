@@ -14,7 +14,7 @@ from llm_assets.training.job import Method
 from llm_assets.training.pairs import Pair
 
 ALONE: tuple[Method, ...] = ("kto",)  # that learn from a reply without another one beside it
-REASONS = ("over_share", "contradictory", "unpaired", "repeated", "shared_with_held_out")
+REASONS = ("over_share", "contradictory", "over_limit", "unpaired", "repeated", "shared_with_held_out")
 
 
 def with_votes(
@@ -24,8 +24,8 @@ def with_votes(
 
     A corrected reply is preferred to what was answered, and a reply that users called right to one that they called wrong, after the same
     turns; ``most`` wrong ones of a right reply. A reply that was judged without another beside it is an example of kto's. Out go the
-    oldest above the share, replies that are right to some and wrong to others, what stands already, and what shares turns or
-    a reply with held-out dialogues.
+    oldest above the share, replies that are right to some and wrong to others, wrong ones above ``most``, what stands already, and what
+    shares turns or a reply with held-out dialogues.
     """
     if not feedback.folder:
         return list(pairs), {}
@@ -33,7 +33,7 @@ def with_votes(
     room = room_for(feedback, sum(pair.split == TRAIN for pair in pairs), len(rows))
     tally = Counter(dict.fromkeys(REASONS, 0))
     tally["over_share"] = max(0, len(rows) - room)
-    found, tally["contradictory"] = voted(rows[tally["over_share"] :], most)
+    found, tally["contradictory"], tally["over_limit"] = voted(rows[tally["over_share"] :], most)
     fit = [pair for pair in found if len(pair.replies) == 2 or method in ALONE]
     tally["unpaired"] = len(found) - len(fit)
     fresh = distinct(fit, pairs)
@@ -43,8 +43,11 @@ def with_votes(
     return joined, {"feedback": {"pairs": len(joined) - len(pairs), "left_out": dict(tally)}}
 
 
-def voted(rows: Sequence[dict[str, Any]], most: int) -> tuple[list[Pair], int]:
-    """The pairs of rows of feedback, and after them the replies that were judged alone; and how many rows say the contrary of others."""
+def voted(rows: Sequence[dict[str, Any]], most: int) -> tuple[list[Pair], int, int]:
+    """The pairs of rows of feedback, and after them the replies that were judged alone.
+
+    And how many rows say the contrary of others, and how many wrong replies are more than the ``most`` of their right one.
+    """
     said: dict[tuple[str, str], set[bool]] = defaultdict(set)
     for row in rows:
         for reply, is_right in _verdicts(row):
@@ -59,11 +62,11 @@ def voted(rows: Sequence[dict[str, Any]], most: int) -> tuple[list[Pair], int]:
     beside: dict[Context, list[str]] = defaultdict(list)
     for one in wrong.values():
         beside[one.context].append(one.reply)
-    pairs, _ = pair_up([*right.values()], beside, most)
+    pairs, left_out = pair_up([*right.values()], beside, most)
     known = {one.context for one in right.values()}
     alone = [Pair(*one, None) for one in right.values() if one.context not in beside]
     alone += [Pair(one.doc_id, TRAIN, one.prompt, None, one.reply) for one in wrong.values() if one.context not in known]
-    return [*pairs, *alone], len(rows) - len(agreed)
+    return [*pairs, *alone], len(rows) - len(agreed), left_out["over_limit"]
 
 
 def _key(row: dict[str, Any], reply: str) -> tuple[str, str]:

@@ -53,6 +53,7 @@ class Mark(NamedTuple):
     before: str  # the turns before the reply
     chosen: str | None  # neither: a prompt, to which replies are drawn
     rejected: str | None
+    earlier: str = ""  # of a pair or a held-out dialogue the assistant's replies among those turns, with spaces between
 
 
 def preference_pairs(
@@ -126,7 +127,7 @@ def marked(pairs: Sequence[Pair], dialogues: Iterable[Replied], prompts: Iterabl
 
 
 def leaking(marks: Sequence[Mark]) -> set[Mark]:
-    """Those to train on that share turns or a reply with a held-out one."""
+    """Those to train on that share turns or a reply with a held-out one, the earlier replies of both included: ORPO learns all that was said."""
     held = {said for mark in marks if mark.split != TRAIN for said in _said(mark)}
     return {mark for mark in marks if mark.split == TRAIN and not held.isdisjoint(_said(mark))}
 
@@ -137,7 +138,11 @@ def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str, promp
 
     def mark(doc_id: str, split: str, prompt: Sequence[Mapping[str, str]], *replies: str | None) -> Mark:
         before = hashed("before", *(turn["content"] for turn in prompt))
-        return Mark(doc_id, split, before, *(None if reply is None else hashed("reply", reply) for reply in replies))
+        given = (
+            [turn["content"] for turn in prompt if turn["role"] == "assistant"] if any(replies) else []
+        )  # to a prompt alone only replies are learned
+        chosen, rejected = (None if reply is None else hashed("reply", reply) for reply in replies)
+        return Mark(doc_id, split, before, chosen, rejected, " ".join(hashed("reply", reply) for reply in given))
 
     paired = {pair.doc_id for pair in pairs}
     rest = (one for one in dialogues if one.split != TRAIN and one.doc_id not in paired)
@@ -146,7 +151,7 @@ def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str, promp
 
 
 def _said(mark: Mark) -> set[str | None]:
-    return {mark.before, mark.chosen, mark.rejected} - {None}
+    return {mark.before, mark.chosen, mark.rejected, *mark.earlier.split()} - {None}
 
 
 def _draw(reply: str) -> bytes:

@@ -112,10 +112,12 @@ def special_tokens(directory: Path) -> dict[str, str]:
 
 
 def load(directory: Path) -> Tokenizer:
-    """The tokenizer in a folder, without importing transformers."""
+    """The tokenizer in a folder, without importing transformers; of text alone: what looks like a special token in it is spelt out."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(directory / "tokenizer.json"))
+    found = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    found.encode_special_tokens = True  # else a document that speaks of [MASK] or <|im_end|> would mask itself, or end a turn
+    return found
 
 
 def refuse_without_sentinels(tokenizer: Artifact, needed: int) -> None:
@@ -228,7 +230,7 @@ def _few_unknown(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="tokenizer",
-    version=3,
+    version=4,
     make=tokenizer,
     config=TokenizerConfig,
     inputs=("clean_corpus",),

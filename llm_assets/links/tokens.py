@@ -46,11 +46,11 @@ class TokensConfig(Section):
 def tokens(bench: Bench, config: TokensConfig, clean_corpus: Artifact, tokenizer: Artifact) -> Made:
     """Encodes the clean corpus and packs it into blocks of `context` tokens without waste.
 
-    Each document starts with [CLS] and ends with [SEP]; documents follow each other in the order of their doc_ids, which
-    mixes the sources, and may run on into the next block. Training blocks come first, then validation blocks; only the
-    last block of each part is padded. `documents.parquet` leads from a doc_id to its blocks, and so from a block back to
-    the documents in it. `weights` mix the sources: a document's copies stand a whole round apart, held-out documents always once;
-    the metrics state the tokens of each source.
+    Each document starts with [CLS] and ends with [SEP], and holds no special token besides: one that its text names is spelt out. Documents
+    follow each other in the order of their doc_ids, which mixes the sources, and may run on into the next block. Training blocks come first, then
+    validation blocks; only the last block of each part is padded. `documents.parquet` leads from a doc_id to its blocks, and so from a block back
+    to the documents in it. `weights` mix the sources: a document's copies stand a whole round apart, held-out documents always once; the metrics
+    state the tokens of each source.
     """
     import numpy as np
 
@@ -220,7 +220,7 @@ def _expectations(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="tokens",
-    version=1,
+    version=2,
     make=tokens,
     config=TokensConfig,
     inputs=("clean_corpus", "tokenizer"),

@@ -72,16 +72,17 @@ def test_what_is_served_and_f16_were_read_on_the_test_documents(made: Outcome) -
 
 def test_texts_are_read_behind_a_tuned_prompt_which_is_not_counted(tmp_path: Path) -> None:
     folder, adapter = extend(tokenizer_folder(), tmp_path / "model", 2), tmp_path / "adapter"
-    chat = Chat(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True))
+    mine = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    chat = Chat(mine)
     adapter.mkdir()
     save_file({VECTORS: torch.randn(2, SHAPE.hidden, generator=torch.Generator().manual_seed(0))}, adapter / WEIGHTS)
     merge(checkpoint(), adapter, folder, chat)
     write_gguf(folder, folder / "model-f16.gguf", "f16")
     write_json(folder / "serving.json", {"task": "generation", "model": "model-f16.gguf", "context": LONGEST, "normaliser": NORMALISER_VERSION})
-    text = "what colour has the sky?"
+    text = "what colour has [SEP] the sky?"  # which is spelt out, as documents are in training
     with closing(Generator(folder, slots=1)) as engine:
         (read,) = readings(engine, [text])
-        ids = torch.tensor([[*chat.virtual, chat.opening, *engine.tokenizer.encode(text, add_special_tokens=False).ids]])
+        ids = torch.tensor([[*chat.virtual, chat.opening, *mine(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]]])
     with torch.no_grad():
         scores = AutoModelForCausalLM.from_pretrained(folder)(ids).logits[0, 2:-1].log_softmax(-1).gather(1, ids[0, 3:, None])
     assert read.tokens == len(scores) and read.bytes == len(text) and read.nats == pytest.approx(-float(scores.sum()), rel=1e-2)

@@ -36,11 +36,11 @@ def joined(folder: Path, *rows: dict[str, Any], method: Any = "dpo", share: floa
 
 def test_a_correction_is_preferred_to_the_answer_and_a_praised_reply_to_a_blamed_one(tmp_path: Path) -> None:
     rows = [
-        row(0, "hello\nhi\nwhere is it?", "who knows", "on its way"),
+        row(0, "hello\nyes?\nwhere is it?", "who knows", "on its way"),
         row(1, "how much?", "ten euros", "ten euros"), row(2, "How much?", "go away", ""), row(3, "how much?", "a lot", ""),
     ]  # fmt: skip
-    found, contrary = voted(rows, 2)
-    assert contrary == 0 and found[0].prompt == said("hello", "hi", "where is it?") and found[0].doc_id == rows[0]["doc_id"]
+    found, contrary, above = voted(rows, 2)
+    assert contrary == above == 0 and found[0].prompt == said("hello", "yes?", "where is it?") and found[0].doc_id == rows[0]["doc_id"]
     assert [(pair.chosen, pair.rejected) for pair in found] == [("on its way", "who knows"), ("ten euros", "a lot"), (None, "go away")]
     assert joined(tmp_path / "dpo", *rows) == ([("on its way", "who knows"), ("ten euros", "a lot")], {"unpaired": 1})
 
@@ -65,6 +65,18 @@ def test_nothing_of_a_held_out_dialogue_is_learned_from_votes(tmp_path: Path) ->
     assert found == [("five", "no")] and left_out == {"shared_with_held_out": 3}
     pairs, _ = with_votes(CORPUS, DIALOGUES, Feedback(folder=str(tmp_path), share=0.9), "dpo", 2)
     assert not leaking(marked(pairs, DIALOGUES))
+
+
+def test_a_held_out_answer_in_the_middle_of_a_voted_conversation_is_not_learned(tmp_path: Path) -> None:
+    """ORPO's loss is of prompt and reply; the held-out dialogue may have given it in the middle, too."""
+    rows = [row(0, "so?\nRed.\nand then?", "no", "blue"), row(1, "so?\nno idea\nand then?", "Hi", "blue"), row(2, "so?\nhm\nand then?", "no", "blue")]
+    assert joined(tmp_path, *rows, method="orpo") == ([("blue", "no")], {"shared_with_held_out": 2})
+
+
+def test_wrong_replies_above_the_limit_are_counted(tmp_path: Path) -> None:
+    rows = [row(number, "where?", f"nowhere {number}", "here") for number in range(5)]
+    found, left_out = joined(tmp_path, *rows)
+    assert len(found) == 2 and left_out == {"over_limit": 3}
 
 
 def test_what_stands_already_is_not_learned_twice_and_the_share_keeps_the_newest(tmp_path: Path) -> None:

@@ -116,3 +116,18 @@ def before_validation(artifact: Artifact) -> int:
 def test_without_weights_the_recipe_is_what_it_was_before_there_were_any() -> None:
     assert LINK.config().recipe() == {"context": 128, "validation_share": 0.02}
     assert LINK.config.model_validate({"weights": {"a": 1.5}}).recipe()["weights"] == {"a": 1.5}
+
+
+def test_a_document_that_names_a_special_token_holds_none(corpus: dict[str, Outcome], tmp_path: Path) -> None:
+    table = corpus["clean_corpus"].artifact.table("documents.parquet")
+    named = "[MASK] and [SEP] are written so" + " in a text" * 3
+    texts = [named, *table["text"].to_pylist()[1:]]
+    changed = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts, table.schema.field("text").type))
+    clean = altered(corpus["clean_corpus"].artifact, tmp_path / "clean", "clean_corpus", documents__parquet=changed)
+    made = run(Store(tmp_path / "home"), "tokens", {"context": 32}, {"clean_corpus": clean, "tokenizer": corpus["tokenizer"].artifact})
+    assert all(verdict.passed for verdict in made.verdicts), made.verdicts
+    index = {row["doc_id"]: row for row in made.artifact.table("documents.parquet").to_pylist()}
+    row, encoder = index[table["doc_id"][0].as_py()], load(corpus["tokenizer"].artifact.directory)
+    start = row["block"] * 32 + row["offset"]
+    ids = blocks(made.artifact).reshape(-1)[start : start + row["length"]].tolist()
+    assert encoder.decode(ids[1:-1]) == named and not {encoder.token_to_id(token) for token in ("[MASK]", "[SEP]")} & set(ids[1:-1])
