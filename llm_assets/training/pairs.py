@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from llm_assets.store.files import write_atomic
 from llm_assets.training.chat import Chat, Messages
 from llm_assets.training.heads import IGNORED
 from llm_assets.training.job import Method
@@ -63,14 +64,21 @@ def replied(prompt: Messages, reply: str) -> list[dict[str, str]]:
 
 
 def write(path: Path, pairs: Sequence[Encoded], method: Method, seed: int) -> int:
-    """The examples that a method makes of the pairs, as Parquet; returns how many they are, and writes nothing where there is none."""
+    """The examples that a method makes of the pairs, as Parquet; returns how many they are, and writes nothing where there is none.
+
+    A file that holds them already stays as it is: what TRL keeps of it is found by the file's time (`training/preference.py`).
+    """
     import pyarrow
     import pyarrow.parquet
 
     rows = EXAMPLES[method](pairs, seed) if pairs else []
     if not rows:
         return 0
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    stream = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+    content = stream.getvalue().to_pybytes()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)
     return len(rows)
 
 

@@ -110,7 +110,11 @@ def preference_worker(job: TrainingJob, arguments: TrainingArguments, tokenizer:
 
 
 def read(path: Path, scratch: Path) -> Dataset:
-    """Encoded examples as a file in ``scratch``, beside which TRL keeps what the beginning's model made of them, for every process."""
+    """Encoded examples as a file in ``scratch``, beside which TRL keeps what the beginning's model made of them, for every process.
+
+    A launch that goes on finds it there: its name is a hash of the examples' place and time, and of the weights, and it is renamed into
+    place when it is whole.
+    """
     disable_progress_bars()
     found: Dataset = Dataset.from_parquet(str(path), cache_dir=str(scratch / "datasets"))
     return found

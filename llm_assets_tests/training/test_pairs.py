@@ -61,3 +61,13 @@ def test_a_reply_that_was_judged_alone_is_an_example_of_kto(tmp_path: Path) -> N
     assert write(tmp_path / "rows.parquet", [right, wrong, whole], "kto", 1) == 4
     found = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
     assert sorted((row["completion_ids"], row["label"]) for row in found) == sorted([(whole.chosen, True), (whole.rejected, False)] * 2)
+
+
+def test_a_file_that_holds_the_same_examples_is_left_alone_and_another_is_replaced(tmp_path: Path) -> None:
+    path, encoded = tmp_path / "rows.parquet", [Encoded(str(number), [1], [2, number], [3]) for number in range(4)]
+    write(path, encoded, "kto", 1)
+    first = path.stat()
+    write(path, encoded, "kto", 1)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+    write(path, encoded[1:], "kto", 1)
+    assert pyarrow.parquet.read_metadata(path).num_rows == 6

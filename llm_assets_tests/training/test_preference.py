@@ -51,6 +51,11 @@ def margins(folder: Path) -> list[float]:
     return [wrong.nats - right.nats for right, wrong in zip(chosen, rejected, strict=True)]
 
 
+def kept(folder: Path) -> dict[str, int]:
+    """What TRL computed before the first update, by name and time."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "scratch" / "datasets").rglob("cache-*.arrow")}
+
+
 def first_loss(folder: Path) -> float:
     return float(pyarrow.parquet.read_table(folder / "model" / "curve.parquet")["loss"][0].as_py())
 
@@ -74,7 +79,9 @@ def test_dpo_gives_the_same_under_every_partition_and_from_a_checkpoint(tmp_path
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-4)
     for best in (tmp_path / "2" / "scratch").glob("best*"):
         shutil.rmtree(best) if best.is_dir() else best.unlink()
+    computed = kept(tmp_path / "2")
     again = trained(tmp_path / "2", "dpo", zero_stage=2, checkpoint_seconds=0)
+    assert len(computed) == 2 and kept(tmp_path / "2") == computed  # of the pairs to train on, and of the held-out ones
     assert again["resumed_from"] == 7 and again["best"]["loss"] == pytest.approx(losses[1], abs=1e-6)
 
 
