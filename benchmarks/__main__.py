@@ -21,6 +21,7 @@ from benchmarks.distributed import resume, zero
 from benchmarks.encoder_decoder import encoder_decoder
 from benchmarks.endurance import endurance
 from benchmarks.films import imdb
+from benchmarks.greedy import greedy
 from benchmarks.kills import kills
 from benchmarks.latency import latency
 from benchmarks.lineage import lineage
@@ -66,6 +67,7 @@ FUNCTIONS = (
     tokenizers,
     masking,
     decoding,
+    greedy,
     lineage,
     completeness,
     overhead,

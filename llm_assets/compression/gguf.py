@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Format = Literal["f16", "q8_0", "q5_0", "q4_1", "q4_0"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+Unrounded = Literal["f32"]  # to compare by: nobody serves it
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # transformers' model_type to GGUF's name
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of tokens
 NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}  # the formats that are no blocks
@@ -95,10 +96,11 @@ class Shape:
         )
 
 
-def write_gguf(folder: Path, target: Path, kind: Format) -> None:
+def write_gguf(folder: Path, target: Path, kind: Format | Unrounded) -> None:
     """Write a decoder's folder (config.json, safetensors, tokenizer.json, tokenizer_config.json) as one GGUF file, whole or not at all.
 
     Matrices are rounded to ``kind``, those whose rows are no multiple of its block (32) to F16; norms and biases stay float32.
+    ``f32`` rounds nothing.
     Raises ``ShapeError`` for a shape, a tensor or a tokenizer that llama.cpp would not read alike.
     """
     shape = Shape.read(folder)
@@ -126,11 +128,11 @@ def new_file(target: Path, architecture: str) -> Iterator[GGUFWriter]:
     flush_directory(target.parent)
 
 
-def _describe(writer: GGUFWriter, shape: Shape, kind: Format) -> None:
+def _describe(writer: GGUFWriter, shape: Shape, kind: Format | Unrounded) -> None:
     import gguf
 
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
@@ -216,7 +218,7 @@ def _pre(folder: Path, described: Mapping[str, Any]) -> str:
     raise ShapeError(f"{folder}: the tokenizer cuts text neither as GPT-2 nor as Qwen2 does, so llama.cpp would cut it otherwise")
 
 
-def _write_tensors(writer: GGUFWriter, folder: Path, shape: Shape, kind: Format) -> None:
+def _write_tensors(writer: GGUFWriter, folder: Path, shape: Shape, kind: Format | Unrounded) -> None:
     """Announce all tensors by their sizes, then read and write them one at a time in that order."""
     from gguf.quants import quant_shape_to_byte_shape, quantize
 
@@ -251,7 +253,7 @@ def tensor_names(shape: Shape) -> TensorNameMap:
     return gguf.get_tensor_name_map(gguf.MODEL_ARCH[shape.architecture.upper()], shape.layers)
 
 
-def _rounding(size: tuple[int, ...], kind: Format) -> GGMLQuantizationType:
+def _rounding(size: tuple[int, ...], kind: Format | Unrounded) -> GGMLQuantizationType:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if len(size) == 1:

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.request import Request, urlopen
 
-from llm_assets.serving.generation import Generator
-
+KEY = "unrounded"  # of a server that only this process asks
 TIE = 0.02  # nats between two tokens that rounding of activations to F16, which llama.cpp does and torch does not, may turn around
+
+
+class Engine(Protocol):
+    """What answers: ``Generator``, or ``Unrounded``."""
+
+    async def complete(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> dict[str, Any]:
+        """llama.cpp's last event."""
+
+
+class Unrounded:
+    """llama.cpp that rounds as little as torch: over a ``file`` in float32, with float32 keys and values, and without flash attention.
+
+    It runs in this process. What parts from transformers here is no matter of rounding: the weights were written wrong.
+    """
+
+    def __init__(self, file: Path, context: int) -> None:
+        import xllamacpp
+
+        from llm_assets.serving.llama_server import parameters
+
+        settings = parameters(str(file), context, 1, KEY)
+        settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._server = xllamacpp.Server(settings)
+
+    async def complete(self, prompt: Sequence[int], sampling: Mapping[str, Any], adapter: str = "") -> dict[str, Any]:
+        """llama.cpp's last event; there is no adapter."""
+        body = json.dumps({"prompt": list(prompt), **sampling}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        with urlopen(Request(f"{self._server.listening_address}/completion", body, headers)) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -28,9 +61,9 @@ class Parting:
 
 
 def partings(
-    folder: Path, engine: Generator, prompts: Sequence[Sequence[int]], length: int, adapter: tuple[str, Path] | None = None
+    folder: Path, engine: Engine, prompts: Sequence[Sequence[int]], length: int, adapter: tuple[str, Path] | None = None, rounded: bool = True
 ) -> list[Parting]:
-    """The prompts (token ids) whose greedy answers of ``length`` tokens differ. The folder's weights are rounded to F16, as the engine's are.
+    """The prompts (token ids) whose greedy answers of ``length`` tokens differ. The folder's weights are ``rounded`` to F16, as the engine's are.
 
     ``adapter`` is the engine's name of one, and PEFT's folder of it, which then stands beside the weights unmerged.
     """
@@ -41,7 +74,9 @@ def partings(
     from llm_assets.training.adapters import beside
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the link has its own
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, local_files_only=True, use_safetensors=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float16 if rounded else torch.float32, local_files_only=True, use_safetensors=True
+    )
     model = beside(model.float(), adapter[1]) if adapter else model.float().eval()
     ends = _ends(model)
     answers = asyncio.run(_answers(engine, prompts, length, adapter[0] if adapter else ""))
@@ -63,7 +98,7 @@ def partings(
     return found
 
 
-async def _answers(engine: Generator, prompts: Sequence[Sequence[int]], length: int, adapter: str) -> list[list[int]]:
+async def _answers(engine: Engine, prompts: Sequence[Sequence[int]], length: int, adapter: str) -> list[list[int]]:
     asked = {"temperature": 0, "n_predict": length, "return_tokens": True}
     return [(await engine.complete(prompt, asked, adapter))["tokens"] for prompt in prompts]
 

@@ -14,7 +14,7 @@ import pytest
 
 from llm_assets.compression.gguf import FORMATS, ShapeError, write_gguf
 from llm_assets.corpus.normalise import NORMALISER_VERSION
-from llm_assets.evaluation.greedy import partings
+from llm_assets.evaluation.greedy import Unrounded, partings
 from llm_assets.serving.generation import Generator
 from llm_assets_tests.compression.decoders import MASKS, TEMPLATE, write_decoder
 
@@ -42,6 +42,8 @@ def test_the_greedy_answers_are_those_of_transformers(tmp_path: Path, kind: str,
     folder = write_decoder(tmp_path / kind, kind, **settings)
     with closing(engine_of(folder)) as engine:
         assert [parting for parting in partings(folder, engine, PROMPTS, 16) if not parting.is_tie] == []
+    write_gguf(folder, tmp_path / "f32.gguf", "f32")
+    assert partings(folder, Unrounded(tmp_path / "f32.gguf", 256), PROMPTS, 16, rounded=False) == []
 
 
 def test_what_is_suppressed_is_no_part_of_an_answer(tmp_path: Path) -> None:
