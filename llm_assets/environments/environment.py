@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from llm_assets.store import guard
 from llm_assets.store.files import write_json
 from llm_assets.store.home import cache_root
 from llm_assets.store.progress import Progress, silent
@@ -155,10 +156,13 @@ def _refuse_unfit(environment: Environment) -> None:
 
 
 def _run(environment: Environment, command: list[str], progress: Progress = silent) -> None:
-    """Run a step; pip's lines tell how many of the pins it has got. Raises ``EnvironmentFailedError`` with the end of its output."""
+    """Run a step under a guard; pip's lines tell how many of the pins it has got. Raises ``EnvironmentFailedError`` with the end of its output."""
     total, got, tail = len(environment.pins), 0, deque[str](maxlen=TAIL)
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # what pip saw there it would not install
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=variables) as process:
+    with subprocess.Popen(
+        [sys.executable, guard.__file__, *command],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=variables,
+    ) as process:  # fmt: skip
         assert process.stdout
         for line in process.stdout:
             tail.append(line)

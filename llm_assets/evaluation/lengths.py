@@ -15,6 +15,7 @@ def reading(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, overlap
     Special tokens count, as they do for the model. ``overlap`` is what two windows share; None cuts. ``samples`` is how many
     sequences a model reads.
     """
+    tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     lengths = [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llm_assets.evaluation.predictions import SPLITS
-from llm_assets.evaluation.quality import Difference
+from llm_assets.evaluation.quality import Difference, paired_bootstrap
 from llm_assets.links.assistant_scores import FINETUNED, Asked
 from llm_assets.links.champion import stated
 from llm_assets.links.conversations import ConversationsConfig
@@ -21,9 +21,9 @@ from llm_assets.links.feedback_examples import Feedback, as_recipe, observe_feed
 from llm_assets.links.link import Bench, Check, Link, Made
 from llm_assets.links.preference_feedback import with_votes
 from llm_assets.links.preference_pairs import TRAIN, Mark, held_out, leaking, marked, preference_pairs
-from llm_assets.links.preferred_replies import CHANCE, draw_preferred, likelihoods, preference_job, preferred_figures, shorter
+from llm_assets.links.preferred_replies import CHANCE, draw_preferred, likelihoods, preference_job, preferences, preferred_figures, shorter
 from llm_assets.links.pretrained_checkpoint import weights_finite
-from llm_assets.links.rewarded_replies import draw_reward, earned, gained, reward_figures, reward_job, reward_prompts
+from llm_assets.links.rewarded_replies import draw_reward, earned, earnings, reward_figures, reward_job, reward_prompts
 from llm_assets.links.training import TeachingSection, train
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.verdict import Verdict
@@ -64,8 +64,8 @@ class AlignedModelConfig(TeachingSection):
     required_gain: float = Field(
         0.0,
         ge=-1,
-        description="share of the validation pairs by which more than before must have the true reply likelier, byte for byte; "
-        "grpo: reward by which the replies to validation prompts must earn more, with all of the 95% interval",
+        description="share of the validation pairs by which more than before must have the true reply likelier, byte for byte, with all of the 95% "
+        "interval over dialogues; grpo: reward by which the replies to validation prompts must earn more, likewise",
     )
     allowed_rise: float = Field(0.02, ge=0, description="share by which bits per byte of the validation answers may rise over the finetuned model's")
 
@@ -146,11 +146,11 @@ def _by_pairs(bench: Bench, config: AlignedModelConfig, asked: Asked, given: Map
     job = preference_job(bench, config, pairs, _longest(finetuned), finetuned.directory)
     figures = _learned(bench, config, marked(pairs, held_out(asked)), job, finetuned, compute)
     kept = [pair for pair in pairs if pair.split != TRAIN]
-    models, _ = _scored(bench, lambda model: likelihoods(model, kept, bench), asked, finetuned)
+    models, rows = _scored(bench, lambda model: likelihoods(model, kept, bench), asked, finetuned)
     models[SHORTER] = shorter(kept)
     draw_preferred(bench, models)
-    count = Counter(pair.split for pair in pairs)
-    return {"models": models, **figures, "pairs": dict(count), "left_out": left_out, **votes, "chance": CHANCE}
+    gain, count = {split: stated(_gain(rows, split)) for split in SPLITS}, Counter(pair.split for pair in pairs)
+    return {"models": models, **figures, "gain": gain, "pairs": dict(count), "left_out": left_out, **votes, "chance": CHANCE}
 
 
 def _by_rewards(bench: Bench, config: AlignedModelConfig, asked: Asked, given: Mapping[str, Artifact], compute: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +212,15 @@ def _of(rows: Sequence[Mapping[str, Any]], model: str, split: str) -> list[Mappi
 
 
 def _gain(rows: Sequence[Mapping[str, Any]], split: str) -> Difference:
-    return gained(*(_of(rows, name, split) for name in (ALIGNED, FINETUNED)))
+    """By how much more held-out prompts earn, or dialogues have their true reply preferred, with a 95% interval where they are drawn anew.
+
+    Raises ``ValueError`` where none is common.
+    """
+    after, before = ({**earnings(own), **preferences(own)} for own in (_of(rows, name, split) for name in (ALIGNED, FINETUNED)))
+    found = paired_bootstrap(after, before)
+    if found is None:
+        raise ValueError(f"aligned_model: the {split} split has no prompt or pair that was measured before and after")
+    return found
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -230,28 +238,20 @@ def _measured(artifact: Artifact) -> dict[str, dict[str, float]]:
 
 
 def _prefers_right(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
-    if artifact.manifest.recipe["config"]["method"] == "grpo":
-        return _earns_more(artifact)
     found, margin = _measured(artifact), artifact.manifest.recipe["config"]["required_gain"]
-    after, before = (found[name]["preferred_per_byte"] for name in (ALIGNED, FINETUNED))
-    return Verdict(
-        check="prefers_right",
-        passed=after > before + margin,
-        description=f"{after:.1%} of {found[ALIGNED]['pairs']} validation pairs have the true reply likelier, byte for byte; the finetuned model "
-        f"{before:.1%}, chance {CHANCE:.0%}; more than {margin:.1%} above it is asked for",
-        values={ALIGNED: after, FINETUNED: before, "margin": margin},
-    )
-
-
-def _earns_more(artifact: Artifact) -> Verdict:
-    found, margin = _measured(artifact), artifact.manifest.recipe["config"]["required_gain"]
-    after, before = (found[name][REWARD] for name in (ALIGNED, FINETUNED))
+    by_rewards = artifact.manifest.recipe["config"]["method"] == "grpo"
+    after, before = (found[name][REWARD if by_rewards else "preferred_per_byte"] for name in (ALIGNED, FINETUNED))
     gain = _gain(artifact.table("predictions.parquet").to_pylist(), SPLITS[0])
+    told = (
+        f"replies to {gain.documents} validation prompts earn {after:.3f}, those of the finetuned model {before:.3f}"
+        if by_rewards
+        else f"{after:.1%} of {found[ALIGNED]['pairs']} validation pairs have the true reply likelier, byte for byte; the finetuned model "
+        f"{before:.1%}, chance {CHANCE:.0%}; over {gain.documents} dialogues"
+    )
     return Verdict(
         check="prefers_right",
         passed=gain.low > margin,
-        description=f"replies to {gain.documents} validation prompts earn {after:.3f}, those of the finetuned model {before:.3f}: {gain.mean:+.3f}, "
-        f"95% interval {gain.low:+.3f} to {gain.high:+.3f}; all of it above {margin:+.3f} is asked for",
+        description=f"{told}: {gain.mean:+.3f}, 95% interval {gain.low:+.3f} to {gain.high:+.3f}; all of it above {margin:+.3f} is asked for",
         values={ALIGNED: after, FINETUNED: before, "margin": margin, **stated(gain)},
     )
 
@@ -286,7 +286,7 @@ def _pairs_apart(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="aligned_model",
-    version=4,
+    version=5,
     make=aligned_model,
     config=AlignedModelConfig,
     inputs=("raw_corpus", "labelled_examples", "evaluation_sets", "finetuned_model", "compute"),

@@ -242,7 +242,7 @@ def _every_document_scored(artifact: Artifact, inputs: Mapping[str, Any]) -> Ver
 
 LINK = Link(
     name="finetuned_model",
-    version=2,
+    version=3,
     make=finetuned_model,
     config=FinetunedModelConfig,
     inputs=("pretrained_checkpoint", "tokenizer", "labelled_examples", "evaluation_sets", "compute"),

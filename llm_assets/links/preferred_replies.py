@@ -68,14 +68,30 @@ def likelihoods(model: Assistant, held_out: Sequence[Pair], bench: Bench) -> lis
 
 def preferred_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of one model's rows: the shares of pairs whose true reply is likelier; nothing where no row is a pair's."""
-    pairs = [row for row in rows if row.get("chosen_nats") is not None]
+    pairs = _pairs(rows)
     if not pairs:
         return {}
     return {
         "preferred": _share([(row["chosen_nats"], row["rejected_nats"]) for row in pairs]),
-        "preferred_per_byte": _share([tuple(row[f"{side}_nats"] / max(1, row[f"{side}_bytes"]) for side in ("chosen", "rejected")) for row in pairs]),
+        "preferred_per_byte": _share(list(map(_per_byte, pairs))),
         "pairs": len(pairs),
     }
+
+
+def preferences(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The share of each held-out dialogue's pairs whose true reply is likelier, byte for byte."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for row in _pairs(rows):
+        found.setdefault(row["doc_id"], []).append(_per_byte(row))
+    return {doc_id: _share(costs) for doc_id, costs in found.items()}
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row.get("chosen_nats") is not None]
+
+
+def _per_byte(row: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(row[f"{side}_nats"] / max(1, row[f"{side}_bytes"]) for side in ("chosen", "rejected"))
 
 
 def shorter(held_out: Sequence[Pair]) -> dict[str, dict[str, float]]:

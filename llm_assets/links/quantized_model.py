@@ -236,7 +236,7 @@ def _drop_within(artifact: Artifact, inputs: Mapping[str, Any]) -> Verdict:
 
 LINK = Link(
     name="quantized_model",
-    version=3,
+    version=4,
     make=quantized_model,
     config=QuantizedModelConfig,
     inputs=("finetuned_model", "labelled_examples", "evaluation_sets"),

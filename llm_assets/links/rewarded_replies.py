@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from llm_assets.corpus.documents import text_key
 from llm_assets.evaluation.predictions import SPLITS, Examples
-from llm_assets.evaluation.quality import Difference, paired_bootstrap
 from llm_assets.links import plots
 from llm_assets.links.assistant_scores import Asked
 from llm_assets.links.link import Bench
@@ -137,13 +136,9 @@ def reward_figures(rows: Rows) -> dict[str, float]:
     }
 
 
-def gained(after: Rows, before: Rows) -> Difference:
-    """By how much more the same prompts earn, with a 95% interval where prompts are drawn anew. Raises ``ValueError`` where none is common."""
-    one, other = ({row["doc_id"]: row[REWARD] for row in rows if row.get(REWARD) is not None} for rows in (after, before))
-    found = paired_bootstrap(one, other)
-    if found is None:
-        raise ValueError("aligned_model: no held-out prompt was replied to before and after")
-    return found
+def earnings(rows: Rows) -> dict[str, float]:
+    """What the replies to each held-out prompt earn, by its dialogue."""
+    return {row["doc_id"]: row[REWARD] for row in rows if row.get(REWARD) is not None}
 
 
 def draw_reward(bench: Bench) -> None:

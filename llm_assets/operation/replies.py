@@ -15,7 +15,6 @@ from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 
 REPLIES = 200  # validation conversations that it is asked, once a release
-LONGEST = 512  # tokens of a reply at most
 
 
 def turns_of_users(examples: Artifact) -> Iterator[tuple[str, str]]:
@@ -31,7 +30,8 @@ def validation_replies(released: Released) -> list[tuple[str, str]]:
     """What a release replies to the validation conversations, each with how it ended, asked as a client asks who sets nothing.
 
     At most ``REPLIES`` conversations, those of the smallest hash, each up to its last turn of the user's; one that the context does not
-    hold is left out. It takes a process of llama.cpp of its own, for as long as that generates ``REPLIES`` times ``LONGEST`` tokens at most.
+    hold is left out. It takes a process of llama.cpp of its own, for as long as that fills the context ``REPLIES`` times at most: a limit of its own
+    would make the reference's replies end as no client's do.
     """
     config = ConversationsConfig.model_validate(released.input("labelled_examples").manifest.recipe["config"])
     asked = Asked.read(released.input("evaluation_sets"), config)
@@ -49,7 +49,7 @@ async def _replies(engine: Generator, release: str, prompts: Sequence[Sequence[M
     slots = asyncio.Semaphore(engine.slots)
 
     async def reply(number: int, messages: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
-        request = ChatRequest.model_validate({"model": release, "messages": messages, "max_tokens": LONGEST, "seed": number})
+        request = ChatRequest.model_validate({"model": release, "messages": messages, "seed": number})
         async with slots:
             try:
                 answer = await written(request, release, engine)

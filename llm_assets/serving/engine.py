@@ -117,6 +117,7 @@ def _tokenizer(path: Path, max_length: int, overlap: int | None) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower type
         raise EngineError(f"{path} is no tokenizer ({error}): materialize quantized_model again") from error
+    tokenizer.encode_special_tokens = True  # a text that speaks of [MASK] is read letter by letter, as in training
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, stride=overlap or 0)
     return tokenizer

@@ -17,8 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TextIO
 
-from llm_assets.serving import guard, ports
+from llm_assets.serving import ports
 from llm_assets.serving.loopback import open_url
+from llm_assets.store import guard
 
 READY = 120.0  # seconds a service may take to answer
 INTERVAL = 0.2  # seconds between two looks

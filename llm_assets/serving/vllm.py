@@ -12,18 +12,20 @@ import sys
 import time
 import urllib.error
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llm_assets.environments.environment import VLLM, MissingEnvironmentError
-from llm_assets.serving import guard
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.generation import Generator, Likely
 from llm_assets.serving.llama import LlamaError, Supervised, end
 from llm_assets.serving.loopback import open_url
 from llm_assets.serving.ports import bind
+from llm_assets.store import guard
 
 NAME = "model"  # what vLLM calls it; nobody but the gateway asks
 SLOTS = 64  # answers that are generated side by side
@@ -51,7 +53,7 @@ class Vllm(Supervised):
         environment.pop("PYTHONPATH", None)
         process = subprocess.Popen([*self._command, "--port", str(port)], stdin=subprocess.PIPE, text=True, env=environment)
         deadline = time.monotonic() + STARTING
-        while not _is_well(port):
+        while not (_is_well(port) and _owns(process.pid, port)):
             if process.poll() is not None or self._closed.is_set() or time.monotonic() > deadline:
                 end(process, self.grace)
                 raise LlamaError(f"{self._model} does not load in vLLM (status {process.returncode}); its own words stand in the gateway's output")
@@ -174,6 +176,15 @@ def _likely(token: int, entries: Mapping[str, Mapping[str, Any]], top: int) -> L
     own = entries[str(token)]
     ranked = sorted(((entry["rank"], int(name), entry["logprob"]) for name, entry in entries.items()), key=lambda entry: entry[0])
     return Likely(token, own["logprob"], own["rank"], [(name, logprob) for rank, name, logprob in ranked if rank <= top])
+
+
+def _owns(guardian: int, port: int) -> bool:
+    """Whether a process below ``guardian`` listens on ``port``: it was free when it was chosen, and another one may have taken it since."""
+    for process in psutil.Process(guardian).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended since
+            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in process.net_connections("tcp")):
+                return True
+    return False
 
 
 def _is_well(port: int) -> bool:

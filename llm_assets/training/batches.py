@@ -196,11 +196,12 @@ def read_texts(path: Path, objective: Classification, tokenizer: PreTrainedToken
 def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int, overlap: int | None) -> tuple[list[list[int]], list[int]]:
     """Token ids, and of each the text it comes from: cut to ``max_length``, or with ``overlap`` in windows that share so many tokens.
 
-    The serving engine's windows are the same (``serving/engine.py: encode``).
+    A special token that a text names is spelt out. The serving engine's windows are the same (``serving/engine.py: encode``).
     """
+    settings = {"truncation": True, "max_length": max_length, "split_special_tokens": True}
     if overlap is None:
-        return tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"], list(range(len(texts)))
-    found = tokenizer(list(texts), truncation=True, max_length=max_length, stride=overlap, return_overflowing_tokens=True)
+        return tokenizer(list(texts), **settings)["input_ids"], list(range(len(texts)))
+    found = tokenizer(list(texts), **settings, stride=overlap, return_overflowing_tokens=True)
     return found["input_ids"], list(found["overflow_to_sample_mapping"])
 
 

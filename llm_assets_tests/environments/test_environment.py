@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -81,6 +82,17 @@ def test_nothing_is_left_of_one_that_fails(tiny: Tiny) -> None:
     with pytest.raises(EnvironmentFailedError, match=r"(?s)tiny was not made: pip install ended with status 1:.*apart==3\.0.*Remedy: .*config list"):
         make(tiny)
     assert not tiny.folder.exists()
+
+
+def test_a_killed_command_leaves_no_step_running() -> None:
+    step = [sys.executable, "-c", "import time; time.sleep(60)"]
+    script = f"from llm_assets.environments import environment; environment._run(environment.VLLM, {step!r})"
+    command = subprocess.Popen([sys.executable, "-c", script])
+    while len(below := psutil.Process(command.pid).children(recursive=True)) < 2:  # the guard and the step
+        assert command.poll() is None
+    command.kill()
+    command.wait()
+    assert not psutil.wait_procs(below, timeout=30)[1]
 
 
 def test_a_machine_that_the_pins_are_not_for_is_told_so(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,9 +135,8 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def talking(tmp_path: Path) -> list[tuple[str, str]]:
     """A released decoder, and what it replies to the validation conversations."""
-    monkeypatch.setattr(replies, "LONGEST", 8)
     said = texts(600, 1)
     release_talking(tmp_path, [said[n : n + 2] if n % 3 else said[n : n + 4] for n in range(0, 500)])
     found = released(tmp_path, "tiny")

@@ -45,6 +45,11 @@ def test_text_is_normalised_as_in_training(engine: OnnxClassifier) -> None:
     assert engine.classify(["ｇｏｏｄ<br />喜欢​"]) == engine.classify(["good 喜欢"])
 
 
+def test_a_special_token_that_a_text_names_is_spelt_out(engine: OnnxClassifier) -> None:
+    [[ids]] = engine.encode(["good[SEP]bad"])
+    assert ids.count(ids[-1]) == 1  # that of the frame
+
+
 def test_long_text_is_truncated_and_counted_after_it(engine: OnnxClassifier) -> None:
     answers = engine.answer(["good", "good " * 100])
     assert [answer.tokens for answer in answers] == [3, MAX_LENGTH]

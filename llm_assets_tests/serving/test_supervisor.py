@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.serving import guard
 from llm_assets.serving.ports import PortError
 from llm_assets.serving.services import default_services
 from llm_assets.serving.supervisor import Service, ServiceError, check_ports, start, supervise
+from llm_assets.store import guard
 from llm_assets_tests.serving.conftest import alive, eventually
 
 # A service with a child in a session of its own that ignores SIGTERM, as torchrun's workers stand; it writes both their ids.
@@ -137,7 +137,7 @@ def test_sigkill_of_the_supervisor_ends_all(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from llm_assets.serving import guard
+        from llm_assets.store import guard
         from llm_assets.serving.supervisor import Service, supervise
         guard.__file__ = {guard.__file__!r}
         supervise([Service("family", [sys.executable, "-c", {FAMILY!r}, {str(tmp_path / "pids")!r}])], Path({str(tmp_path / "logs")!r}))

@@ -117,6 +117,12 @@ def test_windows_overlap_and_cover_the_text(tokenizer: PreTrainedTokenizerFast) 
     assert encode_texts(tokenizer, texts, 10, None) == ([ids[0], ids[1]], [0, 1])
 
 
+def test_a_special_token_that_a_text_names_is_spelt_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    for overlap in (None, 2):
+        [ids], _ = encode_texts(tokenizer, [f"好{tokenizer.mask_token}{tokenizer.sep_token}"], 40, overlap)
+        assert tokenizer.mask_token_id not in ids and ids.count(tokenizer.sep_token_id) == 1
+
+
 def test_a_document_is_encoded_alike_alone_and_among_others(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(0)
     shape = ModelShape(hidden=32, layers=4, heads=2, intermediate=48)  # layer 1 and 4 look at everything, 2 and 3 at a window
