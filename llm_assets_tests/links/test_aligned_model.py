@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,23 @@ def test_checks_fail(tmp_path: Path) -> None:
     assert apart(whole) and not apart([*whole, whole[0]])
     assert not apart([{**whole[0], "rejected": held["chosen"]}, *whole[1:]])
     assert not apart([{**whole[0], "doc_id": doc_id(text(TEST[0]))}, *whole[1:]])
+
+
+def test_a_gain_that_chance_explains_is_none(tmp_path: Path) -> None:
+    made = aligned().artifact
+    rows = made.table("predictions.parquet").to_pylist()
+    pairs = {row["doc_id"]: row for row in rows if row["model"] == FINETUNED and row["chosen_nats"] is not None}
+    wrong = [doc_id for doc_id, row in pairs.items() if row["split"] == "validation" and row["chosen_nats"] > row["rejected_nats"]]
+
+    def prefers(won: Sequence[str]) -> bool:
+        folder = tmp_path / str(len(won))
+        folder.mkdir()
+        after = [{**row, "model": ALIGNED, "chosen_nats": 0.0 if doc_id in won else row["chosen_nats"]} for doc_id, row in pairs.items()]
+        kept = [row for row in rows if row["model"] == FINETUNED or row["chosen_nats"] is None]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*kept, *after]), folder / "predictions.parquet")
+        return judged(changed(made, directory=folder), "prefers_right").passed
+
+    assert len(wrong) > 5 and prefers(wrong) and not prefers(wrong[:1]) and not prefers([])
 
 
 def test_sources_that_give_no_pair_are_refused_before_training(tmp_path: Path) -> None:
