@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.request import Request, urlopen
+from urllib.request import Request
+
+from llm_assets.serving.loopback import open_url
 
 KEY = "unrounded"  # of a server that only this process asks
+SECONDS = 600.0  # that one answer may take
 TIE = 0.02  # nats between two tokens that rounding of activations to F16, which llama.cpp does and torch does not, may turn around
 
 
@@ -41,7 +44,7 @@ class Unrounded:
         """llama.cpp's last event; there is no adapter."""
         body = json.dumps({"prompt": list(prompt), **sampling}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
-        with urlopen(Request(f"{self._server.listening_address}/completion", body, headers)) as response:
+        with open_url(Request(f"{self._server.listening_address}/completion", body, headers), SECONDS) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -178,7 +178,6 @@ class Read(NamedTuple):
 
 def readings(engine: Generator, texts: Sequence[str]) -> list[Read]:
     """Each text cut to the context and read from its beginning, without counting what opens it; a text of no token gives zeros."""
-
     from tokenizers import Tokenizer
 
     async def read() -> list[Read]:

@@ -138,9 +138,8 @@ def _marks(pairs: Sequence[Pair], dialogues: Iterable[Replied], salt: str, promp
 
     def mark(doc_id: str, split: str, prompt: Sequence[Mapping[str, str]], *replies: str | None) -> Mark:
         before = hashed("before", *(turn["content"] for turn in prompt))
-        given = (
-            [turn["content"] for turn in prompt if turn["role"] == "assistant"] if any(replies) else []
-        )  # to a prompt alone only replies are learned
+        is_learned = any(replies)  # of a prompt alone nothing is: replies are drawn to it
+        given = [turn["content"] for turn in prompt if turn["role"] == "assistant" and is_learned]
         chosen, rejected = (None if reply is None else hashed("reply", reply) for reply in replies)
         return Mark(doc_id, split, before, chosen, rejected, " ".join(hashed("reply", reply) for reply in given))
 
