@@ -27,7 +27,8 @@ from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
 from llm_assets.serving.reconciler import Deployment
 from llm_assets.serving.rollout import Apart
-from llm_assets.serving.router import BESIDE_SHARE, Router, Told
+from llm_assets.serving.router import Router, Told
+from llm_assets.serving.sparing import Sparing
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class Completions:
         self._patience = Patience(SECONDS)
         self._ends = set[asyncio.Task[None]]()  # records of answers that broke off
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
-        self._reading: asyncio.Task[None] | None = None  # of an answer by both releases of a rollout
-        self._rested = 0.0  # ``time.perf_counter()`` from which the next may be read
+        self._reading = Sparing()  # of an answer by both releases of a rollout
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""
@@ -93,9 +93,9 @@ class Completions:
 
     async def close(self) -> None:
         """Let the records of what broke off end, and no shadow begin."""
-        for task in (self._beside, self._reading):
-            if task:
-                task.cancel()
+        self._reading.cancel()
+        if self._beside:
+            self._beside.cancel()
         await asyncio.gather(*self._ends, return_exceptions=True)
 
     async def answer(self, request: Request, client: Key, is_gone: Gone, session: str | None) -> Response:
@@ -166,21 +166,17 @@ class Completions:
         told(failed, _milliseconds(began) - waited)
 
     def _have_read(self, begun: Begun) -> None:
-        """Have both releases of a rollout read an answer: one at a time, in ``BESIDE_SHARE`` of the time at most, and nobody waits for it."""
-        answer = begun.answer
-        if begun.reader and answer.request.is_free and (self._reading is None or self._reading.done()) and time.perf_counter() >= self._rested:
-            self._reading = asyncio.create_task(self._read(answer, *begun.reader))
+        """Have both releases of a rollout read an answer, which nobody waits for."""
+        if (reader := begun.reader) and begun.answer.request.is_free:
+            self._reading.attempt(lambda: self._read(begun.answer, *reader))
 
     async def _read(self, answer: Answer[Any], reader: Deployment, told: Callable[[Apart], None]) -> None:
-        began = time.perf_counter()
         try:
             found = await apart(answer, generator_of(reader, answer.request.model))
             if found is not None:
                 told(found)
         except (ApiError, LlamaError, RefusedError) as error:
             logger.warning("%s could not read an answer of %s: %s", reader.desired.release, answer.release, error)
-        ended = time.perf_counter()
-        self._rested = ended + (ended - began) * (1 / BESIDE_SHARE - 1)
 
     async def _first(self, request: Request, deployment: Deployment, is_gone: Gone) -> Begun:
         engine = generator_of(deployment, request.chain)

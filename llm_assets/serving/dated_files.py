@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -19,12 +20,14 @@ from llm_assets.store.files import flush_directory
 class DatedFiles:
     """``<folder>/<chain>/<date>.jsonl``. A line cut off by a crash stays alone on its line.
 
-    The date is the caller's clock: one that jumps back goes on in the file of the earlier date.
+    The date is the caller's clock: one that jumps back goes on in the file of the earlier date. One thread appends; another one may flush.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, tuple[Path, BinaryIO]] = {}  # chain -> the file of its newest line
+        self._unflushed: set[str] = set()  # chains
+        self._lock = threading.Lock()  # of both
 
     def path(self, chain: str, day: date) -> Path:
         """Where the lines of a day stand."""
@@ -38,20 +41,42 @@ class DatedFiles:
         """Every chain's file of a day."""
         return sorted(self._folder.glob(f"*/{day.isoformat()}.jsonl"))
 
-    def append(self, lines: Mapping[str, bytes], day: date) -> dict[str, OSError]:
-        """Append each chain's whole lines and flush them to the disk; the chains where that failed, with the error."""
+    def append(self, lines: Mapping[str, bytes], day: date, flush: bool = True) -> dict[str, OSError]:
+        """Append each chain's whole lines and flush them to the disk; the chains where that failed, with the error.
+
+        Without ``flush`` the operating system has them then, so that no end of a process loses them; see ``flush``.
+        """
         failed: dict[str, OSError] = {}
         for chain, data in lines.items():
             try:
                 with self._held(chain, self.path(chain, day)) as file:
-                    _append(file, data)
+                    _append(file, data, flush)
+                    if not flush:
+                        with self._lock:
+                            self._unflushed.add(chain)
             except OSError as error:
-                self._close(chain)  # reopening mends a line cut off
+                with suppress(OSError):
+                    self._close(chain)  # reopening mends a line cut off
                 failed[chain] = error
         return failed
 
+    def flush(self) -> dict[str, OSError]:
+        """Flush to the disk what was appended without; the chains where that failed, with the error: some of their lines may be lost."""
+        failed: dict[str, OSError] = {}
+        with self._lock:
+            copies = {chain: os.dup(self._files[chain][1].fileno()) for chain in self._unflushed if chain in self._files}
+            self._unflushed.clear()
+        for chain, descriptor in copies.items():  # copies: whoever appends may close a file meanwhile
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                failed[chain] = error
+            finally:
+                os.close(descriptor)
+        return failed
+
     def close(self) -> None:
-        """Close every file."""
+        """Flush and close every file."""
         for chain in list(self._files):
             self._close(chain)
 
@@ -62,7 +87,8 @@ class DatedFiles:
         self._close(chain)
         path.parent.mkdir(parents=True, exist_ok=True)
         file: BinaryIO = path.open("ab+", buffering=0)  # unbuffered: each write is one system call
-        self._files[chain] = (path, file)
+        with self._lock:
+            self._files[chain] = (path, file)
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -85,12 +111,17 @@ class DatedFiles:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
     def _close(self, chain: str) -> None:
-        if known := self._files.pop(chain, None):
-            known[1].close()
+        with self._lock:
+            known, unflushed = self._files.pop(chain, None), chain in self._unflushed
+            self._unflushed.discard(chain)
+        if known:
+            with known[1] as file:
+                if unflushed:
+                    os.fsync(file.fileno())
 
 
-def _append(file: BinaryIO, data: bytes) -> None:
-    """Write and flush all of it, or take back what was written: nobody is told of it, so nothing may read it.
+def _append(file: BinaryIO, data: bytes, flush: bool) -> None:
+    """Write all of it, and flush it if asked to, or take back what was written: nobody is told of it, so nothing may read it.
 
     What is longer holds lines of another process too, such as the recorder of a gateway that was just killed; nothing is taken then.
     """
@@ -98,7 +129,8 @@ def _append(file: BinaryIO, data: bytes) -> None:
     try:
         if file.write(data) != len(data):
             raise OSError("the disk took a part of it only")
-        os.fsync(file.fileno())
+        if flush:
+            os.fsync(file.fileno())
     except OSError:
         with suppress(OSError):
             if file.seek(0, os.SEEK_END) <= size + len(data):

@@ -59,7 +59,7 @@ class Desk:
         return {"object": "list", "data": listed}
 
     async def keep(self, line: dict[str, Any]) -> None:
-        """Put a line of the request log on the disk. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
+        """Write a line of the request log. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
         try:
             await self._log.write(line)
         except RequestLogError as error:

@@ -2,9 +2,12 @@
 
 Masking is hundreds of short steps in numpy, each of which gives the interpreter to the event loop and waits to get it back: beside
 a busy gateway in one process most of a write was such waiting. It reads lines of JSON, lists of requests, and answers each
-with a line, a list of one error or null for each. What has come while it was busy is one group, with one write and one fsync a
-chain: a disk makes a few hundred or thousand fsyncs a second, so one a request would be the limit of
-the whole service (group commit: DeWitt et al., 1984). It ends when standard input does, so it outlives no gateway.
+with a line, a list of one error or null for each. What has come while it was busy is one group, with one write a chain.
+
+What is written survives the end of any process. The disk has it a flush later: a thread flushes all the time that there is something to
+flush, and no answer waits for it. Where each one did, a training that writes its checkpoints to the same disk, whose flushes take in one
+what others wrote, stopped every answer of a gateway for up to seconds. So a power cut may cost the lines of the last flush, what databases call
+asynchronous commit. It ends when standard input does, so it outlives no gateway.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +28,8 @@ from typing import Any
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles
 from llm_assets.serving.request_log import MASKED_LENGTH
+
+logger = logging.getLogger(__name__)
 
 PIPE = 1 << 20  # bytes that are read at once; a pipe of Linux holds 64 KiB unless told otherwise
 READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing is cut in two before it is found
@@ -39,9 +46,10 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self._files = DatedFiles(folder)
+        self._flusher = Flusher(self._files)
 
     def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """None for each request that is on the disk, for the others why not."""
+        """None for each request that is in its file, for the others why not: that the flush before failed is a reason too."""
         moment = datetime.now(UTC)
         masked = iter(mask_all([text[:READ_LENGTH] for request in requests for text in request["texts"]])[0])
         lines: dict[str, bytes] = {}
@@ -50,7 +58,9 @@ class Recorder:
             line = {"id": request["id"], "at": moment.isoformat(), **request, "texts": texts}
             chain = request["chain"]
             lines[chain] = lines.get(chain, b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n"
-        failed = self._files.append(lines, moment.date())
+        failed = self._flusher.failed()
+        failed |= self._files.append({chain: data for chain, data in lines.items() if chain not in failed}, moment.date(), flush=False)
+        self._flusher.go_on()
         errors = {
             chain: f"{self._files.path(chain, moment.date())} cannot be written ({error}): free space or mend its permissions"
             for chain, error in failed.items()
@@ -58,8 +68,46 @@ class Recorder:
         return [errors.get(request["chain"]) for request in requests]
 
     def close(self) -> None:
-        """Close every file."""
+        """Flush and close every file."""
+        self._flusher.end()
         self._files.close()
+
+
+class Flusher:
+    """Flushes files in a thread of its own while another one appends to them."""
+
+    def __init__(self, files: DatedFiles) -> None:
+        self._files = files
+        self._failed: dict[str, OSError] = {}
+        self._lock = threading.Lock()
+        self._appended, self._over = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+        self._thread.start()
+
+    def go_on(self) -> None:
+        """There is something to flush."""
+        self._appended.set()
+
+    def failed(self) -> dict[str, OSError]:
+        """The chains whose flush has failed since this was asked last, with the error."""
+        with self._lock:
+            found, self._failed = self._failed, {}
+        return found
+
+    def end(self) -> None:
+        """End the thread, after the flush that it is at."""
+        self._over = True
+        self._appended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._appended.wait() and not self._over:
+            self._appended.clear()
+            failed = self._files.flush()
+            for chain, error in failed.items():
+                logger.error("the newest lines of the request log of %s may be lost, its disk does not take them: %s", chain, error)
+            with self._lock:
+                self._failed |= failed
 
 
 def _described(text: str, masked: str) -> dict[str, Any]:

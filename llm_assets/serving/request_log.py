@@ -1,4 +1,4 @@
-"""The request log: one line a request, on the disk before the answer leaves; texts masked, never as they came (`recorder`)."""
+"""The request log: one line a request, written before the answer leaves; texts masked, never as they came (`recorder`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASKED_LENGTH = 2000  # characters of a masked text that are kept
 LINE = 1 << 24  # bytes of the recorder's answer to a line at most
 SPEAKERS = {"system", "user", "assistant"}  # labels of the turns before an answer that was generated
 
-Written = asyncio.Future[str | None]  # why a request is not on the disk; None: it is
+Written = asyncio.Future[str | None]  # why a request is not in its file; None: it is
 
 
 class RequestLogError(OSError):
@@ -84,7 +84,7 @@ class RequestLog:
         self._listener: asyncio.Task[None] | None = None
 
     async def write(self, request: Mapping[str, Any]) -> None:
-        """Return once a request is on the disk: a line of the log but for its time, with texts as they came.
+        """Return once a request is written: a line of the log but for its time, with texts as they came.
 
         Raises ``RequestLogError`` naming the file when it cannot be written.
         """

@@ -6,54 +6,32 @@ import asyncio
 import hashlib
 import logging
 import math
-import os
-import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from llm_assets.serving.engine import Classified, decided
-from llm_assets.serving.engines import classifier_of
+from llm_assets.serving.comparisons import Comparisons, Pair, refuse_unsound
+from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
 from llm_assets.serving.events import append_event
 from llm_assets.serving.patience import TIMEOUT
 from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import roll_back
 from llm_assets.serving.rollout import Apart, Plan, Rollout, Window, advance, begin, breach, rolled_back
-from llm_assets.serving.shadows import Shadows
 from llm_assets.serving.state import Desired, rollout_lock, rollout_of, write_rollout
 from llm_assets.serving.windows import Watches, step_of
 
 logger = logging.getLogger(__name__)
 
-BESIDE = 32  # texts of a request that the other release answers too, for comparison
-BESIDE_SHARE = 0.1  # of the time that comparing may take, and reading replies: near a gateway's peak it would take the cores from those who wait
-BESIDE_SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
 LEAST = 0.5  # seconds that the newer release may take for any request: a busy machine stops for some tenths at times
 SLOWLY = 5_000  # characters a second: a quarter of what a small model reads on one core of 2026
-NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 Submit = Callable[[Deployment], Awaitable[list[Classified]]]
 Told = Callable[[bool, float], None]  # whether a request failed, and its milliseconds
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two releases of a chain, and where the rollout of one beside the other stands while a request is answered."""
-
-    chain: str
-    stable: Deployment
-    candidate: Deployment
-    rollout: Rollout
-    plan: Plan
-    watches: Watches
 
 
 class Router:
@@ -73,10 +51,7 @@ class Router:
         self._home, self._reconciler, self._clock = home, reconciler, clock
         self._watches: dict[str, Watches] = {}
         self._breached: dict[str, Rollout] = {}  # switched back, and yet to be written down
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
-        self._comparison: asyncio.Task[None] | None = None
-        self._rested = 0.0  # ``time.perf_counter()`` from which it compares again
-        self._shadows = Shadows(home)
+        self._comparisons = Comparisons(home)
 
     async def answer(
         self, stable: Deployment, identity: str, session: str | None, texts: Sequence[str], submit: Submit
@@ -90,13 +65,13 @@ class Router:
             return stable, await submit(stable)
         if takes(pair.rollout, session or identity) and (answers := await self._attempt(pair, texts, submit)) is not None:
             if pair.plan.expected_disagreement is not None:
-                self._beside_it(pair, pair.stable, identity, texts, answers)
+                self._comparisons.attempt(pair, pair.stable, identity, texts, answers, self._judge)
             return pair.candidate, answers
         began = time.perf_counter()
         answers = await submit(stable)
         pair.watches.stable.request(failed=False, milliseconds=_milliseconds(began))
         if pair.rollout.stage == "shadow":
-            self._beside_it(pair, pair.candidate, identity, texts, answers)
+            self._comparisons.attempt(pair, pair.candidate, identity, texts, answers, self._judge)
         return stable, answers
 
     def choose(self, stable: Deployment, session: str) -> tuple[Deployment, Told]:
@@ -152,9 +127,8 @@ class Router:
                 self._breached.pop(chain, None)
 
     def close(self) -> None:
-        """End the thread of comparisons, which is not waited for: a release may hang in it."""
-        self._beside.shutdown(wait=False, cancel_futures=True)
-        self._shadows.close()
+        """End the comparisons."""
+        self._comparisons.close()
 
     def _pair(self, stable: Deployment) -> Pair | None:
         """The stable release and what is rolled out beside it now, or None."""
@@ -184,7 +158,7 @@ class Router:
         try:
             async with asyncio.timeout(seconds_for(pair.plan, texts)):
                 answers = await submit(pair.candidate)
-            _refuse_unsound(answers)
+            refuse_unsound(answers)
         except Exception as error:
             if isinstance(error, ApiError) and error.status != HTTPStatus.GATEWAY_TIMEOUT:
                 raise
@@ -196,37 +170,6 @@ class Router:
         if answers is None or took > pair.plan.max_p99_ms:  # a good answer breaks no limit; what it completes ``step`` finds
             self._judge(pair)
         return answers
-
-    def _beside_it(self, pair: Pair, other: Deployment, identity: str, texts: Sequence[str], answers: Sequence[Classified]) -> None:
-        """Have the other release answer the first texts too, unless it is still at an earlier request, or at rest after it."""
-        if (self._comparison is None or self._comparison.done()) and time.perf_counter() >= self._rested:
-            work = self._compare(pair, other, identity, list(texts[:BESIDE]), answers[:BESIDE])
-            self._comparison = asyncio.get_running_loop().create_task(work)
-
-    async def _compare(self, pair: Pair, other: Deployment, identity: str, texts: list[str], answers: Sequence[Classified]) -> None:
-        answered = pair.stable if other is pair.candidate else pair.candidate
-        began = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(BESIDE_SECONDS):
-                theirs = await loop.run_in_executor(self._beside, classifier_of(other, pair.chain).answer, texts)
-            _refuse_unsound(theirs)
-        except Exception as error:
-            theirs = None
-            said = str(error) or f"no answer after {BESIDE_SECONDS:g} s"
-            logger.warning("%s failed on a request that it was to compare: %s", other.desired.release, said)
-        if other is pair.candidate:
-            pair.watches.candidate.request(theirs is None, _milliseconds(began))
-        if theirs is not None and classifier_of(answered, pair.chain).problem != "regression":  # numbers always differ in some digit
-            labels = _labels(other, theirs)
-            different = sum(one != another for one, another in zip(_labels(answered, answers), labels, strict=True))
-            pair.watches.candidate.comparisons(different, len(texts))
-            self._judge(pair)
-            with suppress(OSError):  # a full disk: the request log says so, and these are a help to annotators alone
-                await loop.run_in_executor(self._beside, self._shadows.note, pair.chain, identity, other.desired.release, labels)
-        self._judge(pair)
-        ended = time.perf_counter()
-        self._rested = ended + (ended - began) * (1 / BESIDE_SHARE - 1)
 
     def _judge(self, pair: Pair) -> None:
         """Switch back at once when a limit is broken."""
@@ -307,21 +250,5 @@ def seconds_for(plan: Plan, texts: Sequence[str]) -> float:
     return min(max(LEAST, 2 * plan.max_p99_ms / 1000) + sum(map(len, texts)) / SLOWLY, TIMEOUT / 3)
 
 
-def _labels(deployment: Deployment, answers: Sequence[Classified]) -> list[str]:
-    engine = classifier_of(deployment, deployment.desired.chain)
-    return [decided(engine.problem, answer.probabilities, engine.labels) for answer in answers]
-
-
-def _refuse_unsound(answers: Sequence[Classified]) -> None:
-    if not all(map(math.isfinite, (value for answer in answers for value in answer.probabilities))):
-        raise ValueError("an answer holds a number that is none")
-
-
 def _milliseconds(began: float) -> float:
     return (time.perf_counter() - began) * 1000
-
-
-def _yield_to_others() -> None:
-    """Lower this thread's priority, which Linux keeps for each thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -1,7 +1,7 @@
 """What the other release of a rollout said of the requests that it was asked too: in a shadow the new one, in a canary the stable one.
 
 ``<home>/serving/shadow/<chain>/<UTC date>.jsonl``, a line a request, ``{"id", "at", "release", "labels"}``, by the date in the
-answer's id. Nobody waits for it, while a line of the request log is on the disk before its answer leaves: so it stands apart, and
+answer's id. Nobody waits for it, while a line of the request log is written before its answer leaves: so it stands apart, and
 whoever reads the log joins the two by the id.
 """
 
@@ -34,7 +34,7 @@ class Shadows:
         moment = datetime.now(UTC)
         line = {"id": answer, "at": moment.isoformat(), "release": release, "labels": list(labels)}
         day = (moment_of(answer) or moment).date()
-        if failed := self._files.append({chain: json.dumps(line, ensure_ascii=False).encode() + b"\n"}, day):
+        if failed := self._files.append({chain: json.dumps(line, ensure_ascii=False).encode() + b"\n"}, day, flush=False):
             raise failed[chain]
 
     def close(self) -> None:

@@ -4,14 +4,17 @@ import hashlib
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+import threading
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_assets.serving import recorder
+from llm_assets.serving.dated_files import DatedFiles
 from llm_assets.serving.recorder import MASKED_LENGTH, Recorder
+from llm_assets_tests.serving.conftest import eventually
 
 
 def request(number: int, texts: list[str] | None = None, chain: str = "tiny", **more: Any) -> dict[str, Any]:
@@ -46,12 +49,24 @@ def test_a_line_has_the_agreed_shape_and_masks_personal_data(tmp_path: Path) -> 
     }  # fmt: skip
 
 
-def test_a_group_is_one_write_and_one_fsync_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, request(0), request(0, chain="other"))
-    synced: list[int] = []
-    monkeypatch.setattr("llm_assets.serving.dated_files.os.fsync", synced.append)
-    assert write(tmp_path, *(request(number, chain=("tiny", "other")[number % 2]) for number in range(8))) == [None] * 8
-    assert len(synced) == 2 and len(lines(tmp_path)) == len(lines(tmp_path, "other")) == 5
+def test_no_write_waits_for_its_flush_which_comes_once_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushing, flushed, goes_on = threading.Event(), list[str](), threading.Event()
+    write(tmp_path, request(0))  # its file and folder are there, and flushed
+
+    def slow(descriptor: int) -> None:
+        flushing.set()
+        assert goes_on.wait(60)
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().parent.name)
+
+    monkeypatch.setattr("llm_assets.serving.dated_files.os.fsync", slow)
+    one = Recorder(tmp_path)
+    assert one.write([request(1)]) == [None] and flushing.wait(60)
+    for number in range(2, 9):  # while the disk is at the first
+        assert one.write([request(number)]) == [None]
+    assert [line["id"] for line in lines(tmp_path)] == [f"classify-{number}" for number in range(9)] and not flushed
+    goes_on.set()
+    one.close()
+    assert flushed == ["tiny", "tiny"]
 
 
 def test_a_line_cut_off_stays_alone(tmp_path: Path) -> None:
@@ -93,17 +108,54 @@ def test_a_full_disk_is_named_leaves_no_piece_and_fails_no_other_chain(tmp_path:
     assert written is None and [line["id"] for line in lines(tmp_path)] == ["classify-2"]
 
 
-def test_what_could_not_be_flushed_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, request(1))
+def test_a_flush_that_fails_is_told_with_the_next_line_of_its_chain_and_then_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError("input/output error")
+
+    one = Recorder(tmp_path)
+    assert one.write([request(1), request(1, chain="other")]) == [None, None]
+    eventually(lambda: not one._files._unflushed)
+    with monkeypatch.context() as patched:
+        patched.setattr("llm_assets.serving.dated_files.os.fsync", broken)
+        assert one.write([request(2)]) == [None]
+        eventually(lambda: "may be lost" in caplog.text)
+    failed, other = one.write([request(3), request(3, chain="other")])
+    assert failed and "input/output error" in failed and "free space" in failed and other is None
+    assert one.write([request(4)]) == [None]
+    one.close()
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-2", "classify-4"]
+
+
+def test_what_could_not_be_flushed_before_its_file_is_closed_fails_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At midnight, when the next line goes to another file."""
+    files = DatedFiles(tmp_path)
+    assert not files.append({"tiny": b"1\n"}, date(2026, 3, 1), flush=False)
 
     def broken(descriptor: int) -> None:
         raise OSError("input/output error")
 
     with monkeypatch.context() as patched:
         patched.setattr("llm_assets.serving.dated_files.os.fsync", broken)
-        [failed] = write(tmp_path, request(2))
-    assert failed and "input/output error" in failed
-    assert write(tmp_path, request(3)) == [None] and [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-3"]
+        assert "input/output" in str(files.append({"tiny": b"2\n"}, date(2026, 3, 2), flush=False)["tiny"])
+    assert not files.append({"tiny": b"3\n"}, date(2026, 3, 2), flush=False) and not files.flush()
+    files.close()
+    assert [path.read_bytes() for path in sorted((tmp_path / "tiny").iterdir())] == [b"1\n", b"3\n"]
+
+
+def test_what_must_be_flushed_and_cannot_be_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = DatedFiles(tmp_path)
+    assert not files.append({"tiny": b"1\n"}, date(2026, 3, 1))
+
+    def broken(descriptor: int) -> None:
+        raise OSError("input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llm_assets.serving.dated_files.os.fsync", broken)
+        assert "input/output" in str(files.append({"tiny": b"2\n"}, date(2026, 3, 1))["tiny"])
+    files.close()
+    assert (tmp_path / "tiny" / "2026-03-01.jsonl").read_bytes() == b"1\n"
 
 
 def test_a_file_that_somebody_deleted_is_made_anew(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_assets.operation.log import requests
-from llm_assets.serving import router as routing
+from llm_assets.serving import comparisons, sparing
 from llm_assets.serving.app import create_app
+from llm_assets.serving.comparisons import Pair
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.engine import Classified
 from llm_assets.serving.errors import ApiError
@@ -30,7 +31,7 @@ from llm_assets.serving.reconciler import Deployment, Reconciler
 from llm_assets.serving.releases import release_journal, standing
 from llm_assets.serving.request_log import log_folder
 from llm_assets.serving.rollout import Apart, Plan, Rollout
-from llm_assets.serving.router import Pair, Router, seconds_for, takes
+from llm_assets.serving.router import Router, seconds_for, takes
 from llm_assets.serving.shadows import shadow_folder
 from llm_assets.serving.state import desired_path, proven, read_desired, rollout_lock, rollout_of, write_desired, write_rollout
 from llm_assets.serving.windows import Watches, step_of
@@ -106,7 +107,7 @@ def test_a_shadow_never_changes_an_answer(tmp_path: Path) -> None:
 
 
 def test_comparing_rests_so_that_it_takes_its_share_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "BESIDE_SHARE", 1e-9)
+    monkeypatch.setattr(sparing, "SHARE", 1e-9)
     first(tmp_path)
     roll_out(tmp_path, 2, Plan(shadow=True, **STILL))
     with serving(tmp_path, "shadow") as client:
@@ -269,7 +270,7 @@ def test_a_shadow_that_hangs_is_taken_back(tmp_path: Path, monkeypatch: pytest.M
     roll_out(tmp_path, 2, Plan(shadow=True, step_seconds=FOREVER, minimum_requests=2))
     reconciler, released = Reconciler(tmp_path), threading.Event()
     monkeypatch.setattr("llm_assets.serving.gateway.Reconciler", lambda home: reconciler)
-    monkeypatch.setattr(routing, "BESIDE_SECONDS", 0.05)
+    monkeypatch.setattr(comparisons, "SECONDS", 0.05)
     with serving(tmp_path, "shadow") as client:
         monkeypatch.setattr(reconciler.candidates["tiny"].engine, "answer", lambda texts: released.wait(60) and [])
         try:
