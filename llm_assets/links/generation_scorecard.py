@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from llm_assets.evaluation.quality import paired_bootstrap
+from llm_assets.evaluation.quality import paired_rates
 from llm_assets.links import plots
 from llm_assets.links.assistant_scores import Asked
 from llm_assets.links.champion import OTHER_DOCUMENTS, WORDS, incumbent, not_worse_than_champion, stated
@@ -125,9 +125,9 @@ def worth(rows: Rows) -> dict[str, Any]:
     }
 
 
-def merit(rows: Rows) -> dict[str, float]:
-    """Of each document minus its bits per byte: more is better, as ``paired_bootstrap`` compares."""
-    return {row["doc_id"]: -row["nats"] / math.log(2) / row["bytes"] for row in rows}
+def spent(rows: Rows) -> dict[str, tuple[float, float]]:
+    """Of each document the bits that it costs, and its bytes, as ``paired_rates`` compares."""
+    return {row["doc_id"]: (row["nats"] / math.log(2), row["bytes"]) for row in rows}
 
 
 def _rise(rows: Rows, reference: Rows) -> float:
@@ -138,7 +138,7 @@ def _rise(rows: Rows, reference: Rows) -> float:
 def _against_champion(
     office: Office, candidate: Artifact, allowed_loss: float, labelled_examples: Artifact, evaluation_sets: Artifact
 ) -> dict[str, Any]:
-    """The candidate's merit minus the champion's, as ``links/champion.py`` has it for classifiers.
+    """The champion's bits per byte minus the candidate's over the documents of both, with the outcomes that ``links/champion.py`` has.
 
     Two decoders word almost every answer otherwise, so ``disagreement`` is how far they are apart on replies (``reply_disagreement.py``).
     """
@@ -147,11 +147,11 @@ def _against_champion(
         return known.nothing()
     if "test_bits_per_byte" not in known.metrics:
         return known.nothing("the champion does not generate, so nothing could be compared")
-    theirs = merit(read_predictions(known.model, QUANTIZED))
-    difference = paired_bootstrap(merit(read_predictions(candidate, QUANTIZED)), theirs)
+    theirs = read_predictions(known.model, QUANTIZED)
+    difference = paired_rates(spent(read_predictions(candidate, QUANTIZED)), spent(theirs))
     if difference is None:
         return known.nothing(OTHER_DOCUMENTS)
-    allowed = allowed_loss * -sum(theirs.values()) / len(theirs)
+    allowed = allowed_loss * worth(theirs)["test_bits_per_byte"]
     outcome = difference.outcome(allowed)
     said = WORDS[outcome].format(release=known.release, allowed=allowed, unit="bits per byte")
     found = f"{said}: {difference.mean:+.4f} bits per byte less on {difference.documents} common test documents"
@@ -219,7 +219,7 @@ def _rise_within(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> Verdic
 LINK = Link(
     name="scorecard",
     variant=PROBLEM,
-    version=2,
+    version=3,
     make=scorecard,
     config=GenerationScorecardConfig,
     inputs=("pretrained_checkpoint", "finetuned_model", "aligned_model", "quantized_model", "labelled_examples", "evaluation_sets"),

@@ -19,6 +19,7 @@ from llm_assets.evaluation.quality import (
     figures,
     macro_f1,
     paired_bootstrap,
+    paired_rates,
     per_class,
     per_label,
 )
@@ -109,6 +110,18 @@ def test_paired_bootstrap_tells_clearly_worse_from_noise() -> None:
     assert paired_bootstrap(champion, worse).outcome(0.01) == "better"
     assert paired_bootstrap(champion, champion).outcome(0) == "not worse"
     assert paired_bootstrap({"x": True}, champion) is None
+
+
+def test_paired_rates_weigh_documents_by_their_size() -> None:
+    """A gain of a bit per byte on a hundred short documents, and a loss of a tenth on as many long ones, which is more in all."""
+    champion = {f"{size}-{number}": (2.0 * size, float(size)) for size in (1, 100) for number in range(100)}
+    mixed = {key: (spent - size if size == 1 else spent + 0.1 * size, size) for key, (spent, size) in champion.items()}
+    found = paired_rates(mixed, champion)
+    assert found is not None and found.documents == 200 and found.mean == pytest.approx((100 - 1000) / (100 + 10000))
+    assert found.low < found.mean < found.high < 0 and found.outcome(0.01) == "worse"
+    assert paired_bootstrap({key: -spent / size for key, (spent, size) in mixed.items()}, dict.fromkeys(champion, -2.0)).outcome(0.01) == "better"
+    assert paired_rates(champion, mixed).mean == pytest.approx(-found.mean) and paired_rates(champion, mixed).outcome(0) == "better"
+    assert paired_rates(champion, champion).outcome(0) == "not worse" and paired_rates({"x": (1, 1)}, champion) is None
 
 
 def test_several_labels_by_hand() -> None:

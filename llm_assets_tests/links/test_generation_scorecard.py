@@ -15,7 +15,7 @@ from rich.console import Console
 
 from llm_assets.links import reply_disagreement
 from llm_assets.links.champion import not_worse_than_champion
-from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfig, merit, scorecard, worth
+from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfig, scorecard, spent, worth
 from llm_assets.links.link import Office
 from llm_assets.links.reply_disagreement import UNIT
 from llm_assets.links.scorecard_page import as_markdown
@@ -143,7 +143,7 @@ def test_bits_per_byte_are_of_all_documents_as_one_text() -> None:
     found = worth(rows)
     assert found["test_bits_per_byte"] == pytest.approx(14 / 4) and found["test_perplexity"] == pytest.approx(2 ** (14 / 3))
     assert found["test_bits_per_byte_interval"] == pytest.approx([1.0, 6.0])
-    assert merit(rows) == pytest.approx({"a": -1.0, "b": -6.0})
+    assert spent(rows) == {"a": pytest.approx((2, 2)), "b": pytest.approx((12, 2))}
 
 
 def test_an_aligned_models_figures_stand_beside_the_finetuned_ones(office: Office, tmp_path: Path) -> None:
