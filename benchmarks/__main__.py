@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.chain import orchestration, reuse
 from benchmarks.completeness import completeness
 from benchmarks.conversations import conversation_finetuning
+from benchmarks.cuda import cuda
 from benchmarks.decoders import bits, causal
 from benchmarks.decoding import decoding
 from benchmarks.distributed import resume, zero
@@ -56,6 +57,7 @@ FUNCTIONS = (
     pretraining,
     finetuning,
     causal,
+    cuda,
     bits,
     conversation_finetuning,
     encoder_decoder,

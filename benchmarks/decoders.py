@@ -53,7 +53,7 @@ def causal(preset: str, home: Path) -> Result:
         runs = {
             context: [(folder.ours(f"{context}-{number}", context), folder.stock(context)) for number in range(ROUNDS)] for context in (BLOCK, SHORT)
         }
-        operations, fastest = folder.operations(BLOCK), peak()
+        operations, fastest = folder.operations(BLOCK, _shape("llama", "small")), peak()
     found = {context: [max(speeds) for speeds in zip(*pairs, strict=True)] for context, pairs in runs.items()}
     for context, (ours, stock) in found.items():
         print(f"blocks of {context:>5}: run_clm {stock:>8,.0f} tokens/s, ours {ours:>8,.0f} tokens/s, {ours / stock:.2f} times")
@@ -106,7 +106,7 @@ class Decoders:
         shape = _shape("llama", "small")
         job = self._job(name, context, shape, STEPS, micro_batch=BLOCK * BATCH // context // 2, learning_rate=1e-3, zero_stage=1)
         launch(job.write(job.scratch / "job.json"), 2, silent)
-        return _speed(job)
+        return speed(job)
 
     def in_time(self, context: int, seconds: float) -> tuple[dict[str, float], float]:
         """The last evaluation of a training that so many seconds pay for, and the seconds that its updates took."""
@@ -123,7 +123,7 @@ class Decoders:
         trial = self._job("trial", context, shape, TRIAL, **settings)
         launch(trial.write(trial.scratch / "job.json"), 2, silent)
         batch = 2 * settings["micro_batch"] * context
-        job = self._job("whole", context, shape, max(1, int(KEPT * seconds * _speed(trial) / batch)), **settings)
+        job = self._job("whole", context, shape, max(1, int(KEPT * seconds * speed(trial) / batch)), **settings)
         launch(job.write(job.scratch / "job.json"), 2, silent)
         curve = pyarrow.parquet.read_table(job.output / "curve.parquet").to_pylist()
         took = _seconds(curve, batch) + counted
@@ -147,9 +147,9 @@ class Decoders:
         }  # fmt: skip
         return self._said("benchmarks.stock", settings)["tokens_per_second"]
 
-    def operations(self, context: int) -> float:
-        """Floating-point operations of the matrix products that one token takes here, forward and backward, in blocks so long."""
-        shape, blocks = _shape("llama", "small"), packed_blocks(artifact("tokens", self.tokens(context)))
+    def operations(self, context: int, shape: DecoderShape) -> float:
+        """Floating-point operations of the matrix products that one token takes in a decoder, forward and backward, in blocks so long."""
+        blocks = packed_blocks(artifact("tokens", self.tokens(context)))
         first = blocks == self.opening
         first[:, 0] = True
         lengths = numpy.diff(numpy.flatnonzero(first), append=first.size)
@@ -180,7 +180,8 @@ def _shape(architecture: str, size: Any) -> DecoderShape:
     return DecoderShape.model_validate({"architecture": architecture, **found})
 
 
-def _speed(job: TrainingJob) -> float:
+def speed(job: TrainingJob) -> float:
+    """Tokens a second of a training that has ended: the median of its updates'."""
     curve = pyarrow.parquet.read_table(job.output / "curve.parquet").to_pylist()
     speeds = sorted(row["tokens_per_second"] for row in curve if row["tokens_per_second"])
     return float(speeds[len(speeds) // 2])

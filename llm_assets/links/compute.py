@@ -34,7 +34,7 @@ def compute(office: Office, config: ComputeConfig) -> Acted:
     Training puts its own speed beside these figures. Takes about a second, always runs; its data version changes with the
     devices and not with the speed, so a busy machine makes nothing stale.
     """
-    devices = [_cpu(), *_gpus()]
+    devices = [_cpu(), *gpus()]
     speed = {
         "matmul_gflops": round(matmul_gflops(), 1),
         "memory_gb_per_s": round(memory_gb_per_s(), 1),
@@ -88,7 +88,7 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _gpus() -> list[dict[str, Any]]:
+def gpus() -> list[dict[str, Any]]:
     """CUDA devices, asked from the driver's own tool, since importing torch takes seconds."""
     import shutil
     import subprocess

@@ -2,7 +2,8 @@
 
 A mask per document would compute all [context, context] scores and throw most away. Here documents of like length are laid side by
 side, filled up at their end, where a causal model's earlier tokens do not look; so no mask is needed at all. The filling is at most
-half of a short document (16 tokens and less) and a third of others.
+half of a short document (16 tokens and less) and a third of others. On a GPU that computes in bfloat16 PyTorch's own kernel for texts of
+many lengths takes the documents as they lie.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 BY_DOCUMENT = "llm_assets_by_document"  # by which transformers' models find ``by_document``
 PREFIX = "prefix"  # among what it takes as ``documents``, learnt keys and values before each of them (training/prefixes.py)
 SMALLEST = 16  # tokens to which the shortest documents are filled up
+KERNEL_SIZES = range(8, 257, 8)  # numbers of a head that flash attention 2 takes (Dao 2023)
 ROOM = 1.5  # between two sizes, at most: the powers of 2 and those times 1.5
 
 
@@ -36,6 +39,7 @@ class Packing:
         starts = numpy.flatnonzero(first.reshape(-1))
         lengths = numpy.diff(starts, append=blocks * context)
         self.positions = (numpy.arange(blocks * context) - numpy.repeat(starts, lengths)).reshape(blocks, context)
+        self.edges = numpy.append(starts, blocks * context).astype(numpy.int32)  # where each document begins, as they lie, and the last one ends
         sizes = _sizes(int(lengths.max()))
         size = numpy.asarray(sizes)[[bisect.bisect_left(sizes, length) for length in lengths.tolist()]]
         order = numpy.argsort(size, kind="stable")
@@ -49,10 +53,11 @@ class Packing:
         self.there, self.back, self.filling = there, back, numpy.flatnonzero(filling)
         self.shapes = [[int((size == one).sum()), one] for one in sizes if (size == one).any()]  # documents, and tokens to which each is filled up
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What ``by_document`` takes as ``documents``."""
-        arrays = {"there": self.there, "back": self.back, "filling": self.filling, "shapes": numpy.asarray(self.shapes)}
-        return {name: torch.from_numpy(array.astype(numpy.int64)) for name, array in arrays.items()}
+    def tensors(self) -> dict[str, Any]:
+        """What ``by_document`` takes as ``documents``. The shapes are an array, which stays on the host: each layer would wait for a GPU's."""
+        arrays = {"there": self.there, "back": self.back, "filling": self.filling}
+        rows = {name: torch.from_numpy(array.astype(numpy.int64)) for name, array in arrays.items()}
+        return rows | {"edges": torch.from_numpy(self.edges), "shapes": numpy.asarray(self.shapes)}
 
 
 def _sizes(longest: int) -> list[int]:
@@ -92,7 +97,7 @@ def by_document(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    documents: dict[str, torch.Tensor],
+    documents: dict[str, Any],
     dropout: float = 0.0,
     scaling: float | None = None,
     **_: Any,
@@ -103,14 +108,16 @@ def by_document(
     [blocks, context, heads, size]. No mask is looked at. Where ``documents`` have a ``PREFIX``, [layers, 2, heads of keys, count, size],
     every token sees the layer's keys and values in it besides.
     """
-    blocks, heads, context, _size = query.shape
+    blocks, heads, context, size = query.shape
+    if query.is_cuda and query.dtype == torch.bfloat16 and size in KERNEL_SIZES and not dropout and PREFIX not in documents:
+        return _by_lengths(query, key, value, documents, scaling), None
     there, back, filling = documents["there"], documents["back"], documents["filling"]
     rows = [_rearranged(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back) for tensor in (query, key, value)]
     shapes: Sequence[Sequence[int]] = documents["shapes"].tolist()
     parts = [torch.split(row, [count * length for count, length in shapes]) for row in rows]
     found = []
     for (count, length), *alike in zip(shapes, *parts, strict=True):
-        asking, asked, given = (part.view(count, length, -1, query.shape[3]).transpose(1, 2) for part in alike)
+        asking, asked, given = (part.view(count, length, -1, size).transpose(1, 2) for part in alike)
         mask = None
         if PREFIX in documents:
             before = documents[PREFIX][int(module.layer_idx)].to(key.dtype)[:, None].expand(-1, count, -1, -1, -1)  # type: ignore[arg-type]  # a number
@@ -122,6 +129,18 @@ def by_document(
         found.append(attended.transpose(1, 2).reshape(count * length, -1))
     joined = _rearranged(torch.cat(found), back, there, filling)
     return joined.view(blocks, context, heads, -1), None
+
+
+def _by_lengths(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: dict[str, Any], scaling: float | None
+) -> torch.Tensor:
+    """The same, by the kernel for texts of many lengths: nothing is rearranged or filled up, and one launch does for all documents."""
+    blocks, heads, context, size = query.shape
+    rows = [tensor.transpose(1, 2).reshape(blocks * context, -1, size) for tensor in (query, key, value)]
+    edges, longest = documents["edges"], int(documents["shapes"][-1, 1])
+    found: Any = varlen_attn(*rows, edges, edges, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=key.shape[1] != heads)
+    attended: torch.Tensor = found.view(blocks, context, heads, size)
+    return attended
 
 
 AttentionInterface.register(BY_DOCUMENT, by_document)

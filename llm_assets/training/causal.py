@@ -100,7 +100,7 @@ def decoder(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabulary: in
                 if given is not None:
                     part.weight.copy_(torch.from_numpy(read_embeddings(given)))
         return fresh  # type: ignore[no-any-return]  # a transformers model
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(job.start_from, local_files_only=True, use_safetensors=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(job.start_from, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     if model.config.vocab_size < vocabulary:
         raise VocabularyError(
             f"{job.start_from} knows {model.config.vocab_size} tokens, the tokenizer makes {vocabulary}: "

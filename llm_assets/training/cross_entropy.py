@@ -20,29 +20,38 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """``hidden`` [positions, width], ``weight`` [tokens, width], ``labels`` int64 [positions]; float32."""
+        """``hidden`` [positions, width], ``weight`` [tokens, width], ``labels`` int64 [positions]; the loss is float32.
+
+        The gradient of the weights is summed in float32 over the chunks: bfloat16 keeps 8 bits, and late chunks would be rounded away.
+        """
         wanted = any(ctx.needs_input_grad)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         to_hidden = torch.empty_like(hidden) if wanted else None
-        to_weight = torch.zeros_like(weight) if wanted else None
-        for start in range(0, len(hidden), CHUNK):
-            part, aims = hidden[start : start + CHUNK], labels[start : start + CHUNK, None]
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
+        chunk = CHUNK["cuda" if hidden.is_cuda else "cpu"]
+        for start in range(0, len(hidden), chunk):
+            part, aims = hidden[start : start + chunk], labels[start : start + chunk, None]
             scores = log_softmax((part @ weight.T).float(), dim=-1)
             loss -= scores.gather(1, aims).sum()
             if to_hidden is None or to_weight is None:
                 continue
             scores.exp_().scatter_add_(1, aims, torch.full_like(aims, -1, dtype=scores.dtype))
             gradient = scores.to(hidden.dtype)
-            torch.mm(gradient, weight, out=to_hidden[start : start + CHUNK])
-            to_weight.addmm_(gradient.T, part)
+            torch.mm(gradient, weight, out=to_hidden[start : start + chunk])
+            if gradient.dtype == to_weight.dtype:
+                to_weight.addmm_(gradient.T, part)
+            else:
+                to_weight += gradient.T @ part
+            del scores, gradient  # else they would stand beside the next chunk's
         ctx.save_for_backward(to_hidden, to_weight)
+        ctx.kept = weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradients, times that of the loss."""
         to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]), None
+        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]).to(ctx.kept), None
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -142,7 +142,8 @@ def encoder_decoder(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabu
     if job.start_from is None:
         assert isinstance(job.shape, EncoderDecoderShape)
         return new_encoder_decoder(job.shape, tokenizer, vocabulary)
-    model: PreTrainedModel = T5ForConditionalGeneration.from_pretrained(job.start_from, local_files_only=True, use_safetensors=True)
+    settings: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+    model: PreTrainedModel = T5ForConditionalGeneration.from_pretrained(job.start_from, **settings)
     if model.config.vocab_size < vocabulary:
         raise VocabularyError(
             f"{job.start_from} knows {model.config.vocab_size} tokens, the tokenizer makes {vocabulary}: "

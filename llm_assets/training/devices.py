@@ -68,6 +68,10 @@ CPU = DeviceSettings(
     tf32=Choice(value=False, reason="a format of NVIDIA's tensor cores"),
 )
 
+WHOLE: Choice[Literal["float32", "bfloat16"]] = Choice(
+    value="float32", reason="optimizer: muon looks at whole matrices, which DeepSpeed lays end to end in bfloat16"
+)
+
 
 def decide(
     asked: Literal["auto", "cpu", "cuda"],
@@ -77,11 +81,12 @@ def decide(
     *,
     packed: bool,
     offload_optimizer: bool = False,
+    whole_matrices: bool = False,
 ) -> DeviceSettings:
     """The settings for ``processes`` on these ``devices``, as the compute record describes them.
 
-    ``packed``: batches bring a mask per document. Raises ``DeviceError`` where CUDA is asked for and not there, or where there
-    are fewer GPUs than processes.
+    ``packed``: batches bring a mask per document. ``whole_matrices``: the optimizer looks at them (Muon). Raises ``DeviceError`` where CUDA
+    is asked for and not there, or where there are fewer GPUs than processes.
     """
     gpus = [device for device in devices if device["kind"] == "cuda"]
     if asked == "cpu":
@@ -98,7 +103,8 @@ def decide(
             f"processes: {processes} asks for {processes} GPUs, one a process, and there {'is' if count == 1 else 'are'} {count}. Remedy: processes: "
             f"{count} with accumulation times {processes}/{count}, which keeps the batch and goes on from the same checkpoint; or device: cpu"
         )
-    return _cuda(asked, gpus[0], software, packed, offload_optimizer)
+    found = _cuda(asked, gpus[0], software, packed, offload_optimizer)
+    return found.model_copy(update={"precision": WHOLE}) if whole_matrices else found
 
 
 def _cuda(asked: str, gpu: Mapping[str, Any], software: Software, packed: bool, offload_optimizer: bool) -> DeviceSettings:

@@ -122,10 +122,10 @@ def _losses(problem: Problem, logits: torch.Tensor, aims: torch.Tensor, reductio
     from torch.nn import functional
 
     if problem == "single_label":
-        return functional.cross_entropy(logits, aims, reduction=reduction)
+        return functional.cross_entropy(logits.float(), aims, reduction=reduction)
     if problem == "multi_label":
-        return functional.binary_cross_entropy_with_logits(logits.float(), aims, reduction=reduction)
-    return functional.mse_loss(logits.float().squeeze(-1), aims, reduction=reduction)
+        return functional.binary_cross_entropy_with_logits(logits.float(), aims.float(), reduction=reduction)
+    return functional.mse_loss(logits.float().squeeze(-1), aims.float(), reduction=reduction)
 
 
 def _number(label: str) -> float:

@@ -11,7 +11,7 @@ from llm_assets.store.files import write_atomic
 from llm_assets.store.strict import Strict
 from llm_assets.training.adapters import Adapter
 from llm_assets.training.decoders import DecoderShape
-from llm_assets.training.devices import CPU, DeviceSettings
+from llm_assets.training.devices import CPU, DeviceKind, DeviceSettings
 from llm_assets.training.encoder_decoders import EncoderDecoderShape
 from llm_assets.training.heads import Problem
 from llm_assets.training.rewards import AnyReward
@@ -42,7 +42,10 @@ class Masked(Part):
     next_sentence: bool = Field(False, description="also tell whether a document's second half is its own (training/next_sentence.py)")
 
 
-CHUNK = 256  # positions whose scores a causal model's loss holds at once: 8 MiB at 8,192 tokens, of which most stays in a core's cache
+CHUNK: dict[DeviceKind, int] = {  # positions whose scores a causal model's loss holds at once
+    "cpu": 256,  # 8 MiB at 8,192 tokens, of which most stays in a core's cache
+    "cuda": 4096,  # products large enough to fill a GPU
+}
 
 
 class Causal(Part):

@@ -18,7 +18,7 @@ from llm_assets.training.job import CHUNK, Answering, Causal, Conversation, Deno
 from llm_assets.training.weights import WeightsError, parameters, read_config
 from llm_assets.training.zero import BUCKET
 
-RUNTIME = {"cpu": 620 * 2**20, "cuda": 1 * 2**30}  # of a process that has imported torch and DeepSpeed (CPU: measured; CUDA context: not)
+RUNTIME = {"cpu": 620 * 2**20, "cuda": 1 * 2**30}  # of a process that has imported torch and DeepSpeed; on CUDA context, cuBLAS and NCCL
 GAPS = 0.6  # of what comes and goes, that a CPU's heap holds besides, in gaps that tensors of other sizes left (measured, docs/methods.md)
 MAPPED = 32 * 2**20  # bytes from which on glibc takes a tensor from the system and gives it back (mallopt(3), M_MMAP_THRESHOLD)
 LIVE = 1_000_000_000  # parameters that ZeRO-3 keeps gathered: DeepSpeed's stage3_max_live_parameters
@@ -29,6 +29,7 @@ NORMED = 4  # and where queries and keys have norms of their own
 READ, WRITTEN = 10, 15  # vectors that a layer of T5's encoder and one of its decoder keep of each of their tokens
 SOURCE = 2  # and one of the decoder of each token that it attends to: key and value
 ANSWERED = 0.5  # of a block of answers with their sources, at most
+TEMPORARIES = {"cpu": 8, "cuda": 4}  # bytes a number of the share while it is updated (CUDA: measured, docs/methods.md)
 STATES = {"adamw": 2, "nadamw": 2, "sgd": 1, "muon": 2}  # numbers an optimizer keeps a parameter
 
 
@@ -155,9 +156,11 @@ def estimate(job: TrainingJob, processes: int, model: Dimensions, length: int) -
         weights += width * count  # the first process gathers all of them into host memory to save them
     if job.offload_parameters == "cpu":
         weights -= width * shared
-    gradients = width * (shared if job.zero_stage >= 2 else count) + (4 * shared if partitioned else 0)  # the share again, flat, while it is applied
+    gradients = width * (shared if job.zero_stage >= 2 else count)
+    gradients += 4 * shared if partitioned else 0 if precise else 4 * count  # again in float32: the share while it is applied, all with ZeRO-0
     master = partitioned or not precise  # ZeRO keeps a float32 copy of its share even of float32 weights
-    optimizer = 4 * (STATES[job.optimizer] + master) * (shared if partitioned else count) + 2 * 4 * (shared if partitioned else 0)
+    temporaries = TEMPORARIES[job.hardware.device.value] * shared if partitioned else 0
+    optimizer = 4 * (STATES[job.optimizer] + master) * (shared if partitioned else count) + temporaries
     if job.offload_optimizer == "cpu":
         optimizer = 0
     buffers = 2 * width * min(BUCKET, count) if partitioned else 0
@@ -215,7 +218,8 @@ def _logits(job: TrainingJob, model: Dimensions, tokens: int) -> int:
     if isinstance(job.objective, Preference):
         return 3 * 4 * model.vocabulary * tokens
     if isinstance(job.objective, Causal | Conversation | Denoising | Answering):
-        return 4 * model.vocabulary * (2 * CHUNK + model.hidden)
+        copies, sums = (2 * 4, 4) if job.hardware.precision.value == "float32" else (2 * 4 + 2, 4 + 2)  # and each product in bfloat16
+        return model.vocabulary * (copies * CHUNK[job.hardware.device.value] + sums * model.hidden)
     if not isinstance(job.objective, Masked):
         return 0
     places = tokens * (job.objective.mask_probability if model.sparse else 1)

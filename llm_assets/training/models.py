@@ -39,7 +39,7 @@ def masked_model(job: TrainingJob, tokenizer: PreTrainedTokenizerFast, vocabular
     second_head = isinstance(objective, Masked) and objective.next_sentence
     if job.start_from is not None:
         kind = MaskedAndNext if second_head else AutoModelForMaskedLM
-        model: PreTrainedModel = kind.from_pretrained(job.start_from, local_files_only=True, use_safetensors=True)
+        model: PreTrainedModel = kind.from_pretrained(job.start_from, dtype=torch.float32, local_files_only=True, use_safetensors=True)
         if isinstance(model, MaskedAndNext):
             model.next_head.reset_parameters()  # no checkpoint holds it
         if model.config.vocab_size < vocabulary:

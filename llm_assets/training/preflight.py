@@ -48,15 +48,14 @@ def preflight(job: TrainingJob, processes: int, devices: Sequence[Mapping[str, A
     """
     packed = not isinstance(job.objective, Classification | Preference | Rewarded)
     offload = job.offload_optimizer == "cpu"
-    hardware = decide(job.device, processes, devices, software or Software.installed(), packed=packed, offload_optimizer=offload)
+    asked = {"packed": packed, "offload_optimizer": offload, "whole_matrices": job.optimizer == "muon"}
+    hardware = decide(job.device, processes, devices, software or Software.installed(), **asked)
     job = job.model_copy(update={"hardware": hardware})
     if hardware.device.value == "cpu" and "cpu" in (job.offload_optimizer, job.offload_parameters):
         raise ValueError(
             "offload_optimizer or offload_parameters: cpu moves a GPU's states to host memory, and this training runs on a CPU "
             f"({hardware.device.reason}): set both to none"
         )
-    if job.optimizer == "muon" and hardware.precision.value == "bfloat16":
-        raise ValueError("optimizer: muon looks at whole matrices, which DeepSpeed lays end to end in bfloat16: set device: cpu or another optimizer")
     if job.torch_compile and not any(map(shutil.which, COMPILERS)):
         raise DeviceError(f"torch_compile: true wants a C++ compiler; there is no {' or '.join(COMPILERS)}. Remedy: install one, or set false")
     kind = hardware.device.value

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from llm_assets.store.files import write_json
 from llm_assets.training import adapters, repartition, states
 from llm_assets.training.callbacks import BestEvaluation
 from llm_assets.training.faults import refuse
@@ -73,6 +76,12 @@ class Worker(Trainer):
             refuse(self.job, "gradient norm", float(0.0 if norm is None else norm), self.state.global_step + 1, self.rows(range(self.passes)))
             self.passes = 0
         return loss
+
+    def _prepare_input(self, data: Any) -> Any:
+        """A batch on the device as it was made: transformers would round its float32 to bfloat16, targets of a regression and what a reference
+        says of replies with it. What a model reads are whole numbers, and masks.
+        """
+        return send_to_device(data, self.args.device)
 
     def compute_loss(self, model: torch.nn.Module, *rest: Any, **named: Any) -> Any:
         """The loss; one that is no number raises ``DivergedError`` before anything is learnt from it."""
@@ -173,8 +182,12 @@ class Worker(Trainer):
         return EvalLoopOutput(None, None, found, len(dataset))  # type: ignore[arg-type]  # nothing is predicted
 
     def save_weights(self, folder: Path) -> None:
-        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them; of an adapter its folder alone."""
-        weights = self.accelerator.get_state_dict(self.deepspeed)
+        """config.json and model.safetensors, gathered from all ranks where ZeRO-3 spread them; of an adapter its folder alone.
+
+        In float32 whatever they were trained in: what reads them next, rounds them or goes on from them may be a CPU, whose ONNX Runtime has
+        no product in bfloat16.
+        """
+        weights = _in_float32(self.accelerator.get_state_dict(self.deepspeed))
         if not self.is_world_process_zero():
             return
         model = self.accelerator.unwrap_model(self.model)
@@ -182,3 +195,15 @@ class Worker(Trainer):
             adapters.save(model, folder, weights)
         else:
             model.save_pretrained(folder, state_dict=weights)
+            if self.job.hardware.precision.value != "float32":  # else it says so already
+                config = folder / "config.json"
+                write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"})
+
+
+def _in_float32(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights on the host; tied ones are one tensor as before, else they would be written twice."""
+    made: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for tensor in weights.values():
+        if (place := (tensor.data_ptr(), tensor.shape)) not in made:
+            made[place] = tensor.cpu().float()
+    return {name: made[tensor.data_ptr(), tensor.shape] for name, tensor in weights.items()}

@@ -29,7 +29,7 @@ def test_another_speed_is_the_same_machine(office: Office, monkeypatch: pytest.M
     monkeypatch.setattr(module, "matmul_gflops", lambda: 1.0)
     after = compute(office, ComputeConfig())
     assert before.data_version == after.data_version and after.record["matmul_gflops"] == 1.0
-    monkeypatch.setattr(module, "_gpus", lambda: [{"kind": "cuda", "name": "test", "count": 1, "memory_bytes": 2**34}])
+    monkeypatch.setattr(module, "gpus", lambda: [{"kind": "cuda", "name": "test", "count": 1, "memory_bytes": 2**34}])
     assert compute(office, ComputeConfig()).data_version != before.data_version
 
 

@@ -50,7 +50,7 @@ def test_positions_begin_anew_in_each_document() -> None:
 
 @pytest.mark.parametrize("chunk", [3, 8, 100])
 def test_the_loss_without_logits_is_cross_entropy_and_so_are_its_gradients(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setitem(module.CHUNK, "cpu", chunk)
     torch.manual_seed(1)
     hidden, weight, labels = torch.randn(20, 6, requires_grad=True), torch.randn(11, 6, requires_grad=True), torch.randint(11, (20,))
     ours, plain = linear_cross_entropy(hidden, weight, labels) / 7, cross_entropy(hidden @ weight.T, labels, reduction="sum") / 7
@@ -65,3 +65,15 @@ def test_a_hand_worked_loss() -> None:
     """Two tokens scored 1 and 0: -log p of the first is log(1 + e^-1) = 0.3133, of the second log(1 + e) = 1.3133."""
     hidden, weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
     assert float(linear_cross_entropy(hidden, weight, torch.tensor([0, 1]))) == pytest.approx(0.313262 + 1.313262, abs=1e-5)
+
+
+def test_the_gradient_of_the_head_is_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 chunks of bfloat16 numbers."""
+    monkeypatch.setitem(module.CHUNK, "cpu", 4)
+    torch.manual_seed(2)
+    hidden, weight, labels = torch.randn(2000, 6).bfloat16(), torch.randn(11, 6).bfloat16().requires_grad_(), torch.randint(11, (2000,))
+    (found,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels), weight)
+    exact = weight.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(cross_entropy(hidden.double() @ exact.T, labels, reduction="sum"), exact)
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - wanted).norm() / wanted.norm()) < 0.01

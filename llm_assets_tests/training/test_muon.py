@@ -65,5 +65,6 @@ def test_it_needs_whole_matrices(tmp_path: Path) -> None:
         job(tmp_path)
     assert "optimizer" not in deepspeed_config(job(tmp_path, zero_stage=0))  # the worker makes it
     gpu = {"kind": "cuda", "name": "A100", "count": 1, "memory_bytes": 80 * 2**30, "compute_capability": "8.0"}
-    with pytest.raises(ValueError, match="muon looks at whole matrices, which DeepSpeed lays end to end in bfloat16"):
-        preflight(job(tmp_path, zero_stage=0), 1, [gpu], Software(torch_has_cuda=True, flash_attention=False))
+    (tmp_path / "layout.json").write_text('{"context": 64, "vocabulary_size": 500}')
+    hardware = preflight(job(tmp_path, zero_stage=0), 1, [gpu], Software(torch_has_cuda=True, flash_attention=False)).job.hardware
+    assert hardware.precision.value == "float32" and "muon looks at whole matrices" in hardware.precision.reason and hardware.tf32.value
