@@ -131,9 +131,7 @@ def by_document(
     return joined.view(blocks, context, heads, -1), None
 
 
-def _by_lengths(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: dict[str, Any], scaling: float | None
-) -> torch.Tensor:
+def _by_lengths(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: dict[str, Any], scaling: float | None) -> torch.Tensor:
     """The same, by the kernel for texts of many lengths: nothing is rearranged or filled up, and one launch does for all documents."""
     blocks, heads, context, size = query.shape
     rows = [tensor.transpose(1, 2).reshape(blocks * context, -1, size) for tensor in (query, key, value)]

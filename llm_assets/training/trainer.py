@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +187,10 @@ class Worker(Trainer):
         In float32 whatever they were trained in: what reads them next, rounds them or goes on from them may be a CPU, whose ONNX Runtime has
         no product in bfloat16.
         """
-        weights = _in_float32(self.accelerator.get_state_dict(self.deepspeed))
+        gathered = self.accelerator.get_state_dict(self.deepspeed)
         if not self.is_world_process_zero():
             return
+        weights = {name: tensor.cpu().float() for name, tensor in gathered.items()}
         model = self.accelerator.unwrap_model(self.model)
         if adapters.used(self.job.objective):
             adapters.save(model, folder, weights)
@@ -198,12 +199,3 @@ class Worker(Trainer):
             if self.job.hardware.precision.value != "float32":  # else it says so already
                 config = folder / "config.json"
                 write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"})
-
-
-def _in_float32(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights on the host; tied ones are one tensor as before, else they would be written twice."""
-    made: dict[tuple[int, torch.Size], torch.Tensor] = {}
-    for tensor in weights.values():
-        if (place := (tensor.data_ptr(), tensor.shape)) not in made:
-            made[place] = tensor.cpu().float()
-    return {name: made[tensor.data_ptr(), tensor.shape] for name, tensor in weights.items()}

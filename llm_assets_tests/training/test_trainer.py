@@ -1,18 +1,24 @@
-"""The training loop's own decisions, on a worker without model or processes."""
+"""The training loop's own decisions, mostly on a worker without model or processes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Trainer
 
+from llm_assets.store.progress import silent
+from llm_assets.training.devices import CPU, Choice
 from llm_assets.training.faults import DivergedError
 from llm_assets.training.job import Masked, TrainingJob
 from llm_assets.training.trainer import Worker
+from llm_assets_tests.training import test_preemption
+from llm_assets_tests.training.room import launch_in_room
 
 
 def worker(folder: Path, rank: int = 0, norm: float = 1.0) -> Worker:
@@ -51,3 +57,25 @@ def test_a_loss_that_is_no_number_stops_before_it_is_learnt_from(tmp_path: Path,
     with pytest.raises(DivergedError, match="loss is nan at update 5 of 9"):
         worker(tmp_path).compute_loss(SimpleNamespace(training=True), {})
     assert torch.isnan(worker(tmp_path).compute_loss(SimpleNamespace(training=False), {}))  # an evaluation says what it finds
+
+
+@pytest.mark.parametrize("learnt", ["causal", "regression"])
+def test_what_was_trained_in_bfloat16_is_written_in_float32(tmp_path: Path, learnt: str) -> None:
+    """Each number is one that bfloat16 has, as it was in training."""
+    rounded = CPU.model_copy(update={"precision": Choice(value="bfloat16", reason="a test's")})
+    parts = test_preemption.LEARNT[learnt](tmp_path)
+    settings = {"steps": 2, "evaluate_every": 2, "seed": 1, "micro_batch": 8, "learning_rate": 1e-3, "zero_stage": 2}
+    (tmp_path / "run").mkdir()
+    job = TrainingJob(output=tmp_path / "run" / "out", scratch=tmp_path / "run", hardware=rounded, **parts, **settings)
+    launch_in_room(job.write(tmp_path / "run" / "job.json"), 1, silent)
+    weights = load_file(job.output / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 and torch.equal(tensor, tensor.bfloat16().float()) for tensor in weights.values())
+    assert json.loads((job.output / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_a_batch_goes_to_the_device_unrounded() -> None:
+    """transformers would make bfloat16 of 0.1 under DeepSpeed; an array of shapes stays what it is."""
+    shapes = numpy.asarray([[1, 16]])
+    batch = {"labels": torch.tensor([0.1]), "documents": {"shapes": shapes}}
+    found = Worker._prepare_input(SimpleNamespace(args=SimpleNamespace(device="cpu")), batch)
+    assert found["labels"].dtype == torch.float32 and found["documents"]["shapes"] is shapes
