@@ -2,8 +2,7 @@
 
 A mask per document would compute all [context, context] scores and throw most away. Here documents of like length are laid side by
 side, filled up at their end, where a causal model's earlier tokens do not look; so no mask is needed at all. The filling is at most
-half of a short document (16 tokens and less) and a third of others. On a GPU that computes in bfloat16 PyTorch's own kernel for texts of
-many lengths takes the documents as they lie.
+half of a short document (16 tokens and less) and a third of others.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from typing import Any
 
 import numpy
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 BY_DOCUMENT = "llm_assets_by_document"  # by which transformers' models find ``by_document``
 PREFIX = "prefix"  # among what it takes as ``documents``, learnt keys and values before each of them (training/prefixes.py)
 SMALLEST = 16  # tokens to which the shortest documents are filled up
-KERNEL_SIZES = range(8, 257, 8)  # numbers of a head that flash attention 2 takes (Dao 2023)
 ROOM = 1.5  # between two sizes, at most: the powers of 2 and those times 1.5
 
 
@@ -39,7 +36,6 @@ class Packing:
         starts = numpy.flatnonzero(first.reshape(-1))
         lengths = numpy.diff(starts, append=blocks * context)
         self.positions = (numpy.arange(blocks * context) - numpy.repeat(starts, lengths)).reshape(blocks, context)
-        self.edges = numpy.append(starts, blocks * context).astype(numpy.int32)  # where each document begins, as they lie, and the last one ends
         sizes = _sizes(int(lengths.max()))
         size = numpy.asarray(sizes)[[bisect.bisect_left(sizes, length) for length in lengths.tolist()]]
         order = numpy.argsort(size, kind="stable")
@@ -57,7 +53,7 @@ class Packing:
         """What ``by_document`` takes as ``documents``. The shapes are an array, which stays on the host: each layer would wait for a GPU's."""
         arrays = {"there": self.there, "back": self.back, "filling": self.filling}
         rows = {name: torch.from_numpy(array.astype(numpy.int64)) for name, array in arrays.items()}
-        return rows | {"edges": torch.from_numpy(self.edges), "shapes": numpy.asarray(self.shapes)}
+        return rows | {"shapes": numpy.asarray(self.shapes)}
 
 
 def _sizes(longest: int) -> list[int]:
@@ -109,8 +105,6 @@ def by_document(
     every token sees the layer's keys and values in it besides.
     """
     blocks, heads, context, size = query.shape
-    if query.is_cuda and query.dtype == torch.bfloat16 and size in KERNEL_SIZES and not dropout and PREFIX not in documents:
-        return _by_lengths(query, key, value, documents, scaling), None
     there, back, filling = documents["there"], documents["back"], documents["filling"]
     rows = [_rearranged(tensor.transpose(1, 2).reshape(blocks * context, -1), there, back) for tensor in (query, key, value)]
     shapes: Sequence[Sequence[int]] = documents["shapes"].tolist()
@@ -129,16 +123,6 @@ def by_document(
         found.append(attended.transpose(1, 2).reshape(count * length, -1))
     joined = _rearranged(torch.cat(found), back, there, filling)
     return joined.view(blocks, context, heads, -1), None
-
-
-def _by_lengths(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: dict[str, Any], scaling: float | None) -> torch.Tensor:
-    """The same, by the kernel for texts of many lengths: nothing is rearranged or filled up, and one launch does for all documents."""
-    blocks, heads, context, size = query.shape
-    rows = [tensor.transpose(1, 2).reshape(blocks * context, -1, size) for tensor in (query, key, value)]
-    edges, longest = documents["edges"], int(documents["shapes"][-1, 1])
-    found: Any = varlen_attn(*rows, edges, edges, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=key.shape[1] != heads)
-    attended: torch.Tensor = found.view(blocks, context, heads, size)
-    return attended
 
 
 AttentionInterface.register(BY_DOCUMENT, by_document)

@@ -29,7 +29,7 @@ NORMED = 4  # and where queries and keys have norms of their own
 READ, WRITTEN = 10, 15  # vectors that a layer of T5's encoder and one of its decoder keep of each of their tokens
 SOURCE = 2  # and one of the decoder of each token that it attends to: key and value
 ANSWERED = 0.5  # of a block of answers with their sources, at most
-TEMPORARIES = {"cpu": 8, "cuda": 4}  # bytes a number of the share while it is updated (CUDA: measured, docs/methods.md)
+TEMPORARIES = {"cpu": 8, "cuda": 4}  # bytes a number of the share while it is updated (CUDA: fitted, docs/methods.md)
 STATES = {"adamw": 2, "nadamw": 2, "sgd": 1, "muon": 2}  # numbers an optimizer keeps a parameter
 
 
