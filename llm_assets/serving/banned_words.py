@@ -60,7 +60,7 @@ def _rule(state: int, table: dict[str, int | None]) -> str:
     kept = [-1, *sorted(map(ord, table)), LAST + 1]
     others = "".join(f"{_escaped(max(1, low + 1))}-{_escaped(high - 1)}" for low, high in pairwise(kept) if max(1, low + 1) < high)
     named = (f"[{_escaped(ord(character))}] {_name(to)}" for character, to in table.items() if to is not None)
-    return " | ".join([f"{_name(state)} ::= ", f"[{others}] {_name(0)}", *named])
+    return " | ".join([f'{_name(state)} ::= ""', f"[{others}] {_name(0)}", *named])
 
 
 def _name(state: int) -> str:

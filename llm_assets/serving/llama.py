@@ -83,7 +83,7 @@ class Supervised(ABC):
     async def _exchange(self, path: str, body: Mapping[str, Any] | Sequence[Any], interval: float = 0.0) -> AsyncGenerator[bytes]:
         """The body of an answer, piece by piece, ``interval`` seconds apart at least.
 
-        Raises ``RefusedError`` for a status other than 200, ``LlamaError`` where it breaks off.
+        Raises ``RefusedError`` for a status that blames the request, ``LlamaError`` for one that blames the process, and where it breaks off.
         """
         if self._address is None:
             raise LlamaError("the process that generates has died, another one is being started")
@@ -109,6 +109,8 @@ class Supervised(ABC):
                     elif isinstance(heard, h11.Data):
                         found += heard.data
                     elif isinstance(heard, h11.EndOfMessage):
+                        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                            raise LlamaError(f"the process that generates failed ({_said(found)})")
                         if status != HTTPStatus.OK:
                             raise RefusedError(_said(found))
                         yield bytes(found)

@@ -1,6 +1,6 @@
 """The engine of a decoder on a GPU host: `vllm serve` in an environment of its own, asked in vLLM's words and answering in llama.cpp's.
 
-Not run on a GPU: what is tested is the protocol, against a stand-in that speaks vLLM's OpenAI API (0.33) as its documentation has it.
+What the tests hold is the protocol, against a stand-in that speaks vLLM's OpenAI API (0.33) as a vLLM on a GPU did.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psutil
 from llm_assets.environments.environment import VLLM, MissingEnvironmentError
 from llm_assets.serving.engine import EngineError
 from llm_assets.serving.generation import Generator, Likely
-from llm_assets.serving.llama import LlamaError, Supervised, end
+from llm_assets.serving.llama import LlamaError, RefusedError, Supervised, end
 from llm_assets.serving.loopback import open_url
 from llm_assets.serving.ports import bind
 from llm_assets.store import guard
@@ -32,6 +32,9 @@ SLOTS = 64  # answers that are generated side by side
 STARTING = 900.0  # seconds until it answers: weights are read and graphs captured
 INTERVAL = 0.2  # seconds between two looks
 BANNED = -100.0  # what vLLM and OpenAI take for never
+# One engine has one backend of grammars, else that which the first request needs, and other requests are refused from then on; and white
+# space without a limit is what a small model ends in.
+STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -41,7 +44,13 @@ class Vllm(Supervised):
     grace = guard.GRACE + 5
 
     def __init__(self, python: Path, model: Path, context: int, slots: int) -> None:
-        settings = {"host": "127.0.0.1", "served-model-name": NAME, "max-model-len": context, "max-num-seqs": slots}
+        settings = {
+            "host": "127.0.0.1",
+            "served-model-name": NAME,
+            "max-model-len": context,
+            "max-num-seqs": slots,
+            "structured-outputs-config": json.dumps(STRUCTURED),
+        }
         served = [str(python), "-I", "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
         self._command = [sys.executable, guard.__file__, *served, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
         super().__init__(model)
@@ -74,8 +83,9 @@ class VllmGenerator(Generator):
         folder = directory / settings["vllm"]
         self._suppressed = suppressed(folder)
         self.adapters = []  # a release's are GGUF, which vLLM does not read
+        context, self.context = self.context, self.context - 1  # vLLM reads no text without room for a token after it; answers are read again
         try:
-            return Vllm(VLLM.python(), folder, self.context, self.slots)
+            return Vllm(VLLM.python(), folder, context, self.slots)
         except MissingEnvironmentError as error:
             raise EngineError(str(error)) from error
 
@@ -153,9 +163,11 @@ def suppressed(folder: Path) -> list[int]:
 
 
 def _choices(chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a chunk brings; an error in mid-stream comes as one."""
-    if "error" in chunk:
-        raise LlamaError(f"the process that generates broke off ({chunk['error'].get('message', chunk['error'])})")
+    """What a chunk brings. An error comes as one too, in mid-stream, and of a request that is refused only once it is read closely."""
+    if error := chunk.get("error"):
+        if error["code"] < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise RefusedError(error["message"])
+        raise LlamaError(f"the process that generates broke off ({error['message']})")
     found: list[dict[str, Any]] = chunk["choices"]
     return found
 

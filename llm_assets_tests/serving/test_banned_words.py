@@ -36,6 +36,11 @@ def survives(words: list[str], text: str) -> bool:
     return True
 
 
+def test_no_alternative_of_the_grammar_is_empty_which_vllms_xgrammar_does_not_read() -> None:
+    rules = grammar_without(("好的", "ab")).splitlines()
+    assert rules and all(rule.partition(" ::= ")[2].startswith('"" | [') and "|  |" not in rule for rule in rules)
+
+
 @settings(max_examples=500, derandomize=True, database=None)
 @given(words=st.lists(SMALL, min_size=1, max_size=5), text=st.text("ab好c", max_size=12))
 @example(words=["aab"], text="aaab")

@@ -19,7 +19,7 @@ from llm_assets.serving.vllm import VllmGenerator, in_vllms_words
 from llm_assets_tests.environments.standing import stand_in
 from llm_assets_tests.serving import vllm_stand_in
 from llm_assets_tests.serving.conftest import eventually
-from llm_assets_tests.serving.talking import LONG, deploy, write_model
+from llm_assets_tests.serving.talking import CONTEXT, LONG, deploy, write_model
 from llm_assets_tests.serving.test_completions import Served, chat, serving, text_of
 
 FOLDER = "compressed-tensors/w4a16"
@@ -74,8 +74,9 @@ def test_the_gateway_answers_with_what_vllm_generates(served: Served, environmen
     first, *rest = found.choices[0].prompt_logprobs  # type: ignore[attr-defined]
     assert first is None and [entries[str(token)]["rank"] for token, entries in zip(prompt[1:], rest, strict=True)] == [1, 1, 1, 99]
     assert [len(entries) for entries in rest] == [2, 2, 2, 3]
-    with pytest.raises(openai.BadRequestError, match="refuses this request: Invalid grammar"):
-        chat(served, extra_body={"grammar": "root ::= ("})
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="refuses this request: Invalid grammar"):
+            chat(served, stream=stream, extra_body={"grammar": "root ::= ("})
     schema = {"type": "object", "properties": {"good": {"type": "boolean"}}}
     chat(served, response_format={"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}})
     assert asked(environment)["structured_outputs"] == {"json": schema}
@@ -103,6 +104,13 @@ def test_a_vllm_that_dies_is_started_again_and_those_in_flight_are_told(served: 
     assert engine().pid != before.pid
 
 
+def test_a_vllm_that_fails_before_it_ends_is_not_taken_for_one_that_refuses(served: Served, environment: Path) -> None:
+    environment.with_name("dying").touch()
+    with pytest.raises(openai.InternalServerError, match="EngineCore encountered an issue") as error:
+        chat(served)
+    assert error.value.status_code == 503
+
+
 def test_llama_cpps_fields_in_vllms_words() -> None:
     settings = {"temperature": 0.5, "n_predict": 9, "repeat_penalty": 1.1, "seed": 4, "logit_bias": [(3, False), (5, 2.0)], "return_tokens": True}
     assert in_vllms_words({**settings, "n_probs": 2, "grammar": "root ::= [a]"}, suppressed=[7]) == {
@@ -121,6 +129,7 @@ def test_what_is_suppressed_is_banned_in_every_request(environment: Path, tmp_pa
         engine.probe("one")
         assert asked(environment)["logit_bias"] == {"61": -100.0} and len(asyncio.run(engine.likelihood([70, 71]))) == 1
         assert [one.token for one in asyncio.run(engine.likelihood([70, 71, 72, 73], since=2))] == [72, 73]
+        assert engine.context == CONTEXT - 1 and len(asyncio.run(engine.likelihood([70] * engine.context))) == CONTEXT - 2
     finally:
         engine.close()
 

@@ -1,8 +1,9 @@
 """NOT vLLM: a stand-in that speaks the part of its OpenAI API that the gateway asks for, since vLLM's wheel runs on GPU hosts alone.
 
-Written after vLLM's documentation (0.33): fields of `/v1/completions`, chunks of a stream, `token_ids`, `prompt_logprobs`, errors, `/health`, the
-API key from the environment. Fields that vLLM does not document are refused here, which vLLM itself would pass over. What it says is
-made up: the next token follows from the last one by a rule that the tests know. It keeps the bodies it got in ``asked.jsonl``.
+Written after vLLM's documentation (0.33) and held against what vLLM did: fields of `/v1/completions`, chunks of a stream, `token_ids`,
+`prompt_logprobs`, errors, of which those that it finds late stand in a stream of status 200, `/health`, the API key from the environment. Fields
+that vLLM does not document are refused here, which vLLM itself would pass over. What it says is made up: the next token follows from the last
+one by a rule that the tests know. It keeps the bodies it got in ``asked.jsonl``.
 
 Run as vLLM is: ``python -I -m vllm.entrypoints.cli.main serve MODEL --port N ...``, where python is a script that starts this.
 """
@@ -52,6 +53,7 @@ class Handler(BaseHTTPRequestHandler):
     model: str
     context: int
     asked: Path
+    dying: Path  # where this is a file, every answer is that of a vLLM whose engine has died and that has not ended yet
 
     def log_message(self, *_: Any) -> None:
         return
@@ -69,10 +71,10 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"The model `{body.get('model')}` does not exist.")
         elif unknown := body.keys() - FIELDS:
             self._refuse(400, f"not documented: {sorted(unknown)}")
-        elif len(body["prompt"]) + body["max_tokens"] > self.context + 1:
-            self._refuse(400, f"This model's maximum context length is {self.context} tokens.")
-        elif body.get("structured_outputs", {}).get("grammar") == "root ::= (":
-            self._refuse(400, "Invalid grammar specification.")
+        elif min(body["max_tokens"], self.context - len(body["prompt"])) < 1:
+            self._refuse(400, "max_tokens must be at least 1, got 0.")
+        elif self.dying.exists():
+            self._refuse(500, "EngineCore encountered an issue.")
         elif body.get("stream"):
             self._stream(body)
         else:
@@ -87,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         return {**entries, str(token): {"logprob": order[place - 1][1] if place < 99 else -30.0, "rank": place}}
 
     def _chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        body["max_tokens"] = min(body["max_tokens"], self.context - len(body["prompt"]))
         banned = [int(token) for token, bias in (body.get("logit_bias") or {}).items() if bias <= -100]
         answer = said(body["prompt"], body["max_tokens"], banned)
         stops = body.get("stop") or []
@@ -116,7 +119,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for choice in self._chunks(body):
+        refused = body.get("structured_outputs", {}).get("grammar") == "root ::= ("
+        if refused:
+            self._event(json.dumps({"error": {"message": "Invalid grammar specification.", "type": "BadRequestError", "param": None, "code": 400}}))
+        for choice in () if refused else self._chunks(body):
             self._event(json.dumps({"object": "text_completion", "model": self.model, "choices": [choice]}))
         self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
@@ -148,9 +154,12 @@ def main() -> None:
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--max-model-len", type=int, required=True)
     parser.add_argument("--max-num-seqs", type=int, required=True)
+    parser.add_argument("--structured-outputs-config", type=json.loads, required=True)
     given = parser.parse_args()
     Handler.tokenizer = Tokenizer.from_file(str(given.model / "tokenizer.json"))
     Handler.model, Handler.context, Handler.asked = given.served_model_name, given.max_model_len, Path(os.environ["VLLM_STAND_IN_ASKED"])
+    Handler.dying = Handler.asked.with_name("dying")
+    assert given.structured_outputs_config == {"backend": "xgrammar", "disable_any_whitespace": True}, "told otherwise, vLLM answers otherwise"
     ThreadingHTTPServer((given.host, given.port), Handler).serve_forever()
 
 
