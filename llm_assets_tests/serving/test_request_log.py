@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llm_assets.serving.request_log import RequestLog, RequestLogError, newest_conversations
@@ -81,6 +82,8 @@ def test_what_comes_while_the_recorder_is_busy_is_one_group(tmp_path: Path) -> N
         await log.write(request(0))
         recorder = await log.start()
         recorder.send_signal(signal.SIGSTOP)
+        while psutil.Process(recorder.pid).status() != psutil.STATUS_STOPPED:  # else it may still read the first of them
+            await asyncio.sleep(0.01)
         writes = []
         for number in range(1, 6):
             writes.append(asyncio.create_task(log.write(request(number))))
