@@ -81,7 +81,8 @@ def bigram_start(
     sizes = (rows**2).sum(axis=1)
     constant = np.sqrt(max(float(sizes.max()), 1.0))
     embeddings, head = np.zeros((vocabulary, width)), np.zeros((vocabulary, width))
-    embeddings[:, :rank], embeddings[:, rank], embeddings[:, rank + 1] = rows, constant, np.sqrt(constant**2 - sizes)
+    left = np.sqrt(np.maximum(constant**2 - sizes, 0))  # the square of a root may lie a rounding below, and a root of that is no number
+    embeddings[:, :rank], embeddings[:, rank], embeddings[:, rank + 1] = rows, constant, left
     head[:, :rank], head[:, rank] = right.T, (np.log(share) - np.log(share).mean()) / constant
     scale = np.sqrt(width / 2) / constant  # of every embedding: they all have the length constant * sqrt(2)
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))

@@ -74,3 +74,11 @@ def test_a_decoder_starts_as_the_discounted_bigram_model() -> None:
         expected = (np.maximum(after - 0.75, 0) + 0.75 * (after > 0).sum() * share) / after.sum()
         assert np.allclose(found[token], expected, atol=2e-3), token
     assert (bigram_start(text, vocabulary, width, OPENING, 0)[0] == embeddings).all()
+
+
+@pytest.mark.parametrize("seed", [3, 13, 17, 20])
+def test_the_token_with_the_longest_row_is_a_number_too(seed: int) -> None:
+    """Nothing is left to fill its row up with, and rounding makes that less than nothing in one text of five."""
+    text = np.random.default_rng(seed).integers(0, 40, 2000)
+    embeddings, _ = bigram_start(text, 40, 16, OPENING, 0)
+    assert np.isfinite(embeddings).all() and np.allclose((embeddings**2).mean(1), 1, atol=1e-4)
