@@ -52,10 +52,17 @@ def registered(folder: Path) -> list[int]:
     return [int(path.name) for path in (folder / "workers").iterdir()]
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def gone(pids: list[int], seconds: float = 0) -> bool:
     deadline = time.monotonic() + seconds
     while True:
-        alive = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        alive = any(map(_lives, pids))
         if not alive or time.monotonic() >= deadline:
             return not alive
         time.sleep(0.05)
