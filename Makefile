@@ -16,7 +16,7 @@ demo: .venv/installed ## Build the chain `reviews`, ask it, print its scorecard 
 	$(BIN)/llm-assets scorecard reviews
 	@echo "Next: 'make up' and open http://127.0.0.1:3000 (assets), :5000 (MLflow), :8000 (try the model)."
 
-test: .venv/tested ## Pass the tests (up to 15 minutes on two cores)
+test: .venv/tested ## Pass the tests (up to 20 minutes on two cores)
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-all: .venv/tested ## Pass every test, the slow ones too (up to 45 minutes)

@@ -5,9 +5,8 @@ a busy gateway in one process most of a write was such waiting. It reads lines o
 with a line, a list of one error or null for each. What has come while it was busy is one group, with one write a chain.
 
 What is written survives the end of any process. The disk has it a flush later: a thread flushes all the time that there is something to
-flush, and no answer waits for it. Where each one did, a training that writes its checkpoints to the same disk, whose flushes take in one
-what others wrote, stopped every answer of a gateway for up to seconds. So a power cut may cost the lines of the last flush, what databases call
-asynchronous commit. It ends when standard input does, so it outlives no gateway.
+flush, and no answer waits for it: a flush takes as long as the disk is busy, also with what a training writes to it. So a power cut may
+cost the lines of the last flush, what databases call asynchronous commit. It ends when standard input does, so it outlives no gateway.
 """
 
 from __future__ import annotations

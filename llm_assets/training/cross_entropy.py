@@ -44,14 +44,14 @@ class LinearCrossEntropy(torch.autograd.Function):
                 to_weight += gradient.T @ part
             del scores, gradient  # else they would stand beside the next chunk's
         ctx.save_for_backward(to_hidden, to_weight)
-        ctx.kept = weight.dtype
+        ctx.weight_dtype = weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradients, times that of the loss."""
         to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]).to(ctx.kept), None
+        return to_hidden.mul_(gradients[0]), to_weight.mul_(gradients[0]).to(ctx.weight_dtype), None
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ def test_a_decoder_starts_as_the_discounted_bigram_model() -> None:
 
 @pytest.mark.parametrize("seed", [3, 13, 17, 20])
 def test_the_token_with_the_longest_row_is_a_number_too(seed: int) -> None:
-    """Nothing is left to fill its row up with, and rounding makes that less than nothing in one text of five."""
+    """Nothing is left to fill its row up with, and in these texts rounding makes that less than nothing."""
     text = np.random.default_rng(seed).integers(0, 40, 2000)
     embeddings, _ = bigram_start(text, 40, 16, OPENING, 0)
     assert np.isfinite(embeddings).all() and np.allclose((embeddings**2).mean(1), 1, atol=1e-4)
