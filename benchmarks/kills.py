@@ -29,9 +29,10 @@ TEXTS = ["好", "差"]
 def kills(preset: str, home: Path, amount: int = KILLS) -> Result:
     """What is lost of 1,000 kills (--amount) of the gateway at random moments under load, of the quantized model in --home.
 
-    Four clients ask and vote on what they hear until the gateway dies by SIGKILL, up to 0.3 s after the first vote; then it starts again
-    over the same files. In the end every answer that a client heard is looked for in the request log, every acknowledged vote in
-    the feedback, and every line is read: one kill may cut off one line of each, which nobody was told of.
+    Four clients ask and vote on what they hear until the gateway dies by SIGKILL, up to 0.3 s after the first vote, every other time
+    together with the process that writes its log; then it starts again over the same files. In the end every answer that a client heard
+    is looked for in the request log, every acknowledged vote in the feedback, and every line is read: one kill may cut off one line of
+    each, which nobody was told of.
     """
     os.environ["LLM_ASSETS_HOME"] = str(home)
     import llm_assets
@@ -68,20 +69,28 @@ class Outcome:
 def killed(root: Path, count: int, seed: int, chain: str = CHAIN, key: str = "") -> Outcome:
     """Start the gateway of a data root and kill it under load, so many times; then compare its files with what its clients heard.
 
-    ``key`` is for a data root that asks for one. The kills' moments follow from the seed.
+    At last it is started and ended in peace, which has the last requests written. ``key`` is for a data root that asks for one. The
+    kills' moments follow from the seed.
     """
+    import psutil
+
     moments, clients = random.Random(seed), list[Client]()
-    for _ in range(count):
+    for number in range(count):
         with gateway(root, chain) as (url, process):
             fresh = [Client(url, chain, key) for _ in range(CLIENTS)]
             clients += fresh
             for client in fresh:
                 client.start()
             until(lambda fresh=fresh: any(client.votes or client.wrong for client in fresh))  # type: ignore[misc]
+            beside = psutil.Process(process.pid).children() if number % 2 else []
             time.sleep(moments.uniform(0.0, LATEST))
             process.send_signal(signal.SIGKILL)
+            for child in beside:
+                child.kill()
             for client in fresh:
                 client.join(15)
+    with gateway(root, chain):
+        pass
     return compared(root, chain, count, clients)
 
 

@@ -29,8 +29,7 @@ INSTALL = 300.0  # seconds in which BentoML must have been installed
 UNLOGGED = """
 import sys
 from llm_assets.serving import request_log
-async def nothing(self, record): pass
-request_log.RequestLog.write = nothing
+request_log.RequestLog.write = lambda self, request: None
 import llm_assets.serving.__main__
 """
 

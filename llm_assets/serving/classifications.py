@@ -62,7 +62,7 @@ class Classifications:
             deployment, answers = await self._router.answer(stable, identity, session, texts, lambda chosen: self._answered(chosen, texts, is_gone))
             release = deployment.desired.release
             response = _response(identity, request.model, deployment, answers)
-            await self._desk.keep(_line(response, client, texts, began))
+            self._desk.keep(_line(response, client, texts, began))
             status, tokens = 200, response["usage"]["total_tokens"]
         except ApiError as error:
             status = error.status

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -83,7 +83,6 @@ class Completions:
     def __init__(self, desk: Desk, router: Router, metrics: Metrics) -> None:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience(SECONDS)
-        self._ends = set[asyncio.Task[None]]()  # records of answers that broke off
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
         self._reading = Sparing()  # of an answer by both releases of a rollout
 
@@ -91,12 +90,11 @@ class Completions:
         """End what waits too long or for nobody, until cancelled."""
         await self._patience.watch()
 
-    async def close(self) -> None:
-        """Let the records of what broke off end, and no shadow begin."""
+    def close(self) -> None:
+        """Break off what nobody waits for."""
         self._reading.cancel()
         if self._beside:
             self._beside.cancel()
-        await asyncio.gather(*self._ends, return_exceptions=True)
 
     async def answer(self, request: Request, client: Key, is_gone: Gone, session: str | None) -> Response:
         """The response to a request. Raises ``ApiError``; once a stream has begun, an error is its last event."""
@@ -110,7 +108,7 @@ class Completions:
                 return EventStream(self._streamed(begun, client, began))
             try:
                 await self._patiently(_taken(begun), is_gone)
-                await self._desk.keep(begun.answer.line(client.name, began))
+                self._desk.keep(begun.answer.line(client.name, began))
                 self._have_read(begun)
             except BaseException:
                 self._note_broken(begun.answer, client, began)
@@ -201,7 +199,7 @@ class Completions:
             async with aclosing(begun.all()) as source:
                 async for events in source:
                     yield _event(answer.chunk(events))
-            await self._desk.keep(answer.line(client.name, began))
+            self._desk.keep(answer.line(client.name, began))
             kept, status = True, 200
             self._have_read(begun)
             for chunk in answer.closing():
@@ -220,17 +218,10 @@ class Completions:
             self._metrics.answered(answer.request.chain, answer.release, status, time.perf_counter() - began, answer.usage()["total_tokens"])
 
     def _note_broken(self, answer: Answer[Any], client: Key, began: float) -> None:
-        """Record what a client got of an answer that broke off; nobody waits for it."""
-        if not answer.text:
-            return
-        task = asyncio.get_running_loop().create_task(self._desk.keep(answer.line(client.name, began)))
-        self._ends.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._ends.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            logger.error("an answer that broke off could not be recorded: %s", error)
+        """Record what a client got of an answer that broke off."""
+        if answer.text:
+            with suppress(ApiError):  # the log says why
+                self._desk.keep(answer.line(client.name, began))
 
     async def _patiently(self, work: Coroutine[Any, Any, T], is_gone: Gone) -> T:
         """What ``work`` returns. Raises what it raises, and ``ApiError`` when it takes too long or its client has gone."""

@@ -58,10 +58,10 @@ class Desk:
         listed = [{"id": name, "parent": None if name == chain else chain, **_described(live)} for name, chain, live in served]
         return {"object": "list", "data": listed}
 
-    async def keep(self, line: dict[str, Any]) -> None:
-        """Write a line of the request log. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
+    def keep(self, line: dict[str, Any]) -> None:
+        """Keep a line of the request log. Raises ``ApiError`` where it cannot be, for the answer must not go out then."""
         try:
-            await self._log.write(line)
+            self._log.write(line)
         except RequestLogError as error:
             logger.error("%s", error)
             message = "the request could not be recorded, so it is not answered; the gateway's log says why"

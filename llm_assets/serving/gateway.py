@@ -46,13 +46,11 @@ class Gateway:
 
     async def run(self) -> None:
         """Reconcile, and end what waits too long, until cancelled."""
-        if self._address:
-            await self._log.start()
-        await asyncio.gather(asyncio.to_thread(self.answers.load), self.classifications.watch(), self.completions.watch(), self._follow())
+        await asyncio.gather(self._recall(), self.classifications.watch(), self.completions.watch(), self._follow())
 
     async def close(self) -> None:
         """Close the log and the feedback, end the engines, and take back the state file."""
-        await self.completions.close()
+        self.completions.close()
         await self._log.close()
         self._router.close()
         await self.feedback.close()
@@ -60,6 +58,12 @@ class Gateway:
         await asyncio.to_thread(self.reconciler.close)
         if self._address:
             gateway_state_path(self._home).unlink(missing_ok=True)
+
+    async def _recall(self) -> None:
+        """Know what was answered before, also what a gateway that was killed has yet to find its place in the log."""
+        if self._address:
+            await self._log.start()
+        await asyncio.to_thread(self.answers.load)
 
     async def _follow(self) -> None:
         while True:

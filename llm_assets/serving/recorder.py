@@ -1,12 +1,12 @@
-"""The process that writes the request log: ``python -m llm_assets.serving.recorder FOLDER``, started by the gateway and ended with it.
+"""The process that writes the request log: ``python -m llm_assets.serving.recorder LOG SPOOL``, started by the gateway and ended with it.
 
-Masking is hundreds of short steps in numpy, each of which gives the interpreter to the event loop and waits to get it back: beside
-a busy gateway in one process most of a write was such waiting. It reads lines of JSON, lists of requests, and answers each
-with a line, a list of one error or null for each. What has come while it was busy is one group, with one write a chain.
+It reads what the gateway put into a `spool`, masks it and appends it to the log's files. No answer waits for that, so it goes by large
+groups, with a rest after each: masking is hundreds of steps in numpy, and of 200 texts together each costs a quarter of what it
+costs of 8. Standard input wakes it, and its end ends it; its output says how far it has come (``Report``).
 
 What is written survives the end of any process. The disk has it a flush later: a thread flushes all the time that there is something to
-flush, and no answer waits for it: a flush takes as long as the disk is busy, also with what a training writes to it. So a power cut may
-cost the lines of the last flush, what databases call asynchronous commit. It ends when standard input does, so it outlives no gateway.
+flush: a flush takes as long as the disk is busy, also with what a training writes to it. What a disk does not take stays in the
+spool, and is tried again.
 """
 
 from __future__ import annotations
@@ -16,28 +16,46 @@ import hashlib
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_assets.corpus.pii import mask_all
-from llm_assets.serving.dated_files import DatedFiles
+from llm_assets.serving.dated_files import DatedFiles, last_lines
 from llm_assets.serving.request_log import MASKED_LENGTH
+from llm_assets.serving.spool import Backlog, abandoned
 
 logger = logging.getLogger(__name__)
 
-PIPE = 1 << 20  # bytes that are read at once; a pipe of Linux holds 64 KiB unless told otherwise
 READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing is cut in two before it is found
+GROUP = 1 << 20  # bytes of a group, about 2,000 requests
+SHARE, LONGEST_REST = 0.1, 0.25  # of the time that it works where that is enough, and seconds after which it works again in any case
+AGAIN = 1.0  # seconds after which a disk is tried again that did not take something
+NICE = 5  # who answers clients comes first; with a tenth of a core it still keeps up
+NEWER = 10_000  # lines of another gateway that may have come into a file after those that a recorder had written when it died
 
-Request = Mapping[str, Any]  # a line of the log but for its time, and with texts as they came
+Request = Mapping[str, Any]  # a line of the log, with texts as they came
+
+
+class Report(NamedTuple):
+    """What the gateway is told, as a JSON array."""
+
+    position: int  # bytes of the spool that need not be kept
+    requests: int  # in the group
+    failed: Mapping[str, str]  # by chain, why its newest lines are not in its file
+    rests: bool  # until it is woken
 
 
 class Recorder:
-    """Appends to ``<folder>/<chain>/<date>.jsonl`` (UTC dates), each group of requests in one write a chain.
+    """Appends to ``<folder>/<chain>/<date>.jsonl`` (UTC dates), each group of requests in one write a file.
 
     A line: ``{"id", "at", "chain", "release", "client", "texts": [{"characters", "sha256", "masked"}], "labels", "probs",
     "milliseconds"}``, and what a rollout adds.
@@ -46,25 +64,31 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self._files = DatedFiles(folder)
         self._flusher = Flusher(self._files)
+        self._unwritten: dict[tuple[str, date], bytes] = {}  # what a disk did not take
 
-    def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """None for each request that is in its file, for the others why not: that the flush before failed is a reason too."""
-        moment = datetime.now(UTC)
-        masked = iter(mask_all([text[:READ_LENGTH] for request in requests for text in request["texts"]])[0])
-        lines: dict[str, bytes] = {}
+    def write(self, requests: Sequence[Request]) -> dict[str, str]:
+        """Append them, and what could not be appended before; why not, by chain: that the last flush failed is a reason too."""
+        masked = iter(_masked([text[:READ_LENGTH] for request in requests for text in request["texts"]]))
+        lines = defaultdict(bytes, self._unwritten)
         for request in requests:
-            texts = [_described(text, next(masked)) for text in request["texts"]]
-            line = {"id": request["id"], "at": moment.isoformat(), **request, "texts": texts}
-            chain = request["chain"]
-            lines[chain] = lines.get(chain, b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n"
-        failed = self._flusher.failed()
-        failed |= self._files.append({chain: data for chain, data in lines.items() if chain not in failed}, moment.date(), flush=False)
+            line = {**request, "texts": [_described(text, next(masked)) for text in request["texts"]]}
+            lines[request["chain"], _day(request)] += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        errors: dict[str, str] = {}
+        self._unwritten = {}
+        for (chain, day), data in lines.items():
+            if failed := self._files.append({chain: data}, day, flush=False):
+                self._unwritten[chain, day] = data
+                errors[chain] = f"{self._files.path(chain, day)} cannot be written ({failed[chain]}): free space or mend its permissions"
         self._flusher.go_on()
-        errors = {
-            chain: f"{self._files.path(chain, moment.date())} cannot be written ({error}): free space or mend its permissions"
-            for chain, error in failed.items()
-        }
-        return [errors.get(request["chain"]) for request in requests]
+        flushes = self._flusher.failed()
+        return {chain: f"the disk did not take the newest lines of {chain} ({error}): mend it" for chain, error in flushes.items()} | errors
+
+    def missing(self, requests: Sequence[Request]) -> list[Request]:
+        """Those that are in no file yet: whoever died may have written some of them."""
+        newest = {(request["chain"], _day(request)) for request in requests}
+        paths = [path for chain, day in newest if (path := self._files.path(chain, day)).is_file()]
+        known = {line.get("id") for path in paths for line in last_lines(path, len(requests) + NEWER)}
+        return [request for request in requests if request["id"] not in known]
 
     def close(self) -> None:
         """Flush and close every file."""
@@ -109,31 +133,95 @@ class Flusher:
                 self._failed |= failed
 
 
+def _masked(texts: Sequence[str]) -> list[str]:
+    """The texts without personal data. One that cannot be masked is left out: it must neither be shown nor keep the others waiting."""
+    try:
+        return mask_all(texts)[0]
+    except Exception:
+        logger.exception("%d texts cannot be masked", len(texts))
+        return [text for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]) for text in _masked(half)] if len(texts) > 1 else [""]
+
+
 def _described(text: str, masked: str) -> dict[str, Any]:
     return {"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest(), "masked": masked[:MASKED_LENGTH]}
+
+
+def _day(request: Request) -> date:
+    return datetime.fromisoformat(request["at"]).date()
+
+
+def take_over(recorder: Recorder, backlog: Backlog) -> Mapping[str, str]:
+    """Write what a process that died left in a spool; why some of it could not be, by chain."""
+    failed: dict[str, str] = {}
+    while lines := backlog.read(GROUP):
+        failed |= recorder.write(recorder.missing(_parsed(lines)))
+    return failed
+
+
+def follow(recorder: Recorder, backlog: Backlog) -> Iterator[tuple[Report, float | None]]:
+    """Write group after group, each when the next is asked for: what to report, and the seconds to rest, None until woken."""
+    written = backlog.position
+    while True:
+        began = time.thread_time()
+        lines = backlog.read(GROUP)
+        failed = recorder.write(_parsed(lines))
+        if not failed:
+            written = backlog.position
+            backlog.forget()
+        spent = time.thread_time() - began
+        rest = AGAIN if failed else min(LONGEST_REST, spent * (1 / SHARE - 1)) if lines else None
+        yield Report(written, len(lines), failed, rest is None), rest
+
+
+def _parsed(lines: Sequence[bytes]) -> list[Request]:
+    return [json.loads(line) for line in lines]
 
 
 def main() -> None:
     """Write what comes until nothing can come any more."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the gateway still has requests in flight then
+    os.nice(NICE)
     mask_all([""])  # loads what it needs
     gc.freeze()  # what is loaded stays: looking through it for garbage stopped the log for 20 ms now and then
-    recorder = Recorder(Path(sys.argv[1]))
-    for group in _groups():
-        errors = iter(recorder.write([request for line in group for request in line]))
-        sys.stdout.write("".join(json.dumps([next(errors) for _ in line]) + "\n" for line in group))
-        sys.stdout.flush()
+    recorder, own = Recorder(Path(sys.argv[1])), Path(sys.argv[2])
+    backlog = Backlog(own)
+    for folder in abandoned(own.parent):
+        _inherit(recorder, folder)
+    take_over(recorder, backlog)
+    ended = False
+    for report, rest in follow(recorder, backlog):
+        with suppress(BrokenPipeError):  # the gateway was killed
+            os.write(sys.stdout.fileno(), json.dumps(report).encode() + b"\n")
+        if ended and not report.requests:
+            break
+        ended = ended or _ended(rest)
     recorder.close()
+    if report.failed:
+        backlog.close()
+    else:
+        backlog.remove()
 
 
-def _groups() -> Iterator[list[list[Request]]]:
-    """The lines of standard input, those together that have come together."""
-    rest = b""
-    while piece := os.read(sys.stdin.fileno(), PIPE):
-        *lines, rest = (rest + piece).split(b"\n")
-        if lines:
-            yield [json.loads(line) for line in lines]
+def _inherit(recorder: Recorder, folder: Path) -> None:
+    """Write what a gateway left that died together with its recorder; what a disk does not take now is left to the next recorder."""
+    left = Backlog(folder)
+    if failed := take_over(recorder, left):
+        logger.error("requests are left in %s: %s", folder, "; ".join(failed.values()))
+        left.close()
+    else:
+        left.remove()
+
+
+def _ended(rest: float | None) -> bool:
+    """Rest; whether standard input has ended, which ends the rest too."""
+    until = None if rest is None else time.monotonic() + rest
+    while select.select([sys.stdin], [], [], None if until is None else max(0.0, until - time.monotonic()))[0]:
+        if not os.read(sys.stdin.fileno(), 1 << 16):
+            return True
+        if until is None:
+            return False
+    return False
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""The request log: one line a request, written before the answer leaves; texts masked, never as they came (`recorder`)."""
+"""The request log: one line a request, kept before the answer leaves; texts masked, never as they came (`recorder`)."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import json
+import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llm_assets.serving.dated_files import dated_files, last_lines
+from llm_assets.serving.spool import Spool, place
 
 MASKED_LENGTH = 2000  # characters of a masked text that are kept
-LINE = 1 << 24  # bytes of the recorder's answer to a line at most
+CAPACITY = 64 << 20  # bytes of requests that may wait to be written: more than a minute of 2,000 short ones a second
+PAUSE = 0.5  # seconds after which a recorder that ended has a successor
 SPEAKERS = {"system", "user", "assistant"}  # labels of the turns before an answer that was generated
 
-Written = asyncio.Future[str | None]  # why a request is not in its file; None: it is
+logger = logging.getLogger(__name__)
 
 
 class RequestLogError(OSError):
@@ -68,82 +71,119 @@ def _texts_backwards(home: Path, chain: str, lines: int) -> Iterator[str]:
 class RequestLog:
     """Hands requests to the recorder, a process of its own, and starts it anew when it dies.
 
-    Those that end in one round of the event loop go as one line. The next line does not wait for the answer to the one before: what
-    stands in the pipe while the recorder flushes is its next group.
+    A request is in a `spool` when ``write`` returns: no end of this process or of the recorder loses it. In its file it is when the recorder has
+    come so far, a quarter of a second later at most where it keeps up.
     """
 
     def __init__(self, folder: Path, watch: Callable[[int], None] = lambda requests: None) -> None:
-        """``watch`` is told how many requests each line holds."""
-        self._folder = folder
-        self._watch = watch
-        self._waiting: list[tuple[Mapping[str, Any], Written]] = []  # until this round of the event loop is over
-        self._sent: deque[list[Written]] = deque()  # the lines that the recorder has yet to answer
+        """``watch`` is told how many requests the recorder wrote together."""
+        self._folder, self._watch = folder, watch
+        self._spool: Spool | None = None
+        self._written = 0  # bytes of the spool that stand in files
+        self._failed: Mapping[str, str] = {}  # by chain, why its newest lines are in no file
         self._recorder: asyncio.subprocess.Process | None = None
-        self._starting = asyncio.Lock()
-        self._sender: asyncio.Task[None] | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._rests = False  # until it is woken
+        self._keeper: asyncio.Task[None] | None = None
+        self._ready, self._over = asyncio.Event(), False
 
-    async def write(self, request: Mapping[str, Any]) -> None:
-        """Return once a request is written: a line of the log but for its time, with texts as they came.
+    def write(self, request: Mapping[str, Any]) -> None:
+        """Keep a request: a line of the log but for its time, with texts as they came.
 
-        Raises ``RequestLogError`` naming the file when it cannot be written.
+        Raises ``RequestLogError`` where it cannot be kept, where the file of its chain cannot be written, which is named, and where
+        the recorder is far behind.
         """
-        written: Written = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, written))
-        if len(self._waiting) == 1:
-            self._sender = asyncio.get_running_loop().create_task(self._send())
-        if error := await written:
-            raise RequestLogError(error)
+        if failure := self._failed.get(request["chain"]):
+            raise RequestLogError(failure)
+        if self.backlog > CAPACITY:
+            raise RequestLogError(f"the recorder of {self._folder} is {CAPACITY >> 20} MiB behind: the machine is too busy, or its disk too slow")
+        line = {"id": request["id"], "at": datetime.now(UTC).isoformat(), **request}
+        try:
+            self._open().append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        except (OSError, ValueError, TypeError) as error:
+            raise RequestLogError(f"the recorder of {self._folder} cannot be told ({error})") from error
+        if self._rests:
+            self._wake()
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """The recorder, which takes half a second to start where none runs."""
-        async with self._starting:
-            if self._recorder is None:
-                command = [sys.executable, "-m", "llm_assets.serving.recorder", str(self._folder)]
-                variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads would spin over small products
-                pipe = asyncio.subprocess.PIPE
-                self._recorder = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=variables, limit=LINE)
-                self._listener = asyncio.get_running_loop().create_task(self._listen(self._recorder))
-            return self._recorder
+    async def start(self) -> None:
+        """Return once a recorder runs, which has then written what an earlier gateway left; at once where none can."""
+        try:
+            self._open()
+        except OSError as error:  # which each request is told
+            logger.error("no request can be recorded: %s", error)
+        else:
+            await self._ready.wait()
 
     async def close(self) -> None:
-        """Let what is being written end, and the recorder with it."""
-        if self._sender:
-            await self._sender
-        if self._recorder and self._recorder.stdin:
-            self._recorder.stdin.close()  # what stands in the pipe is still written, and answered
-        if self._listener:
-            await self._listener
+        """Return once all is written and the recorder has ended."""
+        self._over = True
+        if self._recorder:
+            self._hang_up(self._recorder)
+        if self._keeper:
+            await self._keeper
+        if self._spool:
+            self._spool.close()
 
-    async def _send(self) -> None:
-        try:
-            recorder = await self.start()
-            content = json.dumps([request for request, _ in self._waiting], ensure_ascii=False).encode() + b"\n"
-        except (OSError, ValueError, TypeError) as error:
-            self._tell(self._taken(), itertools.repeat(f"the recorder of {self._folder} cannot be told ({error})"))
-            return
-        line = self._taken()
-        self._watch(len(line))
-        self._sent.append(line)
-        assert recorder.stdin
-        recorder.stdin.write(content)
+    @property
+    def backlog(self) -> int:
+        """Bytes of requests that are in no file yet."""
+        return self._spool.position - self._written if self._spool else 0
 
-    def _taken(self) -> list[Written]:
-        waiting, self._waiting = self._waiting, []
-        return [written for _, written in waiting]
+    @property
+    def recorder(self) -> int | None:
+        """The recorder's process, while there is one."""
+        return self._recorder.pid if self._recorder else None
 
-    async def _listen(self, recorder: asyncio.subprocess.Process) -> None:
-        """Tell those who wait what the recorder says of their requests, and when it ends."""
-        assert recorder.stdout and recorder.stdin
-        while answer := await recorder.stdout.readline():
-            self._tell(self._sent.popleft(), json.loads(answer))
-        self._recorder = None
-        while self._sent:
-            self._tell(self._sent.popleft(), itertools.repeat(f"the recorder of {self._folder} ended; another one is started"))
-        recorder.stdin.close()
+    def _open(self) -> Spool:
+        if self._spool is None:
+            self._spool = Spool(place(self._folder))
+        if self._keeper is None:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep(self._spool))
+        return self._spool
+
+    async def _keep(self, spool: Spool) -> None:
+        """Have a recorder run until the log is closed."""
+        while True:
+            try:
+                await self._follow(await self._started(spool), spool)
+            except OSError as error:
+                logger.error("no recorder of %s can be started: %s", self._folder, error)
+            self._recorder, self._rests = None, False
+            if self._over:
+                break
+            logger.error("the recorder of %s ended; another one is started", self._folder)
+            await asyncio.sleep(PAUSE)
+        self._ready.set()
+
+    async def _started(self, spool: Spool) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-m", "llm_assets.serving.recorder", str(self._folder), str(spool.folder)]
+        variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads would spin over small products
+        pipe = asyncio.subprocess.PIPE
+        self._recorder = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=variables)
+        if self._over:
+            self._hang_up(self._recorder)
+        return self._recorder
+
+    async def _follow(self, recorder: asyncio.subprocess.Process, spool: Spool) -> None:
+        """Heed what the recorder reports, until it ends."""
+        assert recorder.stdout
+        while line := await recorder.stdout.readline():
+            self._written, requests, self._failed, self._rests = json.loads(line)
+            for error in self._failed.values():
+                logger.error("%s", error)
+            if requests:
+                self._watch(requests)
+            if self._rests and spool.position > self._written:  # it looked before that was appended
+                self._wake()
+            self._ready.set()
+        self._hang_up(recorder)
         await recorder.wait()
 
-    def _tell(self, line: Sequence[Written], errors: Iterable[str | None]) -> None:
-        for written, error in zip(line, errors, strict=False):  # an error for all may be repeated without end
-            if not written.done():  # whoever waited for it may have gone
-                written.set_result(error)
+    def _wake(self) -> None:
+        self._rests = False
+        assert self._recorder and self._recorder.stdin
+        self._recorder.stdin.write(b"\n")
+
+    @staticmethod
+    def _hang_up(recorder: asyncio.subprocess.Process) -> None:
+        assert recorder.stdin
+        recorder.stdin.close()  # it still writes what there is

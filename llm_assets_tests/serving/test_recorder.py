@@ -5,24 +5,28 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_assets.serving import recorder
+from llm_assets.serving import recorder, spool
 from llm_assets.serving.dated_files import DatedFiles
-from llm_assets.serving.recorder import MASKED_LENGTH, Recorder
+from llm_assets.serving.recorder import MASKED_LENGTH, Recorder, Report, follow
+from llm_assets.serving.spool import Backlog, Spool
 from llm_assets_tests.serving.conftest import eventually
 
 
 def request(number: int, texts: list[str] | None = None, chain: str = "tiny", **more: Any) -> dict[str, Any]:
     answer = {"labels": ["positive"], "probs": [[0.1, 0.9]], "milliseconds": 1.5}
-    return {"id": f"classify-{number}", "chain": chain, "release": "tiny-1", "client": "anonymous", "texts": texts or ["good"], **answer, **more}
+    at = datetime.now(UTC).isoformat()
+    whence = {"id": f"classify-{number}", "at": at, "chain": chain, "release": "tiny-1", "client": "anonymous"}
+    return {**whence, "texts": texts or ["good"], **answer, **more}
 
 
-def write(folder: Path, *requests: dict[str, Any]) -> list[str | None]:
+def write(folder: Path, *requests: dict[str, Any]) -> dict[str, str]:
     """What a recorder that just started says of a group."""
     fresh = Recorder(folder)
     try:
@@ -60,9 +64,9 @@ def test_no_write_waits_for_its_flush_which_comes_once_for_many(tmp_path: Path, 
 
     monkeypatch.setattr("llm_assets.serving.dated_files.os.fsync", slow)
     one = Recorder(tmp_path)
-    assert one.write([request(1)]) == [None] and flushing.wait(60)
+    assert not one.write([request(1)]) and flushing.wait(60)
     for number in range(2, 9):  # while the disk is at the first
-        assert one.write([request(number)]) == [None]
+        assert not one.write([request(number)])
     assert [line["id"] for line in lines(tmp_path)] == [f"classify-{number}" for number in range(9)] and not flushed
     goes_on.set()
     one.close()
@@ -79,19 +83,9 @@ def test_a_line_cut_off_stays_alone(tmp_path: Path) -> None:
     assert json.loads(first)["id"] == "classify-1" and cut == '{"id": "cut' and json.loads(second)["id"] == "classify-2"
 
 
-def test_a_clock_that_jumps_goes_on_in_the_file_of_its_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter(datetime(2026, 3, 2, 0, 30, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, -1, 48, 0))
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return next(moments)
-
-    monkeypatch.setattr(recorder, "datetime", Clock)
-    one = Recorder(tmp_path)
-    for number in range(4):
-        assert one.write([request(number)]) == [None]
-    one.close()
+def test_each_line_goes_to_the_file_of_its_date_as_the_clock_was(tmp_path: Path) -> None:
+    moments = [datetime(2026, 3, 2, 0, 30, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, -1, 48, 0)]  # it jumps
+    assert not write(tmp_path, *(request(number, at=moment.isoformat()) for number, moment in enumerate(moments)))
     found = {path.name: [json.loads(line)["id"] for line in path.read_text().splitlines()] for path in (tmp_path / "tiny").iterdir()}
     assert found == {
         "2026-03-01.jsonl": ["classify-1"],
@@ -100,32 +94,86 @@ def test_a_clock_that_jumps_goes_on_in_the_file_of_its_date(tmp_path: Path, monk
     }
 
 
-def test_a_full_disk_is_named_leaves_no_piece_and_fails_no_other_chain(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / f"{datetime.now(UTC).date().isoformat()}.jsonl").symlink_to("/dev/full")
-    failed, written = write(tmp_path, request(1, chain="full"), request(2))
-    assert failed and "full" in failed and "free space" in failed
-    assert written is None and [line["id"] for line in lines(tmp_path)] == ["classify-2"]
+def test_a_full_disk_is_named_fails_no_other_chain_and_gets_its_lines_once_there_is_space(tmp_path: Path) -> None:
+    full = tmp_path / "full" / f"{datetime.now(UTC).date().isoformat()}.jsonl"
+    full.parent.mkdir()
+    full.symlink_to("/dev/full")
+    one = Recorder(tmp_path)
+    failed = one.write([request(1, chain="full"), request(2)])
+    assert list(failed) == ["full"] and str(full) in failed["full"] and "free space" in failed["full"]
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-2"]
+    assert list(one.write([request(3)])) == ["full"]
+    full.unlink()
+    assert not one.write([])
+    one.close()
+    assert [line["id"] for line in lines(tmp_path, "full")] == ["classify-1"]
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-2", "classify-3"]
 
 
-def test_a_flush_that_fails_is_told_with_the_next_line_of_its_chain_and_then_it_goes_on(
+def test_a_flush_that_fails_is_told_with_the_next_group_and_then_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(descriptor: int) -> None:
         raise OSError("input/output error")
 
     one = Recorder(tmp_path)
-    assert one.write([request(1), request(1, chain="other")]) == [None, None]
+    assert not one.write([request(1), request(1, chain="other")])
     eventually(lambda: not one._files._unflushed)
     with monkeypatch.context() as patched:
         patched.setattr("llm_assets.serving.dated_files.os.fsync", broken)
-        assert one.write([request(2)]) == [None]
+        assert not one.write([request(2)])
         eventually(lambda: "may be lost" in caplog.text)
-    failed, other = one.write([request(3), request(3, chain="other")])
-    assert failed and "input/output error" in failed and "free space" in failed and other is None
-    assert one.write([request(4)]) == [None]
+    failed = one.write([])
+    assert list(failed) == ["tiny"] and "input/output error" in failed["tiny"]
+    assert not one.write([request(3), request(3, chain="other")])
     one.close()
-    assert [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-2", "classify-4"]
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-1", "classify-2", "classify-3"]
+
+
+def test_a_text_that_cannot_be_masked_is_left_out_and_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = recorder.mask_all
+
+    def weak(texts: Sequence[str]) -> tuple[list[str], dict[int, Any]]:
+        if "bad" in texts:
+            raise ValueError("no")
+        return real(texts)
+
+    monkeypatch.setattr(recorder, "mask_all", weak)
+    assert not write(tmp_path, request(1, ["one", "bad", "13800138000"]), request(2))
+    assert [[text["masked"] for text in line["texts"]] for line in lines(tmp_path)] == [["one", "", "[PHONE]"], ["good"]]
+
+
+def test_only_what_is_in_no_file_is_missing(tmp_path: Path) -> None:
+    one = Recorder(tmp_path)
+    assert [each["id"] for each in one.missing([request(0)])] == ["classify-0"]
+    one.write([request(1), request(2)])
+    assert [each["id"] for each in one.missing([request(1), request(2), request(3), request(4, chain="other")])] == ["classify-3", "classify-4"]
+    one.close()
+
+
+def test_groups_are_written_with_rests_that_grow_with_their_work_and_none_is_forgotten_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "SEGMENT", 1)
+    writer, one = Spool(tmp_path / "spool"), Recorder(tmp_path / "log")
+    groups = follow(one, Backlog(writer.folder))
+    assert next(groups) == (Report(0, 0, {}, True), None)
+    writer.append(json.dumps(request(1)).encode() + b"\n")
+    report, rest = next(groups)
+    assert report == Report(writer.position, 1, {}, False) and rest and rest <= recorder.LONGEST_REST
+    today = tmp_path / "log" / "full" / f"{datetime.now(UTC).date().isoformat()}.jsonl"
+    today.parent.mkdir()
+    today.symlink_to("/dev/full")
+    before = writer.position
+    for number in (2, 3):
+        writer.append(json.dumps(request(number, chain="full")).encode() + b"\n")
+    report, rest = next(groups)
+    assert (report.position, list(report.failed), rest) == (before, ["full"], recorder.AGAIN)
+    assert b"classify-2" in b"".join(path.read_bytes() for path in writer.folder.glob("*.jsonl"))
+    today.unlink()
+    assert [next(groups)[0] for _ in range(2)] == [Report(writer.position, 1, {}, False), Report(writer.position, 0, {}, True)]
+    assert len(list(writer.folder.glob("*.jsonl"))) == 1 and len(lines(tmp_path / "log", "full")) == 2
+    one.close()
 
 
 def test_what_could_not_be_flushed_before_its_file_is_closed_fails_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +215,14 @@ def test_a_file_that_somebody_deleted_is_made_anew(tmp_path: Path) -> None:
     assert [line["id"] for line in lines(tmp_path)] == ["classify-2"]
 
 
-def test_the_process_answers_each_line_and_ends_with_its_input(tmp_path: Path) -> None:
-    sent = "".join(json.dumps([request(number), request(number + 10)]) + "\n" for number in range(3))
-    ended = subprocess.run(
-        [sys.executable, "-m", "llm_assets.serving.recorder", str(tmp_path / "log")], input=sent, capture_output=True, text=True, timeout=60
-    )
-    assert ended.stdout == "[null, null]\n" * 3 and ended.returncode == 0
-    assert len(lines(tmp_path / "log")) == 6
+def test_the_process_writes_all_there_is_and_ends_with_its_input_though_nobody_hears_it(tmp_path: Path) -> None:
+    writer = Spool(tmp_path / "spool")
+    for number in range(3):
+        writer.append(json.dumps(request(number)).encode() + b"\n")
+    command = [sys.executable, "-m", "llm_assets.serving.recorder", str(tmp_path / "log"), str(writer.folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert len(lines(tmp_path / "log")) == 3 and not writer.folder.exists()

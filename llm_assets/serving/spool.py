@@ -1,0 +1,157 @@
+"""Lines on their way from one process to another in memory that outlives both: what is appended here no end of a process loses.
+
+A folder of files in the machine's memory (tmpfs), readable to its owner alone, for each process that appends: ``<place>/<owner>/``
+holds ``lock`` and segments named by the number of bytes before them. Its owner and the reader hold the lock together; what
+nobody holds was left by processes that died, and is to be read by the next (``abandoned``). Nothing here is flushed: a machine that
+stops loses what it had not handed on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+MEMORY = Path("/dev/shm")  # systems without it have a folder for temporary files
+SEGMENT = 1 << 20  # bytes from which another segment is begun; what has been read is removed by whole segments
+LOCK = "lock"
+
+
+class SpoolError(OSError):
+    """Lines cannot be kept in memory."""
+
+
+def place(folder: Path) -> Path:
+    """Where the spools for a folder of logs stand, each in a folder of its owner's. Raises ``SpoolError`` where another user has made it."""
+    root = (MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())) / f"llm_assets-{os.geteuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise SpoolError(f"{root} is not a folder of this user's alone: remove it, or have its owner remove it")
+    return root / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+
+
+class Spool:
+    """Appends lines. For one thread."""
+
+    def __init__(self, parent: Path) -> None:
+        self.folder = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder.mkdir(mode=0o700, parents=True)
+        self._lock = hold(self.folder)
+        self.position = 0  # bytes appended so far
+        self._segment = self._begin()
+        self._begun = 0  # the position at its beginning
+
+    def append(self, data: bytes) -> None:
+        """Append whole lines, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
+        if self.position - self._begun >= SEGMENT:
+            self._segment.close()
+            self._segment, self._begun = self._begin(), self.position
+        try:
+            written = self._segment.write(data)
+        except OSError as error:
+            raise SpoolError(f"{self.folder} takes no more ({error}): free memory") from error
+        if written != len(data):  # the reader has not seen more than whole lines of it
+            self._segment.truncate(self.position - self._begun)
+            raise SpoolError(f"{self.folder} is full: free memory")
+        self.position += len(data)
+
+    def close(self) -> None:
+        """End appending; what is left stays for whoever reads."""
+        self._segment.close()
+        self._lock.close()
+
+    def _begin(self) -> BinaryIO:
+        return (self.folder / _name(self.position)).open("ab", buffering=0)
+
+
+class Backlog:
+    """Reads the lines of a spool, also while they are appended. For one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.position = min(self._segments(), default=0)  # bytes before what is read next
+        self._begun = self.position  # the position at the beginning of the segment that is read
+        self._lock, self._segment = hold(folder), self._open()
+
+    def read(self, most: int) -> list[bytes]:
+        """The next whole lines, of ``most`` bytes together or one that is longer; none where there is none yet.
+
+        A piece that was cut off, since its writer died, is passed over.
+        """
+        while True:
+            following = [begun for begun in self._segments() if begun > self._begun]  # asked first: to a segment before these nothing is appended
+            if whole := self._whole_lines(most):
+                self.position += len(whole)
+                return whole[:-1].split(b"\n")
+            if not following:
+                return []
+            self._segment.close()
+            self.position = self._begun = min(following)
+            self._segment = self._open()
+
+    def forget(self) -> None:
+        """Remove the segments before the one that is read."""
+        for begun in self._segments():
+            if begun < self._begun:
+                self._path(begun).unlink()
+
+    def close(self) -> None:
+        """End reading; what is left stays."""
+        self._segment.close()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """End reading, and remove the spool."""
+        for begun in self._segments():
+            self._path(begun).unlink()
+        (self._folder / LOCK).unlink()
+        self._folder.rmdir()
+        with suppress(OSError):  # others stand there
+            self._folder.parent.rmdir()
+        self.close()
+
+    def _whole_lines(self, most: int) -> bytes:
+        self._segment.seek(self.position - self._begun)
+        data = self._segment.read(most)
+        while data and b"\n" not in data and (more := self._segment.read(most)):
+            data += more
+        return data[: data.rfind(b"\n") + 1]
+
+    def _segments(self) -> list[int]:
+        return [int(path.stem) for path in self._folder.glob("*.jsonl")]
+
+    def _path(self, begun: int) -> Path:
+        return self._folder / _name(begun)
+
+    def _open(self) -> BinaryIO:
+        return self._path(self._begun).open("rb", buffering=0)
+
+
+def hold(folder: Path) -> BinaryIO:
+    """The lock of a spool, held with whoever else writes or reads it until it is closed."""
+    lock = (folder / LOCK).open("ab")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
+
+
+def abandoned(parent: Path) -> Iterator[Path]:
+    """The spools that nobody writes or reads any more, each held by its reader before the next is looked for."""
+    for lock in sorted(parent.glob(f"*/{LOCK}")):
+        with lock.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+        yield lock.parent
+
+
+def _name(begun: int) -> str:
+    return f"{begun:016d}.jsonl"

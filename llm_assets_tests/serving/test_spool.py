@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_assets.serving import spool
+from llm_assets.serving.spool import Backlog, Spool, SpoolError, abandoned, place
+
+
+def everything(backlog: Backlog, most: int = 100) -> list[bytes]:
+    found = list[bytes]()
+    while lines := backlog.read(most):
+        found += lines
+    return found
+
+
+@given(st.lists(st.binary(max_size=300).map(lambda data: data.replace(b"\n", b"")), max_size=60), st.integers(1, 400), st.data())
+def test_what_is_appended_is_read_in_order_whatever_the_pieces(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], most: int, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(spool, "SEGMENT", 500)
+        writer = Spool(tmp_path_factory.mktemp("spool") / "logs")
+        reader, found = Backlog(writer.folder), list[bytes]()
+        for line in lines:
+            writer.append(line + b"\n")
+            if data.draw(st.booleans()):
+                found += reader.read(most)
+                reader.forget()
+        found += everything(reader, most)
+        assert found == lines and reader.position == writer.position
+        reader.forget()
+        assert len(list(writer.folder.glob("*.jsonl"))) == 1
+        reader.remove()
+        assert not writer.folder.exists()
+
+
+def test_a_reader_that_begins_anew_begins_with_the_oldest_that_was_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT", 4)
+    writer = Spool(tmp_path / "logs")
+    for number in range(6):
+        writer.append(f"{number}\n".encode())
+    first = Backlog(writer.folder)
+    assert [first.read(2) for _ in range(3)] == [[b"0"], [b"1"], [b"2"]]
+    first.forget()
+    first.close()
+    again = Backlog(writer.folder)
+    assert again.position == 4 and everything(again) == [b"2", b"3", b"4", b"5"] and again.position == writer.position
+
+
+def test_a_piece_cut_off_is_passed_over(tmp_path: Path) -> None:
+    writer = Spool(tmp_path / "logs")
+    writer.append(b"whole\nhal")
+    assert everything(Backlog(writer.folder)) == [b"whole"]
+
+
+def test_a_full_memory_takes_all_of_a_piece_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Spool(tmp_path / "logs")
+    writer.append(b"1\n")
+    file = writer._segment
+
+    class Full:
+        def write(self, data: bytes) -> int:
+            return file.write(data[:1])
+
+        def truncate(self, size: int) -> int:
+            return file.truncate(size)
+
+    monkeypatch.setattr(writer, "_segment", Full())
+    with pytest.raises(SpoolError, match="full"):
+        writer.append(b"2\n")
+    monkeypatch.setattr(writer, "_segment", file)
+    writer.append(b"3\n")
+    assert everything(Backlog(writer.folder)) == [b"1", b"3"] and writer.position == 4
+
+
+def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
+    parent = tmp_path / "logs"
+    living = Spool(parent)
+    code = f"import os, pathlib; from llm_assets.serving.spool import Spool; Spool(pathlib.Path({str(parent)!r})).append(b'left\\n'); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    [left] = abandoned(parent)
+    assert left != living.folder
+    reader = Backlog(left)
+    assert list(abandoned(parent)) == []  # it is read now
+    assert everything(reader) == [b"left"]
+    reader.remove()
+    assert list(parent.iterdir()) == [living.folder]
+    living.close()
+    assert list(abandoned(parent)) == [living.folder]
+
+
+def test_it_stands_in_memory_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = place(tmp_path)
+    assert folder == place(tmp_path / ".." / tmp_path.name) and folder != place(tmp_path / "other")
+    assert folder.is_relative_to(spool.MEMORY) or not spool.MEMORY.is_dir()
+    assert folder.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(spool, "MEMORY", tmp_path)
+    (tmp_path / f"llm_assets-{os.geteuid()}").mkdir(mode=0o755)
+    with pytest.raises(SpoolError, match="remove it"):
+        place(tmp_path)
