@@ -22,6 +22,7 @@ from llm_assets.corpus.cleaning import normalise_all
 from llm_assets.serving.answers import GENERATED
 from llm_assets.serving.dated_files import dated_files
 from llm_assets.serving.feedback import feedback_folder
+from llm_assets.serving.recorder import settle
 from llm_assets.serving.request_log import log_folder
 
 SHORTEST = 2  # characters: one stands in half of all documents
@@ -66,6 +67,7 @@ def recorded(home: Path) -> Iterator[str]:
     """Every text that the service recorded: of requests, votes, tables of traffic and batches."""
     import pyarrow.parquet as pq
 
+    settle(log_folder(home))
     for chain in sorted(path.name for folder in (log_folder(home), feedback_folder(home)) for path in folder.glob("*")):
         for path in dated_files(log_folder(home), chain):
             for line in _objects(path):

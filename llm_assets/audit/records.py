@@ -27,6 +27,8 @@ from llm_assets.audit.search import SQLITE, holds, text_columns
 from llm_assets.corpus.batches import write_batch
 from llm_assets.corpus.tombstones import Tombstones
 from llm_assets.serving.dated_files import rewrite
+from llm_assets.serving.recorder import settle
+from llm_assets.serving.request_log import log_folder
 from llm_assets.store.files import write_json
 from llm_assets.store.journal import now
 from llm_assets.store.store import Store
@@ -80,6 +82,7 @@ Change = Callable[[Any], tuple[Any, int]]  # a line's value without the text, an
 def clean_records(store: Store, needles: Needles, stones: Tombstones) -> Cleaning:
     """Take out of every record below the data root what the needles find."""
     cleaning = Cleaning(store, needles, stones)
+    cleaning.failed += [f"{path}: requests that wait to be written to the log" for path in settle(log_folder(store.home))]
     for pattern, cleaner, what in CLEANERS:
         for path in sorted(store.home.glob(pattern)):
             try:

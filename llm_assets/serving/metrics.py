@@ -20,7 +20,7 @@ class Metrics:
         self.batch = Histogram("llm_assets_batch_windows", "Windows of text a batch", buckets=SIZES, registry=self.registry)
         self.batch_seconds = Histogram("llm_assets_batch_seconds", "Time of a batch in the engine", buckets=SECONDS, registry=self.registry)
         self.queue = Gauge("llm_assets_queue_characters", "Characters that wait for an engine", registry=self.registry)
-        self.log_group = Histogram("llm_assets_log_group_requests", "Requests handed to the log together", buckets=SIZES, registry=self.registry)
+        self.log_group = Histogram("llm_assets_log_group_requests", "Requests written to the log together", buckets=SIZES, registry=self.registry)
         self.votes = Counter("llm_assets_votes", "Feedback stored", ["chain", "rating"], registry=self.registry)
 
     def answered(self, chain: str, release: str, status: int, seconds: float, tokens: int) -> None:

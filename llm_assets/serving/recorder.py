@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles, last_lines
 from llm_assets.serving.request_log import MASKED_LENGTH
-from llm_assets.serving.spool import Backlog, abandoned
+from llm_assets.serving.spool import Backlog, abandoned, gone, pending, place
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing i
 GROUP = 1 << 20  # bytes of a group, about 2,000 requests
 SHARE, LONGEST_REST = 0.1, 0.25  # of the time that it works where that is enough, and seconds after which it works again in any case
 AGAIN = 1.0  # seconds after which a disk is tried again that did not take something
+SETTLED = 10.0  # seconds in which a living recorder has long written what came before
 NICE = 5  # who answers clients comes first; with a tenth of a core it still keeps up
 NEWER = 10_000  # lines of another gateway that may have come into a file after those that a recorder had written when it died
 
@@ -150,27 +151,39 @@ def _day(request: Request) -> date:
     return datetime.fromisoformat(request["at"]).date()
 
 
-def take_over(recorder: Recorder, backlog: Backlog) -> Mapping[str, str]:
-    """Write what a process that died left in a spool; why some of it could not be, by chain."""
-    failed: dict[str, str] = {}
-    while lines := backlog.read(GROUP):
-        failed |= recorder.write(recorder.missing(_parsed(lines)))
-    return failed
-
-
 def follow(recorder: Recorder, backlog: Backlog) -> Iterator[tuple[Report, float | None]]:
-    """Write group after group, each when the next is asked for: what to report, and the seconds to rest, None until woken."""
-    written = backlog.position
+    """Write group after group, each when the next is asked for: what to report, and the seconds to rest, None until woken.
+
+    Of what is there already a recorder that died may have written some.
+    """
+    written, doubtful = backlog.position, backlog.end()
     while True:
-        began = time.thread_time()
+        began, old = time.thread_time(), backlog.position < doubtful
         lines = backlog.read(GROUP)
-        failed = recorder.write(_parsed(lines))
+        failed = recorder.write(recorder.missing(_parsed(lines)) if old else _parsed(lines))
         if not failed:
             written = backlog.position
             backlog.forget()
         spent = time.thread_time() - began
         rest = AGAIN if failed else min(LONGEST_REST, spent * (1 / SHARE - 1)) if lines else None
         yield Report(written, len(lines), failed, rest is None), rest
+
+
+def settle(folder: Path, seconds: float = SETTLED) -> list[Path]:
+    """Have what was answered before now in its file: writes what gateways left that are dead, and waits for those that live.
+
+    Returns what is still in memory after so many seconds.
+    """
+    parent, until = place(folder), time.monotonic() + seconds
+    recorder = Recorder(folder)
+    for left in abandoned(parent):
+        _inherit(recorder, left)
+    recorder.close()
+    waiting = pending(parent)
+    while waiting and time.monotonic() < until:
+        time.sleep(LONGEST_REST / 5)
+        waiting = {path: size for path, size in waiting.items() if not gone(path, size)}
+    return list(waiting)
 
 
 def _parsed(lines: Sequence[bytes]) -> list[Request]:
@@ -186,9 +199,8 @@ def main() -> None:
     gc.freeze()  # what is loaded stays: looking through it for garbage stopped the log for 20 ms now and then
     recorder, own = Recorder(Path(sys.argv[1])), Path(sys.argv[2])
     backlog = Backlog(own)
-    for folder in abandoned(own.parent):
-        _inherit(recorder, folder)
-    take_over(recorder, backlog)
+    for left in abandoned(own.parent):
+        _inherit(recorder, left)
     ended = False
     for report, rest in follow(recorder, backlog):
         with suppress(BrokenPipeError):  # the gateway was killed
@@ -203,11 +215,13 @@ def main() -> None:
         backlog.remove()
 
 
-def _inherit(recorder: Recorder, folder: Path) -> None:
+def _inherit(recorder: Recorder, left: Backlog) -> None:
     """Write what a gateway left that died together with its recorder; what a disk does not take now is left to the next recorder."""
-    left = Backlog(folder)
-    if failed := take_over(recorder, left):
-        logger.error("requests are left in %s: %s", folder, "; ".join(failed.values()))
+    failed: dict[str, str] = {}
+    while lines := left.read(GROUP):
+        failed |= recorder.write(recorder.missing(_parsed(lines)))
+    if failed:
+        logger.error("requests are left in %s: %s", left.folder, "; ".join(failed.values()))
         left.close()
     else:
         left.remove()

@@ -75,11 +75,13 @@ class Spool:
 class Backlog:
     """Reads the lines of a spool, also while they are appended. For one thread."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, lock: BinaryIO | None = None) -> None:
+        """``lock`` is the spool's, where the caller has it alone."""
+        self.folder = folder
         self.position = min(self._segments(), default=0)  # bytes before what is read next
         self._begun = self.position  # the position at the beginning of the segment that is read
-        self._lock, self._segment = hold(folder), self._open()
+        self._blank = self.position  # the position up to which it was let go of
+        self._lock, self._segment = lock or hold(folder), self._open()
 
     def read(self, most: int) -> list[bytes]:
         """The next whole lines, of ``most`` bytes together or one that is longer; none where there is none yet.
@@ -88,20 +90,29 @@ class Backlog:
         """
         while True:
             following = [begun for begun in self._segments() if begun > self._begun]  # asked first: to a segment before these nothing is appended
-            if whole := self._whole_lines(most):
+            while whole := self._whole_lines(most):
                 self.position += len(whole)
-                return whole[:-1].split(b"\n")
+                if lines := [line for line in whole.split(b"\n") if line]:
+                    return lines
             if not following:
                 return []
             self._segment.close()
             self.position = self._begun = min(following)
             self._segment = self._open()
 
+    def end(self) -> int:
+        """The position behind all that there is now."""
+        return max(begun + self._path(begun).stat().st_size for begun in self._segments())
+
     def forget(self) -> None:
-        """Remove the segments before the one that is read."""
+        """Let go of what has been read: remove the segments before this one, and blank its beginning."""
         for begun in self._segments():
             if begun < self._begun:
                 self._path(begun).unlink()
+        self._blank = max(self._blank, self._begun)
+        self._segment.seek(self._blank - self._begun)
+        self._segment.write(b"\n" * (self.position - self._blank))
+        self._blank = self.position
 
     def close(self) -> None:
         """End reading; what is left stays."""
@@ -112,10 +123,10 @@ class Backlog:
         """End reading, and remove the spool."""
         for begun in self._segments():
             self._path(begun).unlink()
-        (self._folder / LOCK).unlink()
-        self._folder.rmdir()
+        (self.folder / LOCK).unlink()
+        self.folder.rmdir()
         with suppress(OSError):  # others stand there
-            self._folder.parent.rmdir()
+            self.folder.parent.rmdir()
         self.close()
 
     def _whole_lines(self, most: int) -> bytes:
@@ -126,13 +137,13 @@ class Backlog:
         return data[: data.rfind(b"\n") + 1]
 
     def _segments(self) -> list[int]:
-        return [int(path.stem) for path in self._folder.glob("*.jsonl")]
+        return [int(path.stem) for path in self.folder.glob("*.jsonl")]
 
     def _path(self, begun: int) -> Path:
-        return self._folder / _name(begun)
+        return self.folder / _name(begun)
 
     def _open(self) -> BinaryIO:
-        return self._path(self._begun).open("rb", buffering=0)
+        return self._path(self._begun).open("r+b", buffering=0)
 
 
 def hold(folder: Path) -> BinaryIO:
@@ -142,15 +153,35 @@ def hold(folder: Path) -> BinaryIO:
     return lock
 
 
-def abandoned(parent: Path) -> Iterator[Path]:
-    """The spools that nobody writes or reads any more, each held by its reader before the next is looked for."""
-    for lock in sorted(parent.glob(f"*/{LOCK}")):
-        with lock.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-        yield lock.parent
+def pending(parent: Path) -> dict[Path, int]:
+    """The segments that hold what was not let go of yet, and their bytes."""
+    return {path: path.stat().st_size for path in sorted(parent.glob("*/*.jsonl")) if _holds_lines(path)}
+
+
+def gone(segment: Path, size: int) -> bool:
+    """Whether the first bytes of a segment were let go of."""
+    return not _holds_lines(segment, size)
+
+
+def abandoned(parent: Path) -> Iterator[Backlog]:
+    """What is left in spools that nobody writes or reads any more; each is the caller's alone."""
+    for path in sorted(parent.glob(f"*/{LOCK}")):
+        lock = path.open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        if os.fstat(lock.fileno()).st_nlink:  # else another one has just removed it
+            yield Backlog(path.parent, lock)
+
+
+def _holds_lines(segment: Path, size: int = -1) -> bool:
+    try:
+        with segment.open("rb") as file:
+            return bool(file.read(size).strip(b"\n"))
+    except FileNotFoundError:
+        return False
 
 
 def _name(begun: int) -> str:

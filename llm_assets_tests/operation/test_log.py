@@ -47,9 +47,16 @@ def test_the_certainty_of_an_answer(tmp_path: Path) -> None:
 def test_what_the_gateway_writes_is_read(tmp_path: Path) -> None:
     answer = {"labels": ["positive", "positive"], "probs": [[0.1, 0.9]] * 2, "milliseconds": 2.5}
     shadow = {"release": "tiny-2", "labels": ["negative", "positive"]}
-    asked = {"id": "classify-1", "chain": "tiny", "release": "tiny-1", "client": "shop", "texts": ["请打13812345678", "很好"]}
+    asked = {
+        "id": "classify-1",
+        "at": "2026-11-20T12:00:00+00:00",
+        "chain": "tiny",
+        "release": "tiny-1",
+        "client": "shop",
+        "texts": ["请打13812345678", "很好"],
+    }
     recorder = Recorder(log_folder(tmp_path))
-    assert recorder.write([{**asked, **answer, "shadow": shadow}]) == [None]
+    assert not recorder.write([{**asked, **answer, "shadow": shadow}])
     recorder.close()
     (request,) = log.newest_requests(tmp_path, "tiny")
     assert (request.id, request.release, request.client, request.milliseconds) == ("classify-1", "tiny-1", "shop", 2.5)

@@ -139,7 +139,7 @@ def test_the_log_says_which_and_the_answer_bears_the_name(served: Served) -> Non
     answer = ask(served, "talk:two", "which?", max_tokens=2)
     assert answer.model == "talk:two" and answer.release == "talk-1"
     plain = ask(served, "talk", "which?", max_tokens=2)
-    lines = {line["id"]: line for line in served.lines()}
+    lines = {name: served.line(name) for name in (answer.id, plain.id)}
     assert [lines[answer.id][name] for name in ("chain", "adapter", "release")] == ["talk", "two", "talk-1"]
     assert lines[plain.id]["chain"] == "talk" and "adapter" not in lines[plain.id]
     assert served.http.post("/v1/feedback", json={"id": answer.id, "rating": "up"}).status_code == 200

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_assets.serving.app import create_app
 from llm_assets.serving.engine import OnnxClassifier
 from llm_assets.serving.reconciler import Reconciler
+from llm_assets.serving.request_log import log_folder
 from llm_assets.serving.wire import INPUT_LIMIT
 from llm_assets_tests.serving.conftest import ask, eventually, local_client
 from llm_assets_tests.serving.tiny import MAX_LENGTH, deploy
@@ -105,7 +106,7 @@ def test_a_text_over_the_models_length_is_answered(client: TestClient) -> None:
 def test_the_log_holds_each_answer_and_no_raw_text(client: TestClient, home: Path) -> None:
     text = "good says secret@example.org"
     answer = client.post("/v1/classify", json={"model": "tiny", "input": text}).json()
-    content = "".join(path.read_text() for path in (home / "serving" / "log" / "tiny").iterdir())
+    content = str(eventually(lambda: answer["id"] in (content := "".join(path.read_text() for path in log_folder(home).glob("tiny/*"))) and content))
     line = next(line for line in map(json.loads, content.splitlines()) if line["id"] == answer["id"])
     assert line["release"] == "tiny-1" and line["labels"] == ["positive"] and line["probs"] == [answer["data"][0]["probs"]]
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -115,13 +116,23 @@ def test_the_log_holds_each_answer_and_no_raw_text(client: TestClient, home: Pat
     assert "secret" not in content
 
 
-def test_what_cannot_be_recorded_is_not_answered(tmp_path: Path) -> None:
+def test_once_nothing_can_be_recorded_nothing_is_answered_and_what_was_answered_is_kept(tmp_path: Path) -> None:
     deploy(tmp_path, 1)
-    (tmp_path / "serving" / "log").write_text("a file where the folder should be")
+    log_folder(tmp_path).write_text("a file where the folder should be")
+    answered = list[str]()
+
+    def response(client: TestClient) -> Any:
+        asked = client.post("/v1/classify", json={"model": "tiny", "input": "good"})
+        answered.extend([asked.json()["id"]] if asked.status_code == 200 else [])
+        return asked.status_code != 200 and asked
+
     with TestClient(create_app(tmp_path)) as client:
         eventually(lambda: client.get("/readyz").status_code == 200)
-        response = client.post("/v1/classify", json={"model": "tiny", "input": "good"})
-    assert response.status_code == 503 and "recorded" in response.json()["error"]["message"]
+        refused: Any = eventually(lambda: response(client))
+        assert refused.status_code == 503 and "recorded" in refused.json()["error"]["message"]
+        log_folder(tmp_path).unlink()
+        eventually(lambda: not response(client))
+    assert {line["id"] for path in log_folder(tmp_path).glob("tiny/*") for line in map(json.loads, path.read_text().splitlines())} == set(answered)
 
 
 def test_an_engine_that_fails_shows_no_trace_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

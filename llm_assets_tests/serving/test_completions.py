@@ -39,6 +39,12 @@ class Served(NamedTuple):
         """The process of llama.cpp."""
         return next(child for child in psutil.Process(self.pid).children() if "llm_assets.serving.llama_server" in child.cmdline())
 
+    def line(self, answer: str) -> dict[str, Any]:
+        """What the log says of an answer, once it is written."""
+        found = eventually(lambda: [line for line in self.lines() if line["id"] == answer])
+        assert isinstance(found, list) and len(found) == 1
+        return dict(found[0])
+
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for path in dated_files(log_folder(self.home), "talk") for line in path.read_text().splitlines()]
 
@@ -233,14 +239,12 @@ def test_the_log_has_the_answer_before_its_end_with_personal_data_masked(served:
     stream = chat(served, messages=asked, stream=True)
     for chunk in stream:
         if chunk.choices[0].finish_reason:
-            line = served.lines()[-1]
-            assert line["id"] == chunk.id
+            line = served.line(chunk.id)
     assert "13812345678" not in json.dumps(line) and line["texts"][1]["masked"].startswith("call me: ")
     assert line["release"] == "talk-1" and line["tokens"]["completion"] == 12 and line["finish"] == "length" and line["milliseconds"] > 0
     assert line["labels"] == ["answer", "user"]
     more = [{"role": "system", "content": "be brief"}, *asked, {"role": "assistant", "content": "no"}, {"role": "user", "content": "why?"}]
-    chat(served, messages=more, max_tokens=1)
-    later = served.lines()[-1]
+    later = served.line(chat(served, messages=more, max_tokens=1).id)
     assert later["labels"] == ["answer", "system", "user", "assistant", "user"] and later["texts"][4]["masked"] == "why?"
 
     def vote(**said: Any) -> httpx.Response:

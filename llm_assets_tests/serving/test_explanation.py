@@ -94,6 +94,7 @@ def explain(client: TestClient, text: str | list[str], **more: Any) -> Any:
 def test_the_route_explains_each_text_and_leaves_no_trace_in_the_log(client: TestClient, home: Path) -> None:
     answer = ask(client, ["good food", "讨厌 !"]).json()
     log = home / "serving" / "log" / "tiny"
+    eventually(lambda: any(answer["id"] in path.read_text() for path in log.glob("*")))
     logged = [path.read_bytes() for path in log.iterdir()]
     counted = [line for line in client.get("/metrics").text.splitlines() if line.startswith("llm_assets_requests_total")]
     found = explain(client, ["good food", "讨厌 !"], release="tiny-1").json()

@@ -14,8 +14,8 @@ import pytest
 
 from llm_assets.serving import recorder, spool
 from llm_assets.serving.dated_files import DatedFiles
-from llm_assets.serving.recorder import MASKED_LENGTH, Recorder, Report, follow
-from llm_assets.serving.spool import Backlog, Spool
+from llm_assets.serving.recorder import MASKED_LENGTH, Recorder, Report, follow, settle
+from llm_assets.serving.spool import Backlog, Spool, place
 from llm_assets_tests.serving.conftest import eventually
 
 
@@ -226,3 +226,19 @@ def test_the_process_writes_all_there_is_and_ends_with_its_input_though_nobody_h
     process.stdin.close()
     assert process.wait(60) == 0
     assert len(lines(tmp_path / "log")) == 3 and not writer.folder.exists()
+
+
+def test_what_was_answered_before_now_is_in_its_file_once_it_is_settled(tmp_path: Path) -> None:
+    parent = place(tmp_path)
+    dead, living = Spool(parent), Spool(parent)
+    dead.append(json.dumps(request(1)).encode() + b"\n")
+    dead.close()
+    living.append(json.dumps(request(2)).encode() + b"\n")
+    assert settle(tmp_path, 0.1) == [living.folder / "0000000000000000.jsonl"]  # nobody reads it
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-1"] and not dead.folder.exists()
+    reader = Backlog(living.folder)
+    reader.read(1000)
+    threading.Timer(0.2, reader.forget).start()
+    assert settle(tmp_path, 60) == []
+    reader.remove()
+    living.close()

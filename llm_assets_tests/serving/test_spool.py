@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_assets.serving import spool
-from llm_assets.serving.spool import Backlog, Spool, SpoolError, abandoned, place
+from llm_assets.serving.spool import Backlog, Spool, SpoolError, abandoned, gone, pending, place
 
 
 def everything(backlog: Backlog, most: int = 100) -> list[bytes]:
@@ -20,7 +20,7 @@ def everything(backlog: Backlog, most: int = 100) -> list[bytes]:
     return found
 
 
-@given(st.lists(st.binary(max_size=300).map(lambda data: data.replace(b"\n", b"")), max_size=60), st.integers(1, 400), st.data())
+@given(st.lists(st.binary(max_size=300).map(lambda data: b"+" + data.replace(b"\n", b"")), max_size=60), st.integers(1, 400), st.data())
 def test_what_is_appended_is_read_in_order_whatever_the_pieces(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], most: int, data: st.DataObject
 ) -> None:
@@ -51,7 +51,8 @@ def test_a_reader_that_begins_anew_begins_with_the_oldest_that_was_not_forgotten
     first.forget()
     first.close()
     again = Backlog(writer.folder)
-    assert again.position == 4 and everything(again) == [b"2", b"3", b"4", b"5"] and again.position == writer.position
+    assert again.position == 4 and again.end() == writer.position
+    assert everything(again) == [b"3", b"4", b"5"] and again.position == writer.position
 
 
 def test_a_piece_cut_off_is_passed_over(tmp_path: Path) -> None:
@@ -86,14 +87,29 @@ def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
     code = f"import os, pathlib; from llm_assets.serving.spool import Spool; Spool(pathlib.Path({str(parent)!r})).append(b'left\\n'); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     [left] = abandoned(parent)
-    assert left != living.folder
-    reader = Backlog(left)
+    assert left.folder != living.folder
     assert list(abandoned(parent)) == []  # it is read now
-    assert everything(reader) == [b"left"]
-    reader.remove()
+    assert everything(left) == [b"left"]
+    left.remove()
     assert list(parent.iterdir()) == [living.folder]
     living.close()
-    assert list(abandoned(parent)) == [living.folder]
+    assert [backlog.folder for backlog in abandoned(parent)] == [living.folder]
+
+
+def test_what_is_let_go_of_leaves_no_trace(tmp_path: Path) -> None:
+    writer = Spool(tmp_path / "logs")
+    writer.append(b"secret\n")
+    reader = Backlog(writer.folder)
+    [(segment, size)] = pending(writer.folder.parent).items()
+    assert reader.read(100) == [b"secret"] and not gone(segment, size)
+    writer.append(b"later\n")
+    reader.forget()
+    assert gone(segment, size) and pending(writer.folder.parent) and b"secret" not in segment.read_bytes()
+    reader.close()
+    again = Backlog(writer.folder)
+    assert everything(again) == [b"later"] and again.position == writer.position
+    again.forget()
+    assert not pending(writer.folder.parent)
 
 
 def test_it_stands_in_memory_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

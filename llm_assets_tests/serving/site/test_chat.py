@@ -35,7 +35,8 @@ def test_it_talks_votes_and_begins_anew(browser: Any, tmp_path: Path) -> None:
         page.get_by_text("Send correction").click()
         eventually(lambda: [vote["label"] for vote in read_votes(tmp_path, "talk")] == ["Hello, call [PHONE]!"])
         check(page)
-        [line] = [json.loads(line) for path in dated_files(log_folder(tmp_path), "talk") for line in path.read_text().splitlines()]
+        [path] = eventually(lambda: list(dated_files(log_folder(tmp_path), "talk")))  # type: ignore[misc]
+        [line] = [json.loads(line) for line in path.read_text().splitlines()]
         assert line["texts"][1]["masked"] == "hello" and page.locator(".turn.assistant span").text_content() == line["texts"][0]["masked"]
         page.click("#fresh")
         assert page.locator(".turn").count() == 0
