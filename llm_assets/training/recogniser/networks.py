@@ -103,7 +103,7 @@ def fit(start: NDArray[np.float32], lesson: Lesson, seed: int) -> Scorer:
 
 @torch.no_grad()
 def integers(scorer: Scorer, lesson: Lesson) -> dict[str, NDArray[np.generic]]:
-    """The fields of `llm_assets.corpus.recogniser.networks.Network`, steps of activations set on candidates of the lesson."""
+    """The fields of `llm_assets.corpus.recogniser.networks.Trained`, steps of activations set on candidates of the lesson."""
     some = np.random.default_rng(0).choice(len(lesson.is_name), min(CALIBRATION, len(lesson.is_name)), replace=False)
     tensors = _tensors(lesson.seen.of(some), lesson.rows[some])
     convolved, hidden = (float(np.quantile(layer.numpy(), PEAK)) / LEVELS for layer in scorer.activations(*tensors))

@@ -31,7 +31,7 @@ from llm_assets.corpus.recogniser.examples import (
     renamed,
     word_rows,
 )
-from llm_assets.corpus.recogniser.networks import Network, Window, window
+from llm_assets.corpus.recogniser.networks import Network, Trained, Window, window
 from llm_assets.corpus.recogniser.surnames import SINGLE
 from llm_assets.corpus.recogniser.weights import save
 from llm_assets.training.recogniser import networks as convolutional
@@ -81,8 +81,8 @@ def main() -> None:
     for number in range(NETWORKS):
         lesson = doubtful(lessons(material, rng, PLANTED), weights, filled, shared["characters"])
         trained.append(convolutional.integers(convolutional.fit(start, lesson, number), lesson))
-    arrays = shared | {field: np.stack([one[field] for one in trained]) for field in Network._fields}
-    first = Network(**{field: trained[0][field].astype(np.float32) for field in Network._fields})
+    arrays = shared | {field: np.stack([one[field] for one in trained]) for field in Trained._fields}
+    first = networks.unpack(trained[0])
     known = segmenter.embedding.numpy()[[segmenter.rows[one] for one in ("OOV", "OOV", *characters)]]
     read = [hard(doubtful(lessons(material, rng, PLANTED), weights, filled, shared["characters"]), first) for _ in recurrent.RATES]
     reader = recurrent.integers(recurrent.fit(known, segmenter.layers, read), read[-1])
@@ -179,9 +179,8 @@ def doubtful(parts: Sequence[Weighted], weights: NDArray[np.int8], filled: NDArr
 
 def hard(lesson: Lesson, first: Network) -> Lesson:
     """The lesson of a reader: where the first network is rightly sure, a share of the candidates, at more weight."""
-    odds = np.concatenate([
-        networks.forward(first, lesson.rows[some], lesson.seen.of(some)) for some in np.array_split(np.arange(len(lesson.is_name)), 1000)
-    ])  # fmt: skip
+    parts = [(lesson.rows[some], lesson.seen.of(some)) for some in np.array_split(np.arange(len(lesson.is_name)), 1000)]
+    odds = np.concatenate([networks.forward(first, networks.terms(rows, seen), seen.form) for rows, seen in parts])
     sure = np.where(lesson.is_name, odds > SURE_NAME, odds < SURE_NONE)
     kept = np.flatnonzero(~sure | (np.random.default_rng(SEED).random(len(sure)) < KEPT))
     importance = np.where(sure, lesson.importance / KEPT, lesson.importance).astype(np.float32)

@@ -23,7 +23,8 @@ def test_the_others_are_asked_where_the_first_are_unsure() -> None:
     found = candidates(text.values)
     weights = ensemble.shipped()
     seen = networks.window(text.values, found, weights.filled)
-    glanced, convolved, read = (judge(weights, seen) for judge in (ensemble.glanced, ensemble.convolved, ensemble.read))
+    glanced, read = ensemble.glanced(weights, seen), ensemble.read(weights, seen)
+    convolved = ensemble.convolved(weights, seen, glanced)
     odds = ensemble.log_odds(weights, text.values, found)
     hopeless = glanced <= ensemble.HOPELESS
     unsure = ~hopeless & (convolved > ensemble.UNSURE[0]) & (convolved < ensemble.UNSURE[1])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llm_assets.corpus.recogniser import lexicon
-from llm_assets.corpus.recogniser.networks import SIDE, Network, Window, forward
+from llm_assets.corpus.recogniser.networks import SIDE, Window, forward, terms, unpack
 from llm_assets.training.recogniser import networks
 
 ROWS = 50
@@ -36,8 +36,7 @@ def test_training_learns_and_integers_score_as_the_network_does(monkeypatch: pyt
     assert ((expected > 0) == lesson.is_name).mean() > 0.98
     arrays = networks.integers(scorer, lesson)
     assert {name: array.dtype for name, array in arrays.items()}["hidden"] == np.int8
-    network = Network(**{field: arrays[field].astype(np.float32) for field in Network._fields})
-    scored = forward(network, lesson.rows, lesson.seen)
+    scored = forward(unpack(arrays), terms(lesson.rows, lesson.seen), lesson.seen.form)
     assert np.abs(scored - expected).mean() < 0.05 * np.abs(expected).mean()
 
 

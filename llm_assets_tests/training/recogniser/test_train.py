@@ -48,7 +48,7 @@ def test_a_reader_learns_from_less_of_what_is_sure(material: train.Material) -> 
     parts = train.lessons(material, random.Random(0), 40)
     weights, first = ensemble.shipped(), ensemble.shipped().networks[0]
     lesson = train.doubtful(parts, names._weights()[0], weights.filled, np.flatnonzero(weights.rows > 1).astype(np.uint16))
-    odds = networks.forward(first, lesson.rows, lesson.seen)
+    odds = networks.forward(first, networks.terms(lesson.rows, lesson.seen), lesson.seen.form)
     sure = np.count_nonzero(np.where(lesson.is_name, odds > train.SURE_NAME, odds < train.SURE_NONE))
     less = train.hard(lesson, first)
     left = len(less.is_name) - (len(lesson.is_name) - sure)
