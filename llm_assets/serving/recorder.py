@@ -28,6 +28,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json, to_json
+
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles, last_lines
 from llm_assets.serving.request_log import MASKED_LENGTH
@@ -73,7 +75,7 @@ class Recorder:
         lines = defaultdict(bytes, self._unwritten)
         for request in requests:
             line = {**request, "texts": [_described(text, next(masked)) for text in request["texts"]]}
-            lines[request["chain"], _day(request)] += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+            lines[request["chain"], _day(request)] += to_json(line) + b"\n"
         errors: dict[str, str] = {}
         self._unwritten = {}
         for (chain, day), data in lines.items():
@@ -187,7 +189,7 @@ def settle(folder: Path, seconds: float = SETTLED) -> list[Path]:
 
 
 def _parsed(lines: Sequence[bytes]) -> list[Request]:
-    return [json.loads(line) for line in lines]
+    return [from_json(line) for line in lines]
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from llm_assets.serving.dated_files import dated_files, last_lines
 from llm_assets.serving.spool import Spool, place
 
@@ -98,7 +100,7 @@ class RequestLog:
             raise RequestLogError(f"the recorder of {self._folder} is {CAPACITY >> 20} MiB behind: the machine is too busy, or its disk too slow")
         line = {"id": request["id"], "at": datetime.now(UTC).isoformat(), **request}
         try:
-            self._open().append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._open().append(to_json(line) + b"\n")
         except (OSError, ValueError, TypeError) as error:
             raise RequestLogError(f"the recorder of {self._folder} cannot be told ({error})") from error
         if self._rests:

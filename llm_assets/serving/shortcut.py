@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import ValidationError
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_assets.serving.errors import ApiError, api_error, replay
@@ -44,7 +45,8 @@ class Shortcut:
             return
         http = Request(scope, receive)
         try:
-            response = JSONResponse(await self._answer(request, http, session.decode("latin-1") if session is not None else None))
+            answer = await self._answer(request, http, session.decode("latin-1") if session is not None else None)
+            response = Response(to_json(answer), media_type="application/json")  # a quarter of the time of Python's own encoder
         except ApiError as error:
             response = await api_error(http, error)
         await response(scope, receive, send)
