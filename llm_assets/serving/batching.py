@@ -90,7 +90,8 @@ class Batcher:
         turns: int = 1,
     ) -> None:
         """``watch`` is told of each batch how many windows it held and how long it took, in a thread of the executor's, one at a time."""
-        self._engine, self._executor, self._goal, self._watch, self._turns = engine, executor, goal, watch, turns
+        self._engine, self._executor, self._goal, self._watch = engine, executor, goal, watch
+        self.turns = turns  # batches at a time
         self._arrived: deque[Request] = deque()  # the event loop appends, the executor's threads take
         self._lock = threading.Lock()  # between those threads: of all that follows but for the tasks and the characters
         self._heap: list[Waiting] = []
@@ -114,7 +115,7 @@ class Batcher:
         self.waiting += size
         request.future.add_done_callback(lambda _: self._leave(size))
         self._arrived.append(request)
-        if len(self._workers) < self._turns:
+        if len(self._workers) < self.turns:
             worker = loop.create_task(self._work())
             self._workers.add(worker)
         return request.future

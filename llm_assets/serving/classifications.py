@@ -98,15 +98,17 @@ class Classifications:
     def _batcher(self, deployment: Deployment) -> Batcher:
         """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others.
 
-        In half as many: more threads than cores wait for the interpreter's lock, and fewer batches are larger ones.
+        In as many as its share of the requests asks for: more threads than cores wait for the interpreter's lock, and fewer batches are
+        larger ones.
         """
-        on_trial = self._desk.is_on_trial(deployment)
-        batchers = self._trials if on_trial else self._batchers
+        share = self._desk.share_on_trial(deployment)
+        batchers = self._batchers if share is None else self._trials
         if deployment not in batchers:
             engine = classifier_of(deployment, deployment.desired.chain)
-            turns = -(-self._turns // 2) if on_trial else self._turns
-            executor = ThreadPoolExecutor(turns, thread_name_prefix="trial") if on_trial else self._executor
-            batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=turns)
+            executor = self._executor if share is None else ThreadPoolExecutor(self._turns, thread_name_prefix="trial")
+            batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=self._turns)
+        if share is not None:
+            batchers[deployment].turns = max(1, round(self._turns * share / 100))
         return batchers[deployment]
 
 

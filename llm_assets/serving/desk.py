@@ -48,9 +48,13 @@ class Desk:
         names = ", ".join(deployment.desired.release for deployment in loaded)
         raise ApiError(HTTPStatus.NOT_FOUND, f"{chain} does not serve {release} now; it serves {names}", "release")
 
-    def is_on_trial(self, deployment: Deployment) -> bool:
-        """Whether it is the newer one of a chain's two releases."""
-        return self._reconciler.candidates.get(deployment.desired.chain) is deployment
+    def share_on_trial(self, deployment: Deployment) -> float | None:
+        """Percent of the requests that the newer one of a chain's two releases answers; None for the other one."""
+        chain = deployment.desired.chain
+        if self._reconciler.candidates.get(chain) is not deployment:
+            return None
+        rollout = self._reconciler.rollouts.get(chain)
+        return rollout.share if rollout else 0.0
 
     def models(self) -> dict[str, Any]:
         """OpenAI's list of models, with each one's release and labels; an adapter is a model whose ``parent`` is its chain's, as vLLM has it."""
