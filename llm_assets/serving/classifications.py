@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -108,7 +109,7 @@ class Classifications:
             executor = self._executor if share is None else ThreadPoolExecutor(self._turns, thread_name_prefix="trial")
             batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=self._turns)
         if share is not None:
-            batchers[deployment].turns = max(1, round(self._turns * share / 100))
+            batchers[deployment].turns = max(1, math.ceil(self._turns * share / 100))
         return batchers[deployment]
 
 

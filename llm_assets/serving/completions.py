@@ -39,6 +39,7 @@ Gone = Callable[[], Awaitable[bool]]
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
 SECONDS = 600.0  # that an answer may take, or the first piece of one that is streamed
 WAITING = 64  # requests that may wait for a slot
+SHARE = 0.1  # of the time in which both releases of a rollout may read an answer
 
 
 def streamed(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -84,7 +85,7 @@ class Completions:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience(SECONDS)
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
-        self._reading = Sparing()  # of an answer by both releases of a rollout
+        self._reading = Sparing(SHARE)  # of an answer by both releases of a rollout
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""

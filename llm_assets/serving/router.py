@@ -39,10 +39,8 @@ class Router:
 
     The share goes by a hash of the session (else of the request), so one session sees one release, and keeps it as the share
     grows. A request on which the newer release fails, or is not heard of in time (``seconds_for``), is answered by the stable
-    one. In the shadow stage the newer release
-    answers beside the stable one, in a canary the stable one beside the newer: one request at a time, in a thread of low
-    priority that no client waits for, which rests nine times as long as a comparison took; a request that finds it busy or at
-    rest is not compared.
+    one. In the shadow stage the newer release answers beside the stable one, in a canary the stable one beside the newer, as often
+    as ``Comparisons`` can spare the time.
     A breach switches at once. ``step`` writes it down: the rollout's state stands beside the desired state, under a lock, so
     that a restart goes on from it and every gateway of the data root reads the same.
     """

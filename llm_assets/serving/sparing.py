@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-SHARE = 0.1  # of the time: near a gateway's peak more would take the cores from those who wait
-
 
 class Sparing:
     """Begins pieces of such work in tasks of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float) -> None:
+        """``share`` is the part of the time that the pieces may take, above 0 and up to 1."""
+        self._share = share
         self._task: asyncio.Task[None] | None = None
         self._rested = 0.0  # ``time.perf_counter()`` from which another piece may begin
 
     def attempt(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin a piece, unless the one before is under way, or at rest after it: nine times as long as it took."""
+        """Begin a piece, unless the one before is under way, or at rest after it."""
         if (self._task is None or self._task.done()) and time.perf_counter() >= self._rested:
             self._task = asyncio.get_running_loop().create_task(self._timed(work))
 
@@ -33,4 +33,4 @@ class Sparing:
             await work()
         finally:
             ended = time.perf_counter()
-            self._rested = ended + (ended - began) * (1 / SHARE - 1)
+            self._rested = ended + (ended - began) * (1 / self._share - 1)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_assets.serving import completions, sparing
+from llm_assets.serving import completions
 from llm_assets.serving.events import read_events
 from llm_assets.serving.generation import Generator
 from llm_assets.serving.rollback import roll_back_by_hand
@@ -90,7 +90,7 @@ def test_the_time_of_a_canary_begins_with_its_turn(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def reading_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparing, "SHARE", 1)
+    monkeypatch.setattr(completions, "SHARE", 1)
 
 
 WRITES = 0  # the seed of a decoder whose likeliest answer is characters, not half of some: it reads as it was written
@@ -148,4 +148,4 @@ def test_reading_takes_a_tenth_of_the_time_at_most_and_no_answer_that_was_given_
         began = time.monotonic()
         for number in range(12):
             ask(client, str(number))
-        assert 1 <= len(read) <= 1 + (time.monotonic() - began) * sparing.SHARE / 0.05
+        assert 1 <= len(read) <= 1 + (time.monotonic() - began) * completions.SHARE / 0.05

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_assets.operation.log import requests
-from llm_assets.serving import comparisons, sparing
+from llm_assets.serving import comparisons
 from llm_assets.serving.app import create_app
 from llm_assets.serving.comparisons import Pair
 from llm_assets.serving.dated_files import dated_files
@@ -107,7 +107,7 @@ def test_a_shadow_never_changes_an_answer(tmp_path: Path) -> None:
 
 
 def test_comparing_rests_so_that_it_takes_its_share_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparing, "SHARE", 1e-9)
+    monkeypatch.setattr(comparisons, "SHARE", 1e-9)
     first(tmp_path)
     roll_out(tmp_path, 2, Plan(shadow=True, **STILL))
     with serving(tmp_path, "shadow") as client:
