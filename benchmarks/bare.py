@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_assets.serving.batching import Batcher
+from llm_assets.serving.cores import Cores
 from llm_assets.serving.engine import OnnxClassifier
 from llm_assets.serving.server import SWITCH
 
@@ -22,8 +22,7 @@ def create() -> ASGIApp:
     """The application over the folder of a served model."""
     sys.setswitchinterval(SWITCH)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    engine, turns = OnnxClassifier(Path(os.environ["MODEL"])), len(os.sched_getaffinity(0))
-    batcher = Batcher(engine, ThreadPoolExecutor(turns), turns=turns)
+    batcher = Batcher(OnnxClassifier(Path(os.environ["MODEL"])), Cores())
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

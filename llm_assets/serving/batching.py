@@ -9,10 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llm_assets.serving.cores import Cores
 from llm_assets.serving.engine import Classified
 
 Tokens = Sequence[int]
@@ -84,15 +84,14 @@ class Batcher:
     def __init__(
         self,
         engine: Engine,
-        executor: Executor,
+        cores: Cores,
         goal: float = GOAL,
         watch: Callable[[int, float], None] = lambda windows, seconds: None,
-        turns: int = 1,
     ) -> None:
-        """``watch`` is told of each batch how many windows it held and how long it took, in a thread of the executor's, one at a time."""
-        self._engine, self._executor, self._goal, self._watch = engine, executor, goal, watch
-        self.turns = turns  # batches at a time
-        self._arrived: deque[Request] = deque()  # the event loop appends, the executor's threads take
+        """``watch`` is told of each batch how many windows it held and how long it took, in one of the cores' threads, one at a time."""
+        self._engine, self._cores, self._goal, self._watch = engine, cores, goal, watch
+        self.turns = cores.count  # batches at a time
+        self._arrived: deque[Request] = deque()  # the event loop appends, the cores' threads take
         self._lock = threading.Lock()  # between those threads: of all that follows but for the tasks and the characters
         self._heap: list[Waiting] = []
         self._numbers = itertools.count()
@@ -124,9 +123,8 @@ class Batcher:
         self.waiting -= size
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._arrived or self._heap:
-            for request, result in await loop.run_in_executor(self._executor, self._turn):
+            for request, result in await self._cores.run(self._turn):
                 if request.future.done():
                     continue  # a client that went away
                 if isinstance(result, Exception):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +12,7 @@ from weakref import WeakKeyDictionary
 from llm_assets.serving import telemetry
 from llm_assets.serving.answers import new_id
 from llm_assets.serving.batching import Batcher, QueueFullError
+from llm_assets.serving.cores import Cores
 from llm_assets.serving.desk import Desk
 from llm_assets.serving.engine import Classified, decided
 from llm_assets.serving.engines import classifier_of
@@ -35,9 +34,7 @@ class Classifications:
     def __init__(self, desk: Desk, router: Router, metrics: Metrics) -> None:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience()
-        # As many batches at a time as there are cores: while one waits for the interpreter's lock another one computes, without it.
-        self._turns = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._executor = ThreadPoolExecutor(self._turns, thread_name_prefix="engine")
+        self._cores = Cores()
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
         self._trials: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()  # of releases on trial
@@ -49,7 +46,7 @@ class Classifications:
 
     def close(self) -> None:
         """End the threads of the engines."""
-        self._executor.shutdown()
+        self._cores.close()
 
     async def answer(self, request: ClassifyRequest, client: Key, is_gone: Gone, session: str | None = None) -> dict[str, Any]:
         """vLLM's classify response plus ``release``; recorded before it is returned. A session sees one release of a canary."""
@@ -97,19 +94,14 @@ class Classifications:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error  # nobody reads it
 
     def _batcher(self, deployment: Deployment) -> Batcher:
-        """A release on trial works in threads of its own: where it hangs, the stable one goes on in the others.
-
-        In as many as its share of the requests asks for: more threads than cores wait for the interpreter's lock, and fewer batches are
-        larger ones.
-        """
+        """A release on trial has as many batches at a time as its share of the requests asks for: fewer are larger ones, and it may hang."""
         share = self._desk.share_on_trial(deployment)
         batchers = self._batchers if share is None else self._trials
         if deployment not in batchers:
             engine = classifier_of(deployment, deployment.desired.chain)
-            executor = self._executor if share is None else ThreadPoolExecutor(self._turns, thread_name_prefix="trial")
-            batchers[deployment] = Batcher(engine, executor, watch=self._metrics.batched, turns=self._turns)
+            batchers[deployment] = Batcher(engine, self._cores, watch=self._metrics.batched)
         if share is not None:
-            batchers[deployment].turns = max(1, math.ceil(self._turns * share / 100))
+            batchers[deployment].turns = max(1, math.ceil(self._cores.count * share / 100))
         return batchers[deployment]
 
 

@@ -1,0 +1,61 @@
+"""The threads in which engines compute: one a core, for all of them together.
+
+While one waits for the interpreter's lock another one computes, without it; with more of them all wait. A thread that has ended a batch
+goes on with whatever is next, of any engine: beside a canary of 25% with threads of its own the p99 at 80% of a gateway's peak was
+35 ms, with these 24, and 41 where a semaphore let so many of both go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+HANGS = 1.0  # seconds after which what is computed counts no more: a batch takes hundredths
+
+
+class Cores:
+    """Computes in as many threads as there are cores. Where something hangs, the threads are left to it and others take their place."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or _cores()
+        self._threads: Executor = self._started()
+
+    async def run(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns, in a thread, when its turn has come. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        while True:
+            threads = self._threads
+            computed = loop.run_in_executor(threads, compute)
+            hangs = loop.call_later(HANGS, self._give_up, threads)
+            try:
+                return await computed
+            except asyncio.CancelledError:
+                if threads is self._threads or not computed.cancelled():
+                    raise
+            finally:
+                hangs.cancel()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    def _give_up(self, threads: Executor) -> None:
+        if threads is self._threads:
+            logger.warning("something has been computed for %g s: the others get threads of their own", HANGS)
+            self._threads = self._started()
+            threads.shutdown(wait=False, cancel_futures=True)  # what has yet to begin moves on
+
+    def _started(self) -> Executor:
+        return ThreadPoolExecutor(self.count, thread_name_prefix="engine")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
