@@ -38,7 +38,8 @@ class Cores:
             try:
                 return await computed
             except asyncio.CancelledError:
-                if threads is self._threads or not computed.cancelled():
+                task = asyncio.current_task()
+                if threads is self._threads or (task and task.cancelling()):  # else it was cancelled because its threads were given up
                     raise
             finally:
                 hangs.cancel()

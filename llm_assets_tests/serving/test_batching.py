@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from llm_assets.serving import batching
 from llm_assets.serving.batching import LEAST, OVERHEAD, Batcher, QueueFullError
+from llm_assets.serving.cores import Cores
 from llm_assets.serving.engine import Classified
 
 
@@ -43,8 +43,9 @@ def run(scenario: Callable[[Batcher, Numbers], Awaitable[None]], goal: float = 6
     engine = Numbers()
 
     async def whole() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            await scenario(Batcher(engine, executor, goal), engine)
+        cores = Cores(1)
+        await scenario(Batcher(engine, cores, goal), engine)
+        cores.close()
 
     asyncio.run(whole())
     return engine
@@ -159,7 +160,7 @@ def test_an_engine_that_fails_fails_its_batch_and_works_on() -> None:
     run(scenario)
 
 
-def test_as_many_batches_run_at_a_time_as_there_are_turns_and_share_one_request() -> None:
+def test_as_many_batches_run_at_a_time_as_there_are_cores_and_share_one_request() -> None:
     together = threading.Barrier(2)
 
     class Together(Numbers):
@@ -168,11 +169,13 @@ def test_as_many_batches_run_at_a_time_as_there_are_turns_and_share_one_request(
             return super().probabilities(encoded)
 
     async def whole() -> list[Classified]:
-        with ThreadPoolExecutor(2) as executor:
-            batcher = Batcher(engine, executor, 0.0, turns=2)  # a goal never met: the budget stays
-            batcher.budget = LEAST
-            first, second = batcher.submit([f"2*{LEAST}"]), batcher.submit([f"2*{LEAST}"])  # a batch holds one window
-            return [*await first, *await second]
+        cores = Cores(2)
+        batcher = Batcher(engine, cores, 0.0)  # a goal never met: the budget stays
+        batcher.budget = LEAST
+        first, second = batcher.submit([f"2*{LEAST}"]), batcher.submit([f"2*{LEAST}"])  # a batch holds one window
+        answers = [*await first, *await second]
+        cores.close()
+        return answers
 
     engine = Together()
     engine.may_go_on.set()
