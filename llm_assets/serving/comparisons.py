@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 TEXTS = 32  # of a request that the other release answers too
 SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
-SHARE = 0.03  # of the time: with a tenth the p99 of a canary at 80% of a gateway's peak was 44 ms, so 34; 10 or more a second are enough to judge by
+SHARE = 0.03  # of the time: a tenth raised a canary's p99 near a gateway's peak by a quarter; even so dozens a second are compared there
 NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 
