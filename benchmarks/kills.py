@@ -10,8 +10,10 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,7 +88,8 @@ def killed(root: Path, count: int, seed: int, chain: str = CHAIN, key: str = "")
             time.sleep(moments.uniform(0.0, LATEST))
             process.send_signal(signal.SIGKILL)
             for child in beside:
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it ends with the gateway
+                    child.kill()
             for client in fresh:
                 client.join(15)
     with gateway(root, chain):
@@ -139,12 +142,14 @@ class Client(threading.Thread):
 def compared(root: Path, chain: str, count: int, clients: Sequence[Client]) -> Outcome:
     """What clients heard of a gateway that was killed ``count`` times, held against its request log and its feedback."""
     from llm_assets.serving.feedback import feedback_folder, read_votes
+    from llm_assets.serving.recorder import settle
     from llm_assets.serving.request_log import log_folder
 
+    settle(log_folder(root))
     outcome = Outcome(sum(len(client.answers) for client in clients), sum(len(client.votes) for client in clients))
     outcome.lost += [f"a client heard {wrong}" for client in clients for wrong in client.wrong]
     outcome.lost += ["a client hung" for client in clients if client.is_alive()]
-    logged = set[str]()
+    logged = Counter[str]()
     for folder in (log_folder(root), feedback_folder(root)):
         cut = 0
         for line in _lines(folder, chain):
@@ -154,10 +159,11 @@ def compared(root: Path, chain: str, count: int, clients: Sequence[Client]) -> O
                 cut += 1
                 continue
             if folder == log_folder(root):
-                logged.add(identity)
+                logged[identity] += 1
         if cut > count:
             outcome.lost.append(f"{cut} lines of {folder} are unreadable after {count} kills")
         outcome.cut += cut
+    outcome.lost += [f"answer {answer} is in the log {times} times" for answer, times in logged.items() if times > 1]
     stored = {(vote["id"], vote["rating"]) for vote in read_votes(root, chain)}
     outcome.lost += [f"answer {answer} is not in the log" for client in clients for answer in client.answers if answer not in logged]
     outcome.lost += [f"vote {vote} is not stored" for client in clients for vote in client.votes if vote not in stored]

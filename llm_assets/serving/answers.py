@@ -73,9 +73,14 @@ class Answers:
         return known and Known(*known)
 
     def load(self) -> None:
-        """Fill the memory from the newest files of the log; to be called once, before answers are noted."""
-        for _, answer, chain, texts in sorted(line for folder in self._chains() for line in self._newest(folder))[-self._size :]:
-            self.remember(answer, chain, texts)
+        """Fill the memory from the newest files of the log; to be called once. What was noted meanwhile is newer."""
+        for _, answer, chain, texts in sorted((line for folder in self._chains() for line in self._newest(folder)), reverse=True):
+            with self._lock:
+                if len(self._known) >= self._size:
+                    break
+                if answer not in self._known:
+                    self._known[answer] = chain, texts
+                    self._known.move_to_end(answer, last=False)
 
     def find(self, answer: str) -> Known | None:
         """An answer by its id, from memory or else from the log of the days about its making, of any chain."""

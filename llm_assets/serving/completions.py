@@ -38,6 +38,7 @@ Gone = Callable[[], Awaitable[bool]]
 
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
 SECONDS = 600.0  # that an answer may take, or the first piece of one that is streamed
+LINGER = 1.0  # seconds that a stream may take to break off
 WAITING = 64  # requests that may wait for a slot
 SHARE = 0.1  # of the time in which both releases of a rollout may read an answer
 
@@ -85,17 +86,22 @@ class Completions:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience(SECONDS)
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
+        self._streams = 0  # that are open
         self._reading = Sparing(SHARE)  # of an answer by both releases of a rollout
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""
         await self._patience.watch()
 
-    def close(self) -> None:
-        """Break off what nobody waits for."""
+    async def close(self) -> None:
+        """Break off what nobody waits for, and let the streams that broke off be recorded."""
         self._reading.cancel()
         if self._beside:
             self._beside.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self._streams:
+                    await asyncio.sleep(LINGER / 100)
 
     async def answer(self, request: Request, client: Key, is_gone: Gone, session: str | None) -> Response:
         """The response to a request. Raises ``ApiError``; once a stream has begun, an error is its last event."""
@@ -194,6 +200,7 @@ class Completions:
     async def _streamed(self, begun: Begun, client: Key, began: float) -> AsyncGenerator[bytes]:
         """Every chunk as an event. The log has the answer before the last one; one that breaks off is there too."""
         answer, kept, status = begun.answer, False, 500
+        self._streams += 1
         try:
             for chunk in answer.opening():
                 yield _event(chunk)
@@ -214,6 +221,7 @@ class Completions:
             status = 499  # as nginx names it: the client has gone
             raise
         finally:
+            self._streams -= 1
             if not kept:
                 self._note_broken(answer, client, began)
             self._metrics.answered(answer.request.chain, answer.release, status, time.perf_counter() - began, answer.usage()["total_tokens"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
@@ -30,19 +31,36 @@ class Cores:
 
     async def run(self, compute: Callable[[], T]) -> T:
         """What ``compute`` returns, in a thread, when its turn has come. Raises what it raises."""
-        loop = asyncio.get_running_loop()
         while True:
             threads = self._threads
-            computed = loop.run_in_executor(threads, compute)
-            hangs = loop.call_later(HANGS, self._give_up, threads)
             try:
-                return await computed
+                return await self._watched(threads, compute)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if threads is self._threads or (task and task.cancelling()):  # else it was cancelled because its threads were given up
                     raise
-            finally:
-                hangs.cancel()
+
+    async def _watched(self, threads: Executor, compute: Callable[[], T]) -> T:
+        """What it returns; the threads are given up where that takes longer than ``HANGS`` from its beginning."""
+        loop, began = asyncio.get_running_loop(), list[float]()
+        watch = loop.call_later(HANGS, lambda: look())
+
+        def timed() -> T:
+            began.append(time.monotonic())
+            return compute()
+
+        def look() -> None:
+            nonlocal watch
+            left = began[0] + HANGS - time.monotonic() if began else HANGS
+            if left > 0:
+                watch = loop.call_later(left, look)
+            else:
+                self._give_up(threads)
+
+        try:
+            return await loop.run_in_executor(threads, timed)
+        finally:
+            watch.cancel()
 
     def close(self) -> None:
         """End the threads."""

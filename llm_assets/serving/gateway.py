@@ -50,7 +50,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close the log and the feedback, end the engines, and take back the state file."""
-        self.completions.close()
+        await self.completions.close()
         await self._log.close()
         self._router.close()
         await self.feedback.close()

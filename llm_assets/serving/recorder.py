@@ -5,8 +5,8 @@ groups, with a rest after each: masking is hundreds of steps in numpy, and of 20
 costs of 8. Standard input wakes it, and its end ends it; its output says how far it has come (``Report``).
 
 What is written survives the end of any process. The disk has it a flush later: a thread flushes all the time that there is something to
-flush: a flush takes as long as the disk is busy, also with what a training writes to it. What a disk does not take stays in the
-spool, and is tried again.
+flush: a flush takes as long as the disk is busy, also with what a training writes to it. Lines that cannot be appended go back into
+memory, into a spool of the recorder's own, and are tried again; what a flush that failed was to make safe is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pydantic_core import from_json, to_json
 from llm_assets.corpus.pii import mask_all
 from llm_assets.serving.dated_files import DatedFiles, last_lines
 from llm_assets.serving.request_log import MASKED_LENGTH
-from llm_assets.serving.spool import Backlog, abandoned, gone, pending, place
+from llm_assets.serving.spool import Backlog, Spool, abandoned, gone, pending, place
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ Request = Mapping[str, Any]  # a line of the log, with texts as they came
 class Report(NamedTuple):
     """What the gateway is told, as a JSON array."""
 
-    position: int  # bytes of the spool that need not be kept
+    position: int  # bytes of the spool that were let go of
     requests: int  # in the group
     failed: Mapping[str, str]  # by chain, why its newest lines are not in its file
     rests: bool  # until it is woken
@@ -67,7 +67,9 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self._files = DatedFiles(folder)
         self._flusher = Flusher(self._files)
-        self._unwritten: dict[tuple[str, date], bytes] = {}  # what a disk did not take
+        self._parent = place(folder)
+        self._unwritten: dict[tuple[str, date], bytes] = {}  # what could not be appended
+        self._kept: Spool | None = None  # the requests of these lines, should this process die
 
     def write(self, requests: Sequence[Request]) -> dict[str, str]:
         """Append them, and what could not be appended before; why not, by chain: that the last flush failed is a reason too."""
@@ -82,21 +84,34 @@ class Recorder:
             if failed := self._files.append({chain: data}, day, flush=False):
                 self._unwritten[chain, day] = data
                 errors[chain] = f"{self._files.path(chain, day)} cannot be written ({failed[chain]}): free space or mend its permissions"
+        self._keep([request for request in requests if (request["chain"], _day(request)) in self._unwritten])
         self._flusher.go_on()
         flushes = self._flusher.failed()
         return {chain: f"the disk did not take the newest lines of {chain} ({error}): mend it" for chain, error in flushes.items()} | errors
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Those that are in no file yet: whoever died may have written some of them."""
-        newest = {(request["chain"], _day(request)) for request in requests}
-        paths = [path for chain, day in newest if (path := self._files.path(chain, day)).is_file()]
-        known = {line.get("id") for path in paths for line in last_lines(path, len(requests) + NEWER)}
+        known = set[object]()
+        for chain, day in {(request["chain"], _day(request)) for request in requests}:
+            with suppress(OSError):  # there is none, or none that can be read: writing says which
+                known |= {line.get("id") for line in last_lines(self._files.path(chain, day), len(requests) + NEWER)}
         return [request for request in requests if request["id"] not in known]
 
     def close(self) -> None:
-        """Flush and close every file."""
+        """Flush and close every file; what could not be written stays in memory, for the next recorder."""
         self._flusher.end()
         self._files.close()
+        if self._kept:
+            self._kept.close()
+
+    def _keep(self, requests: Sequence[Request]) -> None:
+        """Have the requests of unwritten lines in memory, and nothing where there are none."""
+        if requests:
+            self._kept = self._kept or Spool(self._parent)
+            self._kept.append(b"".join(to_json(request) + b"\n" for request in requests))
+        elif self._kept and not self._unwritten:
+            self._kept.remove()
+            self._kept = None
 
 
 class Flusher:
@@ -158,17 +173,23 @@ def follow(recorder: Recorder, backlog: Backlog) -> Iterator[tuple[Report, float
 
     Of what is there already a recorder that died may have written some.
     """
-    written, doubtful = backlog.position, backlog.end()
+    doubtful = backlog.end()
     while True:
         began, old = time.thread_time(), backlog.position < doubtful
         lines = backlog.read(GROUP)
         failed = recorder.write(recorder.missing(_parsed(lines)) if old else _parsed(lines))
-        if not failed:
-            written = backlog.position
-            backlog.forget()
+        backlog.forget()
         spent = time.thread_time() - began
-        rest = AGAIN if failed else min(LONGEST_REST, spent * (1 / SHARE - 1)) if lines else None
-        yield Report(written, len(lines), failed, rest is None), rest
+        rest = min(LONGEST_REST, spent * (1 / SHARE - 1)) if lines else AGAIN if failed else None
+        yield Report(backlog.position, len(lines), failed, rest is None), rest
+
+
+def inherit(recorder: Recorder, parent: Path) -> None:
+    """Write what gateways left that died together with their recorders, or recorders whose disk did not take it."""
+    for left in abandoned(parent):
+        while lines := left.read(GROUP):
+            recorder.write(recorder.missing(_parsed(lines)))
+        left.remove()
 
 
 def settle(folder: Path, seconds: float = SETTLED) -> list[Path]:
@@ -178,8 +199,7 @@ def settle(folder: Path, seconds: float = SETTLED) -> list[Path]:
     """
     parent, until = place(folder), time.monotonic() + seconds
     recorder = Recorder(folder)
-    for left in abandoned(parent):
-        _inherit(recorder, left)
+    inherit(recorder, parent)
     recorder.close()
     waiting = pending(parent)
     while waiting and time.monotonic() < until:
@@ -201,8 +221,7 @@ def main() -> None:
     gc.freeze()  # what is loaded stays: looking through it for garbage stopped the log for 20 ms now and then
     recorder, own = Recorder(Path(sys.argv[1])), Path(sys.argv[2])
     backlog = Backlog(own)
-    for left in abandoned(own.parent):
-        _inherit(recorder, left)
+    inherit(recorder, own.parent)
     ended = False
     for report, rest in follow(recorder, backlog):
         with suppress(BrokenPipeError):  # the gateway was killed
@@ -211,22 +230,7 @@ def main() -> None:
             break
         ended = ended or _ended(rest)
     recorder.close()
-    if report.failed:
-        backlog.close()
-    else:
-        backlog.remove()
-
-
-def _inherit(recorder: Recorder, left: Backlog) -> None:
-    """Write what a gateway left that died together with its recorder; what a disk does not take now is left to the next recorder."""
-    failed: dict[str, str] = {}
-    while lines := left.read(GROUP):
-        failed |= recorder.write(recorder.missing(_parsed(lines)))
-    if failed:
-        logger.error("requests are left in %s: %s", left.folder, "; ".join(failed.values()))
-        left.close()
-    else:
-        left.remove()
+    backlog.remove()
 
 
 def _ended(rest: float | None) -> bool:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from llm_assets.serving.spool import Spool, place
 
 MASKED_LENGTH = 2000  # characters of a masked text that are kept
 CAPACITY = 64 << 20  # bytes of requests that may wait to be written: more than a minute of 2,000 short ones a second
+REPORT = 1 << 24  # bytes of a report at most: it names each chain that fails
 PAUSE = 0.5  # seconds after which a recorder that ended has a successor
 SPEAKERS = {"system", "user", "assistant"}  # labels of the turns before an answer that was generated
 
@@ -91,9 +93,11 @@ class RequestLog:
     def write(self, request: Mapping[str, Any]) -> None:
         """Keep a request: a line of the log but for its time, with texts as they came.
 
-        Raises ``RequestLogError`` where it cannot be kept, where the file of its chain cannot be written, which is named, and where
-        the recorder is far behind.
+        Raises ``RequestLogError`` where it cannot be kept, where the file of its chain cannot be written, which is named, where the
+        recorder is far behind, and once the log is closed.
         """
+        if self._over:
+            raise RequestLogError("the gateway ends")
         if failure := self._failed.get(request["chain"]):
             raise RequestLogError(failure)
         if self.backlog > CAPACITY:
@@ -107,7 +111,7 @@ class RequestLog:
             self._wake()
 
     async def start(self) -> None:
-        """Return once a recorder runs, which has then written what an earlier gateway left; at once where none can."""
+        """Return once a recorder runs, which has then written what was left by a gateway and a recorder that both died; at once where none can."""
         try:
             self._open()
         except OSError as error:  # which each request is told
@@ -117,7 +121,7 @@ class RequestLog:
 
     async def close(self) -> None:
         """Return once all is written and the recorder has ended."""
-        self._over = True
+        self._over, self._rests = True, False
         if self._recorder:
             self._hang_up(self._recorder)
         if self._keeper:
@@ -147,9 +151,9 @@ class RequestLog:
         while True:
             try:
                 await self._follow(await self._started(spool), spool)
-            except OSError as error:
-                logger.error("no recorder of %s can be started: %s", self._folder, error)
-            self._recorder, self._rests = None, False
+            except (OSError, ValueError) as error:
+                logger.error("the recorder of %s cannot be heard: %s", self._folder, error)
+            self._recorder = None
             if self._over:
                 break
             logger.error("the recorder of %s ended; another one is started", self._folder)
@@ -160,7 +164,7 @@ class RequestLog:
         command = [sys.executable, "-m", "llm_assets.serving.recorder", str(self._folder), str(spool.folder)]
         variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads would spin over small products
         pipe = asyncio.subprocess.PIPE
-        self._recorder = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=variables)
+        self._recorder = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=variables, limit=REPORT)
         if self._over:
             self._hang_up(self._recorder)
         return self._recorder
@@ -168,22 +172,26 @@ class RequestLog:
     async def _follow(self, recorder: asyncio.subprocess.Process, spool: Spool) -> None:
         """Heed what the recorder reports, until it ends."""
         assert recorder.stdout
-        while line := await recorder.stdout.readline():
-            self._written, requests, self._failed, self._rests = json.loads(line)
-            for error in self._failed.values():
-                logger.error("%s", error)
-            if requests:
-                self._watch(requests)
-            if self._rests and spool.position > self._written:  # it looked before that was appended
-                self._wake()
-            self._ready.set()
-        self._hang_up(recorder)
-        await recorder.wait()
+        try:
+            while line := await recorder.stdout.readline():
+                self._written, requests, self._failed, self._rests = json.loads(line)
+                for error in self._failed.values():
+                    logger.error("%s", error)
+                if requests:
+                    self._watch(requests)
+                if self._rests and spool.position > self._written:  # it looked before that was appended
+                    self._wake()
+                self._ready.set()
+        finally:  # no two of them read one spool
+            self._rests = False
+            self._hang_up(recorder)
+            await recorder.wait()
 
     def _wake(self) -> None:
         self._rests = False
         assert self._recorder and self._recorder.stdin
-        self._recorder.stdin.write(b"\n")
+        with suppress(OSError, RuntimeError):  # it has just died: its successor needs no waking
+            self._recorder.stdin.write(b"\n")
 
     @staticmethod
     def _hang_up(recorder: asyncio.subprocess.Process) -> None:

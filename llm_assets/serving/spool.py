@@ -43,17 +43,19 @@ class Spool:
 
     def __init__(self, parent: Path) -> None:
         self.folder = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder.mkdir(mode=0o700, parents=True)
-        self._lock = hold(self.folder)
         self.position = 0  # bytes appended so far
-        self._segment = self._begin()
-        self._begun = 0  # the position at its beginning
+        self._begun = 0  # the position at the beginning of the segment
+        made = parent / f"new-{self.folder.name}"
+        made.mkdir(mode=0o700, parents=True)
+        self._lock = hold(made)
+        self._segment = self._begin(made)
+        made.rename(self.folder)  # nobody takes it for abandoned before it is held
 
     def append(self, data: bytes) -> None:
         """Append whole lines, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
         if self.position - self._begun >= SEGMENT:
             self._segment.close()
-            self._segment, self._begun = self._begin(), self.position
+            self._segment, self._begun = self._begin(self.folder), self.position
         try:
             written = self._segment.write(data)
         except OSError as error:
@@ -68,8 +70,13 @@ class Spool:
         self._segment.close()
         self._lock.close()
 
-    def _begin(self) -> BinaryIO:
-        return (self.folder / _name(self.position)).open("ab", buffering=0)
+    def remove(self) -> None:
+        """End appending, and remove what is left."""
+        _remove(self.folder)
+        self.close()
+
+    def _begin(self, folder: Path) -> BinaryIO:
+        return (folder / _name(self.position)).open("ab", buffering=0)
 
 
 class Backlog:
@@ -121,12 +128,7 @@ class Backlog:
 
     def remove(self) -> None:
         """End reading, and remove the spool."""
-        for begun in self._segments():
-            self._path(begun).unlink()
-        (self.folder / LOCK).unlink()
-        self.folder.rmdir()
-        with suppress(OSError):  # others stand there
-            self.folder.parent.rmdir()
+        _remove(self.folder)
         self.close()
 
     def _whole_lines(self, most: int) -> bytes:
@@ -155,7 +157,12 @@ def hold(folder: Path) -> BinaryIO:
 
 def pending(parent: Path) -> dict[Path, int]:
     """The segments that hold what was not let go of yet, and their bytes."""
-    return {path: path.stat().st_size for path in sorted(parent.glob("*/*.jsonl")) if _holds_lines(path)}
+    found: dict[Path, int] = {}
+    for path in sorted(parent.glob("*/*.jsonl")):
+        with suppress(FileNotFoundError):  # let go of meanwhile
+            if _holds_lines(path):
+                found[path] = path.stat().st_size
+    return found
 
 
 def gone(segment: Path, size: int) -> bool:
@@ -165,23 +172,33 @@ def gone(segment: Path, size: int) -> bool:
 
 def abandoned(parent: Path) -> Iterator[Backlog]:
     """What is left in spools that nobody writes or reads any more; each is the caller's alone."""
-    for path in sorted(parent.glob(f"*/{LOCK}")):
-        lock = path.open("ab")
+    for path in sorted(parent.glob(f"[0-9]*/{LOCK}")):
+        try:
+            lock = path.open("r+b")
+        except FileNotFoundError:  # another one has just removed it
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Backlog(path.parent, lock)
         except BlockingIOError:
             lock.close()
-            continue
-        if os.fstat(lock.fileno()).st_nlink:  # else another one has just removed it
-            yield Backlog(path.parent, lock)
+        except FileNotFoundError:  # it was removed, or whoever removed it died over that
+            _remove(path.parent)
+            lock.close()
 
 
 def _holds_lines(segment: Path, size: int = -1) -> bool:
-    try:
-        with segment.open("rb") as file:
-            return bool(file.read(size).strip(b"\n"))
-    except FileNotFoundError:
-        return False
+    with suppress(FileNotFoundError), segment.open("rb") as file:
+        return bool(file.read(size).strip(b"\n"))
+    return False
+
+
+def _remove(folder: Path) -> None:
+    for path in [*folder.glob("*.jsonl"), folder / LOCK]:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # another one did so, or others stand in the parent
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def _name(begun: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 from llm_assets.serving import recorder, spool
 from llm_assets.serving.dated_files import DatedFiles
 from llm_assets.serving.recorder import MASKED_LENGTH, Recorder, Report, follow, settle
-from llm_assets.serving.spool import Backlog, Spool, place
+from llm_assets.serving.spool import Backlog, Spool, pending, place
 from llm_assets_tests.serving.conftest import eventually
 
 
@@ -164,14 +164,15 @@ def test_groups_are_written_with_rests_that_grow_with_their_work_and_none_is_for
     today = tmp_path / "log" / "full" / f"{datetime.now(UTC).date().isoformat()}.jsonl"
     today.parent.mkdir()
     today.symlink_to("/dev/full")
-    before = writer.position
     for number in (2, 3):
         writer.append(json.dumps(request(number, chain="full")).encode() + b"\n")
+    assert [list(next(groups)[0].failed) for _ in range(2)] == [["full"]] * 2
     report, rest = next(groups)
-    assert (report.position, list(report.failed), rest) == (before, ["full"], recorder.AGAIN)
-    assert b"classify-2" in b"".join(path.read_bytes() for path in writer.folder.glob("*.jsonl"))
+    assert (report.position, report.requests, list(report.failed), rest) == (writer.position, 0, ["full"], recorder.AGAIN)
+    kept = [line for path in pending(place(tmp_path / "log")) for line in path.read_bytes().splitlines()]  # in a spool of the recorder's own
+    assert [json.loads(line)["id"] for line in kept] == ["classify-2", "classify-3"]
     today.unlink()
-    assert [next(groups)[0] for _ in range(2)] == [Report(writer.position, 1, {}, False), Report(writer.position, 0, {}, True)]
+    assert next(groups) == (Report(writer.position, 0, {}, True), None) and not pending(place(tmp_path / "log"))
     assert len(list(writer.folder.glob("*.jsonl"))) == 1 and len(lines(tmp_path / "log", "full")) == 2
     one.close()
 
@@ -242,3 +243,16 @@ def test_what_was_answered_before_now_is_in_its_file_once_it_is_settled(tmp_path
     assert settle(tmp_path, 60) == []
     reader.remove()
     living.close()
+
+
+def test_what_no_recorder_could_write_is_inherited_and_keeps_no_other_chain_back(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.write_text("a file where the folder belongs")
+    one = Recorder(tmp_path)
+    assert list(one.write([request(1, chain="full"), request(2)])) == ["full"]
+    one.close()
+    assert [line["id"] for line in lines(tmp_path)] == ["classify-2"]
+    assert len(settle(tmp_path, 0.1)) == 1  # still
+    full.unlink()
+    assert settle(tmp_path) == [] and [line["id"] for line in lines(tmp_path, "full")] == ["classify-1"]
+    assert len(lines(tmp_path)) == 1 and not place(tmp_path).exists()

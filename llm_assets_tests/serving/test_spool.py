@@ -96,6 +96,17 @@ def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
     assert [backlog.folder for backlog in abandoned(parent)] == [living.folder]
 
 
+def test_a_folder_without_segments_is_cleared_away_and_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    left = Spool(tmp_path / "logs")
+    left.append(b"left\n")
+    left.close()
+    broken = tmp_path / "logs" / "1-0"
+    broken.mkdir()
+    (broken / "lock").touch()
+    [backlog] = abandoned(tmp_path / "logs")
+    assert everything(backlog) == [b"left"] and not broken.exists()
+
+
 def test_what_is_let_go_of_leaves_no_trace(tmp_path: Path) -> None:
     writer = Spool(tmp_path / "logs")
     writer.append(b"secret\n")
