@@ -28,11 +28,15 @@ from llm_assets.operation.log import requests
 from llm_assets.serving.dated_files import DatedFiles
 from llm_assets.serving.events import append_event, read_events
 from llm_assets.serving.feedback import read_votes
+from llm_assets.serving.recorder import settle
 from llm_assets.serving.request_log import log_folder
+from llm_assets.serving.spool import Spool
+from llm_assets.serving.spool import place as spool_place
 from llm_assets.store.journal import Journal
 from llm_assets.store.store import Store
 from llm_assets_tests.operation.released import office
 from llm_assets_tests.operation.traffic import line, reply, vote, write_log
+from llm_assets_tests.serving.test_recorder import request
 
 TEXT = "这家酒店的早餐非常好吃，房间也很干净，下次出差还会再来住，电话13800138000可以打"
 OTHER = "书的内容很空洞，翻译得也不好，读起来完全浪费时间"
@@ -300,3 +304,19 @@ def test_what_was_said_in_a_conversation_goes_from_log_traffic_votes_and_batches
     assert [row["label"] for row in rows] == ["stop", "stop"] and rows[1]["answer"] == "好"
     again = feedback_batch(act, FeedbackBatchConfig(minimum=1, client_share=1)).record
     assert again["rows"] == (1 if place == "correction" else 0)  # the reply is still known to be wrong
+
+
+def test_what_waits_in_memory_to_be_logged_is_written_and_cleaned_or_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting() -> Spool:
+        spool = Spool(spool_place(log_folder(store.home)))
+        spool.append(json.dumps(request(7, [TEXT])).encode() + b"\n")
+        return spool
+
+    waiting().close()  # as by a gateway that was killed
+    cleaning = clean(store)
+    assert len(cleaning.cleaned) == 1 and cleaning.cleaned[0].startswith("serving/log/tiny/") and not cleaning.failed
+    living = waiting()
+    monkeypatch.setattr(settle, "__defaults__", (0.1,))
+    assert [str(living.folder) in one for one in clean(store).failed] == [True]
+    living.remove()
+    assert clean(store).failed == []
