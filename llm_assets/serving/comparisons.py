@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 TEXTS = 32  # of a request that the other release answers too
 SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
-SHARE = 0.03  # of the time: a tenth raised a canary's p99 near a gateway's peak by a quarter; even so dozens a second are compared there
+SHARE = 0.1  # of the time, until there are
+ENOUGH = 50  # comparisons of a step: what is judged needs some tens, and then
+AFTERWARDS = 0.03  # of the time will do: a tenth raised a canary's p99 near a gateway's peak by a quarter
 NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 
@@ -49,14 +51,15 @@ class Comparisons:
 
     def __init__(self, home: Path) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="beside", initializer=_yield_to_others)
-        self._sparing = Sparing(SHARE)
+        self._sparing = Sparing()
         self._shadows = Shadows(home)
 
     def attempt(
         self, pair: Pair, other: Deployment, identity: str, texts: Sequence[str], answers: Sequence[Classified], judge: Callable[[Pair], None]
     ) -> None:
         """Have ``other`` answer the first texts too, and have the pair judged by what the comparison added to its windows."""
-        self._sparing.attempt(lambda: self._compare(pair, other, identity, list(texts[:TEXTS]), answers[:TEXTS], judge))
+        share = SHARE if pair.watches.candidate.compared < ENOUGH else AFTERWARDS
+        self._sparing.attempt(lambda: self._compare(pair, other, identity, list(texts[:TEXTS]), answers[:TEXTS], judge), share)
 
     def close(self) -> None:
         """End the thread, which is not waited for: a release may hang in it."""

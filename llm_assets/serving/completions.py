@@ -87,7 +87,7 @@ class Completions:
         self._patience = Patience(SECONDS)
         self._beside: asyncio.Task[None] | None = None  # a shadow's answer
         self._streams = 0  # that are open
-        self._reading = Sparing(SHARE)  # of an answer by both releases of a rollout
+        self._reading = Sparing()  # of an answer by both releases of a rollout
 
     async def watch(self) -> None:
         """End what waits too long or for nobody, until cancelled."""
@@ -173,7 +173,7 @@ class Completions:
     def _have_read(self, begun: Begun) -> None:
         """Have both releases of a rollout read an answer, which nobody waits for."""
         if (reader := begun.reader) and begun.answer.request.is_free:
-            self._reading.attempt(lambda: self._read(begun.answer, *reader))
+            self._reading.attempt(lambda: self._read(begun.answer, *reader), SHARE)
 
     async def _read(self, answer: Answer[Any], reader: Deployment, told: Callable[[Apart], None]) -> None:
         try:

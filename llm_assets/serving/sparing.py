@@ -11,26 +11,24 @@ from typing import Any
 class Sparing:
     """Begins pieces of such work in tasks of the event loop."""
 
-    def __init__(self, share: float) -> None:
-        """``share`` is the part of the time that the pieces may take, above 0 and up to 1."""
-        self._share = share
+    def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._rested = 0.0  # ``time.perf_counter()`` from which another piece may begin
 
-    def attempt(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin a piece, unless the one before is under way, or at rest after it."""
+    def attempt(self, work: Callable[[], Coroutine[Any, Any, None]], share: float) -> None:
+        """Begin a piece, unless the one before is under way, or at rest after it; ``share`` is the part of the time that such pieces may take."""
         if (self._task is None or self._task.done()) and time.perf_counter() >= self._rested:
-            self._task = asyncio.get_running_loop().create_task(self._timed(work))
+            self._task = asyncio.get_running_loop().create_task(self._timed(work, share))
 
     def cancel(self) -> None:
         """Break off the piece that is under way."""
         if self._task:
             self._task.cancel()
 
-    async def _timed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _timed(self, work: Callable[[], Coroutine[Any, Any, None]], share: float) -> None:
         began = time.perf_counter()
         try:
             await work()
         finally:
             ended = time.perf_counter()
-            self._rested = ended + (ended - began) * (1 / self._share - 1)
+            self._rested = ended + (ended - began) * (1 / share - 1)

@@ -31,6 +31,11 @@ class Watch:
         with self._lock:
             self._comparisons.extend([Apart(1, 0)] * different + [Apart(0, 0)] * (of - different))
 
+    @property
+    def compared(self) -> int:
+        """Comparisons that are judged now."""
+        return len(self._comparisons)
+
     def read(self, apart: Apart) -> None:
         """Add a reply that both releases read, and how far apart they are on it."""
         with self._lock:

@@ -106,17 +106,23 @@ def test_a_shadow_never_changes_an_answer(tmp_path: Path) -> None:
     assert said.count("negative") >= 20 and set(said) <= {"negative", None}  # but annotators may: None where it was busy
 
 
-def test_comparing_rests_so_that_it_takes_its_share_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparisons, "SHARE", 1e-9)
+@pytest.mark.parametrize(("shares", "compared"), [((1e-9, 1.0), 1), ((1.0, 1e-9), comparisons.ENOUGH + 1)])
+def test_comparing_takes_its_share_of_the_time_at_most_and_a_smaller_one_once_it_has_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], compared: int
+) -> None:
+    for name, share in zip(("SHARE", "AFTERWARDS"), shares, strict=True):
+        monkeypatch.setattr(comparisons, name, share)
     first(tmp_path)
     roll_out(tmp_path, 2, Plan(shadow=True, **STILL))
+
+    def noted() -> int:
+        return sum(path.read_text(encoding="utf-8").count("\n") for path in dated_files(shadow_folder(tmp_path), "tiny"))
+
     with serving(tmp_path, "shadow") as client:
-        ask(client)
-        eventually(lambda: list(dated_files(shadow_folder(tmp_path), "tiny")))
+        eventually(lambda: ask(client) and noted() >= compared)
         for _ in range(20):
             ask(client)
-    compared = [path.read_text(encoding="utf-8").count("\n") for path in dated_files(shadow_folder(tmp_path), "tiny")]
-    assert sum(compared) == 1
+        assert noted() == compared
 
 
 def test_a_shadow_keeps_no_client_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
