@@ -81,7 +81,7 @@ def no_process_left() -> Iterator[None]:
     def left() -> list[psutil.Process]:
         return [process for process in psutil.Process().children(recursive=True) if process.pid not in before and alive(process.pid)]
 
-    eventually(lambda: not left(), seconds=5)  # a browser's last helpers end a moment after it
+    eventually(lambda: not left())  # a browser's last helpers and a killed gateway's recorder end a moment after it
 
 
 @pytest.fixture(scope="module")
