@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -67,7 +68,8 @@ def recorded(home: Path) -> Iterator[str]:
     """Every text that the service recorded: of requests, votes, tables of traffic and batches."""
     import pyarrow.parquet as pq
 
-    settle(log_folder(home))
+    with suppress(OSError):  # what cannot be asked whether it waits is named when records are cleaned
+        settle(log_folder(home))
     for chain in sorted(path.name for folder in (log_folder(home), feedback_folder(home)) for path in folder.glob("*")):
         for path in dated_files(log_folder(home), chain):
             for line in _objects(path):

@@ -82,7 +82,10 @@ Change = Callable[[Any], tuple[Any, int]]  # a line's value without the text, an
 def clean_records(store: Store, needles: Needles, stones: Tombstones) -> Cleaning:
     """Take out of every record below the data root what the needles find."""
     cleaning = Cleaning(store, needles, stones)
-    cleaning.failed += [f"{path}: requests that wait to be written to the log" for path in settle(log_folder(store.home))]
+    try:
+        cleaning.failed += [f"{path}: requests that wait to be written to the log" for path in settle(log_folder(store.home))]
+    except OSError as error:
+        cleaning.failed.append(f"requests that wait to be written to the log: {error}")
     for pattern, cleaner, what in CLEANERS:
         for path in sorted(store.home.glob(pattern)):
             try:

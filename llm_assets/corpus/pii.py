@@ -31,7 +31,7 @@ TOKEN = re.compile("|".join(re.escape(token) for token in MASKS.values()))
 TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor)\b"
 # RE2 too; a text without a match holds nothing that the patterns below find.
 NUMBERED = r"@|\d[\d .()-]{5,}\d|:[0-9A-Fa-f]{0,4}:"
-FEW = 5000  # characters, up to which 70 ns each are less than the 300 us of compiling
+FEW = 5000  # characters, up to which Python's own search takes less time than compiling
 NAMED = rf"{TITLE}|[Mm]y name is"
 
 

@@ -30,7 +30,7 @@ TEXTS = 32  # of a request that the other release answers too
 SECONDS = TIMEOUT  # that it may take for it, at low priority on a busy machine; more counts as a failure
 SHARE = 0.1  # of the time, until there are
 ENOUGH = 50  # comparisons of a step: what is judged needs some tens, and then
-AFTERWARDS = 0.03  # of the time will do: a tenth raised a canary's p99 near a gateway's peak by a quarter
+AFTERWARDS = 0.03  # of the time will do, since a tenth is felt near a gateway's peak
 NICE = 10  # of the thread that does so: the answers that clients wait for come first
 
 

@@ -1,7 +1,7 @@
 """The threads in which engines compute: one a core, for all of them together.
 
 While one waits for the interpreter's lock another one computes, without it; with more of them all wait: a canary with threads of its own
-raised the p99 near a gateway's peak by half. A thread that has ended a batch goes on with whatever is next, of any engine: handing
+raised the p99 near a gateway's peak. A thread that has ended a batch goes on with whatever is next, of any engine: handing
 its turn to another thread, by a lock or by way of the event loop, cost more than it gained.
 """
 

@@ -1,8 +1,8 @@
 """The process that writes the request log: ``python -m llm_assets.serving.recorder LOG SPOOL``, started by the gateway and ended with it.
 
 It reads what the gateway put into a `spool`, masks it and appends it to the log's files. No answer waits for that, so it goes by large
-groups, with a rest after each: masking is hundreds of steps in numpy, and of 200 texts together each costs a quarter of what it
-costs of 8. Standard input wakes it, and its end ends it; its output says how far it has come (``Report``).
+groups, with a rest after each: masking is hundreds of steps in numpy, whose fixed cost each group pays anew (`benchmarks masking`
+prints it by the size of groups). Standard input wakes it, and its end ends it; its output says how far it has come (``Report``).
 
 What is written survives the end of any process. The disk has it a flush later: a thread flushes all the time that there is something to
 flush: a flush takes as long as the disk is busy, also with what a training writes to it. Lines that cannot be appended go back into
@@ -42,7 +42,7 @@ GROUP = 1 << 20  # bytes of a group, about 2,000 requests
 SHARE, LONGEST_REST = 0.1, 0.25  # of the time that it works where that is enough, and seconds after which it works again in any case
 AGAIN = 1.0  # seconds after which a disk is tried again that did not take something
 SETTLED = 10.0  # seconds in which a living recorder has long written what came before
-NICE = 5  # who answers clients comes first; with a tenth of a core it still keeps up
+NICE = 5  # who answers clients comes first
 NEWER = 10_000  # lines of another gateway that may have come into a file after those that a recorder had written when it died
 
 Request = Mapping[str, Any]  # a line of the log, with texts as they came
@@ -155,7 +155,7 @@ def _masked(texts: Sequence[str]) -> list[str]:
     """The texts without personal data. One that cannot be masked is left out: it must neither be shown nor keep the others waiting."""
     try:
         return mask_all(texts)[0]
-    except Exception:
+    except Exception:  # whatever numpy or an expression raises over a text that nobody foresaw
         logger.exception("%d texts cannot be masked", len(texts))
         return [text for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]) for text in _masked(half)] if len(texts) > 1 else [""]
 

@@ -38,7 +38,25 @@ def place(folder: Path) -> Path:
     return root / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 
-class Spool:
+class End:
+    """One end of a spool, which holds its lock."""
+
+    folder: Path
+    _lock: BinaryIO
+    _segment: BinaryIO
+
+    def close(self) -> None:
+        """Let the spool go; what is left in it stays for whoever reads."""
+        self._segment.close()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Remove the spool, and let it go."""
+        _remove(self.folder)
+        self.close()
+
+
+class Spool(End):
     """Appends lines. For one thread."""
 
     def __init__(self, parent: Path) -> None:
@@ -65,21 +83,11 @@ class Spool:
             raise SpoolError(f"{self.folder} is full: free memory")
         self.position += len(data)
 
-    def close(self) -> None:
-        """End appending; what is left stays for whoever reads."""
-        self._segment.close()
-        self._lock.close()
-
-    def remove(self) -> None:
-        """End appending, and remove what is left."""
-        _remove(self.folder)
-        self.close()
-
     def _begin(self, folder: Path) -> BinaryIO:
         return (folder / _name(self.position)).open("ab", buffering=0)
 
 
-class Backlog:
+class Backlog(End):
     """Reads the lines of a spool, also while they are appended. For one thread."""
 
     def __init__(self, folder: Path, lock: BinaryIO | None = None) -> None:
@@ -120,16 +128,6 @@ class Backlog:
         self._segment.seek(self._blank - self._begun)
         self._segment.write(b"\n" * (self.position - self._blank))
         self._blank = self.position
-
-    def close(self) -> None:
-        """End reading; what is left stays."""
-        self._segment.close()
-        self._lock.close()
-
-    def remove(self) -> None:
-        """End reading, and remove the spool."""
-        _remove(self.folder)
-        self.close()
 
     def _whole_lines(self, most: int) -> bytes:
         self._segment.seek(self.position - self._begun)

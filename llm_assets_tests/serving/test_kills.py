@@ -29,7 +29,7 @@ def test_what_is_lost_is_seen(tmp_path: Path) -> None:
     heard = Client("http://127.0.0.1:1", "tiny", "")
     heard.answers, heard.votes, heard.wrong = ["kept", "gone"], [("kept", "up"), ("kept", "down")], ["500"]
     for folder, lines in (
-        (log_folder(tmp_path), [json.dumps({"id": "kept"}), '{"id": "go', '{"id": "g']),
+        (log_folder(tmp_path), [json.dumps({"id": "kept"}), json.dumps({"id": "twice"}), json.dumps({"id": "twice"}), '{"id": "go', '{"id": "g']),
         (feedback_folder(tmp_path), [json.dumps({"id": "kept", "index": 1, "client": "clients", "rating": "down"})]),
     ):
         path = folder / "tiny" / "2026-01-01.jsonl"
@@ -38,6 +38,7 @@ def test_what_is_lost_is_seen(tmp_path: Path) -> None:
     assert compared(tmp_path, "tiny", 1, [heard]).lost == [
         "a client heard 500",
         f"2 lines of {log_folder(tmp_path)} are unreadable after 1 kills",
+        "answer twice is in the log 2 times",
         "answer gone is not in the log",
         "vote ('kept', 'up') is not stored",
     ]

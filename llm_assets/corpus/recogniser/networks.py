@@ -3,7 +3,7 @@
 Each character is an embedding, to which is added where words begin and end (`lexicon`) and its place in the window. A
 convolution of three characters, a hidden layer and a weighted sum give log odds. Weights and activations are small integers
 whose sums stay below 2^24, where float32 is exact: no batch, order of additions or machine changes a score. So what the taps of
-the convolution make of each character is a table, made once, and the convolution a sum of its rows: with all else 4.5 us a candidate, not 9.
+the convolution make of each character is a table, made once, and the convolution a sum of its rows.
 `python -m llm_assets.training.recogniser.train` makes the weights.
 """
 
