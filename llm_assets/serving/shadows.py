@@ -1,7 +1,7 @@
 """What the other release of a rollout said of the requests that it was asked too: in a shadow the new one, in a canary the stable one.
 
 ``<home>/serving/shadow/<chain>/<UTC date>.jsonl``, a line a request, ``{"id", "at", "release", "labels"}``, by the date in the
-answer's id. Nobody waits for it, while a line of the request log is written before its answer leaves: so it stands apart, and
+answer's id. Nobody waits for it, while a line of the request log is kept before its answer leaves: so it stands apart, and
 whoever reads the log joins the two by the id.
 """
 
