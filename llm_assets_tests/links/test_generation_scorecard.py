@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from llm_assets.links.generation_scorecard import LINK, GenerationScorecardConfi
 from llm_assets.links.link import Office
 from llm_assets.links.reply_disagreement import UNIT
 from llm_assets.links.scorecard_page import as_markdown
+from llm_assets.serving.generation import Generator
 from llm_assets.store.artifact import Artifact
 from llm_assets.store.journal import Journal
 from llm_assets.terminal.tables import scorecard_table
@@ -101,6 +103,15 @@ def test_the_record_is_of_what_is_served_and_f16_beside_it(office: Office) -> No
     assert "2.0200" in shown.file.getvalue()  # type: ignore[attr-defined]
     page = as_markdown(record)
     assert "| finetuned | 12.5 |" in page and "| copy | 3 |" in page and "there is no champion yet" in page
+
+
+def test_speed_counts_tokens_not_the_pieces_they_come_in(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two_pieces(*_: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        yield [{"tokens": [1]}]
+        yield [{"tokens": [2]}, {"tokens": [3]}, {"tokens": [], "timings": {"predicted_n": 3, "predicted_ms": 4.0}}]
+
+    monkeypatch.setattr(Generator, "generate", two_pieces)
+    assert run(office, rounded(office.home / "model", 2.0, rise=0.01))["models"][0]["tokens_per_second"] == 500.0
 
 
 def test_rounding_beyond_what_is_allowed_is_refused(office: Office) -> None:
