@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,10 @@ from typing import Any
 
 from benchmarks.gateways import CHAIN, chain_of, gateway, release, until
 from benchmarks.result import Result
+from llm_assets.serving.hold import holding
 from llm_assets.serving.services import YIELDING
+from llm_assets.serving.supervisor import INTERVAL
+from llm_assets.store import guard
 
 LENGTH = 45  # characters of a review
 CONNECTIONS = 32
@@ -162,18 +164,20 @@ class Operator:
 
 @contextmanager
 def _retraining(scratch: Path) -> Iterator[list[int]]:
-    """Runs of the chain, one after another, in a thread; the exit codes of those that ended before the block did."""
-    codes, over, running = list[int](), threading.Event(), list[subprocess.Popen[bytes]]()
+    """Runs of the chain, one after another, in a thread, held as ``up`` does it; the exit codes of those that ended before the block did."""
+    codes, over = list[int](), threading.Event()
 
     def train() -> None:
         while not over.is_set():
             variables = {**os.environ, "LLM_ASSETS_HOME": str(scratch / f"retraining{len(codes)}")}
-            command = [*YIELDING, sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]  # as `up` starts the daemon
-            process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
-            running[:] = [process]
-            code = process.wait()
+            command = [sys.executable, guard.__file__, *YIELDING, sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, process_group=0, **quiet) as process, holding([process.pid]) as hold:
+                while process.poll() is None and not over.wait(INTERVAL):
+                    hold.step()
+                hold.release()  # then leaving the block cuts the guard's lifeline
             if not over.is_set():
-                codes.append(code)
+                codes.append(process.returncode)
 
     thread = threading.Thread(target=train)
     thread.start()
@@ -181,7 +185,6 @@ def _retraining(scratch: Path) -> Iterator[list[int]]:
         yield codes
     finally:
         over.set()
-        running[0].send_signal(signal.SIGINT)  # cancels the run, which leaves no process
         thread.join()
 
 

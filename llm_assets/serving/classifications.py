@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ from llm_assets.serving.explanation import erasures, pieces, weighed
 from llm_assets.serving.keys import Key
 from llm_assets.serving.metrics import Metrics
 from llm_assets.serving.patience import HungUpError, Patience, TimedOutError
+from llm_assets.serving.peak import PeakWatch
 from llm_assets.serving.reconciler import Deployment
 from llm_assets.serving.router import Router
 from llm_assets.serving.wire import ClassifyRequest, ExplainRequest
@@ -35,14 +37,15 @@ class Classifications:
         self._desk, self._router, self._metrics = desk, router, metrics
         self._patience = Patience()
         self._cores = Cores()
+        self._peak = PeakWatch(self._cores)
         # A batcher holds its engine, so it is kept by the deployment, which it does not hold: all three end together.
         self._batchers: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()
         self._trials: WeakKeyDictionary[Deployment, Batcher] = WeakKeyDictionary()  # of releases on trial
         self._metrics.queue.set_function(lambda: sum(batcher.waiting for batcher in [*self._batchers.values(), *self._trials.values()]))
 
     async def watch(self) -> None:
-        """End what waits too long or for nobody, until cancelled."""
-        await self._patience.watch()
+        """End what waits too long or for nobody, and tell when the peak is near, until cancelled."""
+        await asyncio.gather(self._patience.watch(), self._peak.watch())
 
     def close(self) -> None:
         """End the threads of the engines."""

@@ -27,6 +27,7 @@ class Cores:
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or _cores()
+        self.computed = 0.0  # seconds, of all threads together
         self._threads: Executor = self._started()
 
     async def run(self, compute: Callable[[], T]) -> T:
@@ -42,16 +43,19 @@ class Cores:
 
     async def _watched(self, threads: Executor, compute: Callable[[], T]) -> T:
         """What it returns; the threads are given up where that takes longer than ``HANGS`` from its beginning."""
-        loop, began = asyncio.get_running_loop(), list[float]()
+        loop, times = asyncio.get_running_loop(), list[float]()  # its beginning and its end
         watch = loop.call_later(HANGS, lambda: look())
 
         def timed() -> T:
-            began.append(time.monotonic())
-            return compute()
+            times.append(time.monotonic())
+            try:
+                return compute()
+            finally:
+                times.append(time.monotonic())
 
         def look() -> None:
             nonlocal watch
-            left = began[0] + HANGS - time.monotonic() if began else HANGS
+            left = times[0] + HANGS - time.monotonic() if times else HANGS
             if left > 0:
                 watch = loop.call_later(left, look)
             else:
@@ -61,6 +65,7 @@ class Cores:
             return await loop.run_in_executor(threads, timed)
         finally:
             watch.cancel()
+            self.computed += times[-1] - times[0] if times else 0.0
 
     def close(self) -> None:
         """End the threads."""

@@ -29,7 +29,7 @@ def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 50
     """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root.
 
     Dagster's services run in the data root: in a folder with a ``.env`` they would let that file overrule the environment. They,
-    and so the runs that they start, yield to the gateway.
+    and so the runs that they start, yield to the gateway; runs are held in addition while it is near its peak.
     """
     workspace = str(project_root() / "workspace.yaml")
     mlflow = home / "mlflow"
@@ -44,7 +44,7 @@ def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 50
             url=f"http://{HOST}:{dagster_port}",
             directory=home,
         ),
-        Service(name="daemon", command=[*YIELDING, _tool("dagster-daemon"), "run", "-w", workspace], directory=home),
+        Service(name="daemon", command=[*YIELDING, _tool("dagster-daemon"), "run", "-w", workspace], directory=home, may_wait=True),
         Service(
             name="mlflow",
             command=[

@@ -12,14 +12,13 @@ import fcntl
 import hashlib
 import os
 import secrets
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-MEMORY = Path("/dev/shm")  # systems without it have a folder for temporary files
+from llm_assets.serving.memory import own_folder
+
 SEGMENT = 1 << 20  # bytes from which another segment is begun; what has been read is removed by whole segments
 LOCK = "lock"
 
@@ -29,13 +28,8 @@ class SpoolError(OSError):
 
 
 def place(folder: Path) -> Path:
-    """Where the spools for a folder of logs stand, each in a folder of its owner's. Raises ``SpoolError`` where another user has made it."""
-    root = (MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())) / f"llm_assets-{os.geteuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    status = root.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise SpoolError(f"{root} is not a folder of this user's alone: remove it, or have its owner remove it")
-    return root / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    """Where the spools for a folder of logs stand, each in a folder of its owner's. Raises like ``own_folder``."""
+    return own_folder() / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 
 class End:

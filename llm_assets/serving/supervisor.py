@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO, Any, TextIO
 
 from llm_assets.serving import ports
+from llm_assets.serving.hold import holding
 from llm_assets.serving.loopback import open_url
 from llm_assets.store import guard
 
@@ -44,6 +45,7 @@ class Service:
     url: str | None = None  # what a person opens
     directory: Path | None = None  # where it runs
     host: str = "127.0.0.1"
+    may_wait: bool = False  # what computes under it is held while a gateway is near its peak
 
 
 class Running:
@@ -155,9 +157,12 @@ def supervise(services: Sequence[Service], logs: Path, terminal: TextIO = sys.st
         for service in services:
             if service.url and not stop.is_set():
                 print(f"{service.name:<{width}}   {service.url}", file=terminal, flush=True)
+        waiting = [each.pid for each in running if each.service.may_wait]
+        hold = stack.enter_context(holding(waiting, lambda text: print(text, file=terminal, flush=True)))
         while not stop.wait(INTERVAL):
             for each in running:
                 each.check_alive()
+            hold.step()
 
 
 def _ask_to_end(running: Sequence[Running]) -> None:

@@ -65,6 +65,7 @@ def end_descendants(pid: int) -> int:
                 asked.add(process)
                 try:
                     process.send_signal(signal.SIGKILL if late else signal.SIGTERM)
+                    process.resume()  # one that was stopped would not hear it
                 except psutil.Error:
                     continue  # it ended by itself, or belongs to somebody else and ends without us
         time.sleep(INTERVAL / 2)

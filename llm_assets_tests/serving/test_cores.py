@@ -50,6 +50,20 @@ def test_what_fails_fails_alone() -> None:
     run(scenario)
 
 
+def test_the_seconds_in_which_something_computed_are_counted() -> None:
+    def fail() -> None:
+        time.sleep(0.1)
+        raise ValueError("no")
+
+    async def scenario(some: Cores) -> None:
+        await asyncio.gather(*(some.run(lambda: time.sleep(0.1)) for _ in range(4)), some.run(fail), return_exceptions=True)
+        computed = some.computed
+        await asyncio.sleep(0.1)
+        assert 0.5 <= computed == some.computed
+
+    run(scenario)
+
+
 def test_where_all_threads_hang_the_others_get_threads_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "HANGS", 0.1)
     goes_on = threading.Event()

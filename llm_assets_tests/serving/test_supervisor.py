@@ -10,8 +10,12 @@ import textwrap
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
+from llm_assets.serving import memory
+from llm_assets.serving.hold import BEGINS
+from llm_assets.serving.peak import mark
 from llm_assets.serving.ports import PortError
 from llm_assets.serving.services import default_services
 from llm_assets.serving.supervisor import Service, ServiceError, check_ports, start, supervise
@@ -149,6 +153,35 @@ def test_sigkill_of_the_supervisor_ends_all(tmp_path: Path) -> None:
     eventually(lambda: not any(map(alive, pids)))
 
 
+def test_what_may_wait_is_held_near_a_gateways_peak_and_ends_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MEMORY", tmp_path)
+    code = "import os, pathlib, sys\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\nwhile True: pass"
+    services = [Service(name, [sys.executable, "-c", code, str(tmp_path / name)], may_wait=name == "run") for name in ("run", "serve")]
+    serving = set[str]()
+
+    def process(name: str) -> psutil.Process:
+        return psutil.Process(int(str(eventually(lambda: (tmp_path / name).exists() and (tmp_path / name).read_text()))))
+
+    def watch() -> None:
+        try:
+            run, serve = process("run"), process("serve")
+            for _ in range(3):
+                mark().touch()
+                eventually(lambda: run.status() == psutil.STATUS_STOPPED)
+                eventually(lambda: run.status() != psutil.STATUS_STOPPED)
+                serving.add(serve.status())
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    terminal = io.StringIO()
+    supervise(services, tmp_path / "logs", terminal)
+    thread.join()
+    assert serving == {psutil.STATUS_RUNNING} and BEGINS in terminal.getvalue()
+    assert not any(alive(int((tmp_path / name).read_text())) for name in ("run", "serve"))
+
+
 def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
     services = default_services(tmp_path, 1, 2, 3)
     assert [(service.name, service.port, service.port_option) for service in services] == [
@@ -162,3 +195,4 @@ def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
 
 def test_what_stands_beside_the_gateway_yields_to_it(tmp_path: Path) -> None:
     assert {service.name for service in default_services(tmp_path) if "llm_assets.store.priority" in service.command} == {"dagster", "daemon"}
+    assert [service.name for service in default_services(tmp_path) if service.may_wait] == ["daemon"]
