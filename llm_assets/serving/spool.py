@@ -1,15 +1,16 @@
 """Lines on their way from one process to another in memory that outlives both: what is appended here no end of a process loses.
 
 A folder of files in the machine's memory (tmpfs), readable to its owner alone, for each process that appends: ``<place>/<owner>/``
-holds ``lock`` and segments named by the number of bytes before them. Its owner and the reader hold the lock together; what
-nobody holds was left by processes that died, and is to be read by the next (``abandoned``). Nothing here is flushed: a machine that
-stops loses what it had not handed on.
+holds ``lock`` and segments named by the number of bytes before them, zeros where nothing stands yet. Its owner and the reader hold the
+lock together; what nobody holds was left by processes that died, and is to be read by the next (``abandoned``). Nothing here is
+flushed: a machine that stops loses what it had not handed on.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class End:
 
     folder: Path
     _lock: BinaryIO
-    _segment: BinaryIO
+    _segment: BinaryIO | mmap.mmap
 
     def close(self) -> None:
         """Let the spool go; what is left in it stays for whoever reads."""
@@ -51,7 +52,13 @@ class End:
 
 
 class Spool(End):
-    """Appends lines. For one thread."""
+    """Appends lines. For one thread.
+
+    A line is stored as memory, not by a call of the system: each of those lets go of the interpreter's lock, which an engine then has
+    for half a millisecond. That took most of what the log cost the gateway.
+    """
+
+    _segment: mmap.mmap
 
     def __init__(self, parent: Path) -> None:
         self.folder = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -60,29 +67,41 @@ class Spool(End):
         made = parent / f"new-{self.folder.name}"
         made.mkdir(mode=0o700, parents=True)
         self._lock = hold(made)
-        self._segment = self._begin(made)
+        self._segment = self._begin(made, SEGMENT)
         made.rename(self.folder)  # nobody takes it for abandoned before it is held
 
     def append(self, data: bytes) -> None:
-        """Append whole lines, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
-        if self.position - self._begun >= SEGMENT:
+        """Append whole lines without zeros, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
+        start = self.position - self._begun
+        if start + len(data) > len(self._segment):
+            following = self._begin(self.folder, max(SEGMENT, len(data)))
             self._segment.close()
-            self._segment, self._begun = self._begin(self.folder), self.position
-        try:
-            written = self._segment.write(data)
-        except OSError as error:
-            raise SpoolError(f"{self.folder} takes no more ({error}): free memory") from error
-        if written != len(data):  # the reader has not seen more than whole lines of it
-            self._segment.truncate(self.position - self._begun)
-            raise SpoolError(f"{self.folder} is full: free memory")
+            self._segment, self._begun, start = following, self.position, 0
+        end = start + len(data)
+        self._segment[start : end - 1] = data[:-1]
+        self._segment[end - 1 : end] = data[-1:]  # now whoever reads sees a line
         self.position += len(data)
 
-    def _begin(self, folder: Path) -> BinaryIO:
-        return (folder / _name(self.position)).open("ab", buffering=0)
+    def _begin(self, folder: Path, size: int) -> mmap.mmap:
+        """A segment whose memory is there before anything is stored in it: memory that turns out to be full would end the process."""
+        path = folder / _name(self.position)
+        made = path.with_suffix(".new")
+        try:
+            with made.open("w+b") as file:
+                file.write(bytes(size))
+                file.flush()
+                segment = mmap.mmap(file.fileno(), size)
+            made.rename(path)
+        except OSError as error:
+            made.unlink(missing_ok=True)
+            raise SpoolError(f"{folder} takes no more ({error}): free memory") from error
+        return segment
 
 
 class Backlog(End):
     """Reads the lines of a spool, also while they are appended. For one thread."""
+
+    _segment: BinaryIO
 
     def __init__(self, folder: Path, lock: BinaryIO | None = None) -> None:
         """``lock`` is the spool's, where the caller has it alone."""
@@ -111,7 +130,7 @@ class Backlog(End):
 
     def end(self) -> int:
         """The position behind all that there is now."""
-        return max(begun + self._path(begun).stat().st_size for begun in self._segments())
+        return max(begun + len(_stored(self._path(begun))) for begun in self._segments())
 
     def forget(self) -> None:
         """Let go of what has been read: remove the segments before this one, and blank its beginning."""
@@ -126,9 +145,10 @@ class Backlog(End):
     def _whole_lines(self, most: int) -> bytes:
         self._segment.seek(self.position - self._begun)
         data = self._segment.read(most)
-        while data and b"\n" not in data and (more := self._segment.read(most)):
+        while data and not data.endswith(b"\0") and b"\n" not in data and (more := self._segment.read(most)):
             data += more
-        return data[: data.rfind(b"\n") + 1]
+        stored = data.partition(b"\0")[0]
+        return stored[: stored.rfind(b"\n") + 1]
 
     def _segments(self) -> list[int]:
         return [int(path.stem) for path in self.folder.glob("*.jsonl")]
@@ -153,7 +173,7 @@ def pending(parent: Path) -> dict[Path, int]:
     for path in sorted(parent.glob("*/*.jsonl")):
         with suppress(FileNotFoundError):  # let go of meanwhile
             if _holds_lines(path):
-                found[path] = path.stat().st_size
+                found[path] = len(_stored(path))
     return found
 
 
@@ -179,14 +199,19 @@ def abandoned(parent: Path) -> Iterator[Backlog]:
             lock.close()
 
 
-def _holds_lines(segment: Path, size: int = -1) -> bool:
-    with suppress(FileNotFoundError), segment.open("rb") as file:
-        return bool(file.read(size).strip(b"\n"))
+def _holds_lines(segment: Path, size: int | None = None) -> bool:
+    with suppress(FileNotFoundError):
+        return bool(_stored(segment)[:size].strip(b"\n"))
     return False
 
 
+def _stored(segment: Path) -> bytes:
+    """What stands in a segment, read or not."""
+    return segment.read_bytes().partition(b"\0")[0]
+
+
 def _remove(folder: Path) -> None:
-    for path in [*folder.glob("*.jsonl"), folder / LOCK]:
+    for path in [*folder.glob("*.jsonl"), *folder.glob("*.new"), folder / LOCK]:
         path.unlink(missing_ok=True)
     with suppress(OSError):  # another one did so, or others stand in the parent
         folder.rmdir()
