@@ -102,6 +102,8 @@ PATTERNS = (
     Pattern("name", re.compile(ENGLISH_NAME), suspicious=NAMED),
 )
 
+SUSPICIOUS = tuple(dict.fromkeys(pattern.suspicious for pattern in PATTERNS))
+
 
 def mask_all(texts: Sequence[str]) -> tuple[list[str], dict[int, list[Span]]]:
     """The texts with each stretch of personal data replaced by its token, and the stretches of those that held some, by index.
@@ -151,9 +153,10 @@ def _find_all(texts: Sequence[str]) -> dict[int, list[Span]]:
     """What one search finds, by index: by pattern in the few texts that cheap regular expressions suspect, and names in all."""
     found: dict[int, list[Span]] = {}
     suspected: dict[int, list[str]] = {}
-    for expression in dict.fromkeys(pattern.suspicious for pattern in PATTERNS):
-        for index in _suspects(texts, expression):
-            suspected.setdefault(index, []).append(expression)
+    some = _suspects(texts, "|".join(SUSPICIOUS))
+    for expression in SUSPICIOUS:
+        for place in _suspects([texts[index] for index in some], expression):
+            suspected.setdefault(some[place], []).append(expression)
     for index, expressions in sorted(suspected.items()):
         if spans := _find_patterns(texts[index], [pattern for pattern in PATTERNS if pattern.suspicious in expressions]):
             found[index] = spans

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 READ_LENGTH = 4 * MASKED_LENGTH  # characters that are masked, so that nothing is cut in two before it is found
 GROUP = 1 << 20  # bytes of a group, about 2,000 requests
-SHARE, LONGEST_REST = 0.1, 0.25  # of the time that it works where that is enough, and seconds after which it works again in any case
+SHARE, LONGEST_REST = 0.03, 0.25  # of the time that it works where that is enough, and seconds after which it works again in any case
 AGAIN = 1.0  # seconds after which a disk is tried again that did not take something
 SETTLED = 10.0  # seconds in which a living recorder has long written what came before
 NICE = 5  # who answers clients comes first
@@ -74,17 +74,17 @@ class Recorder:
     def write(self, requests: Sequence[Request]) -> dict[str, str]:
         """Append them, and what could not be appended before; why not, by chain: that the last flush failed is a reason too."""
         masked = iter(_masked([text[:READ_LENGTH] for request in requests for text in request["texts"]]))
-        lines = defaultdict(bytes, self._unwritten)
+        lines = defaultdict(list, {place: [data] for place, data in self._unwritten.items()})
         for request in requests:
             line = {**request, "texts": [_described(text, next(masked)) for text in request["texts"]]}
-            lines[request["chain"], _day(request)] += to_json(line) + b"\n"
+            lines[_place(request)] += [to_json(line), b"\n"]
         errors: dict[str, str] = {}
         self._unwritten = {}
-        for (chain, day), data in lines.items():
-            if failed := self._files.append({chain: data}, day, flush=False):
+        for (chain, day), pieces in lines.items():
+            if failed := self._files.append({chain: (data := b"".join(pieces))}, day, flush=False):
                 self._unwritten[chain, day] = data
                 errors[chain] = f"{self._files.path(chain, day)} cannot be written ({failed[chain]}): free space or mend its permissions"
-        self._keep([request for request in requests if (request["chain"], _day(request)) in self._unwritten])
+        self._keep([request for request in requests if _place(request) in self._unwritten] if self._unwritten else [])
         self._flusher.go_on()
         flushes = self._flusher.failed()
         return {chain: f"the disk did not take the newest lines of {chain} ({error}): mend it" for chain, error in flushes.items()} | errors
@@ -92,7 +92,7 @@ class Recorder:
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Those that are in no file yet: whoever died may have written some of them."""
         known = set[object]()
-        for chain, day in {(request["chain"], _day(request)) for request in requests}:
+        for chain, day in set(map(_place, requests)):
             with suppress(OSError):  # there is none, or none that can be read: writing says which
                 known |= {line.get("id") for line in last_lines(self._files.path(chain, day), len(requests) + NEWER)}
         return [request for request in requests if request["id"] not in known]
@@ -164,8 +164,9 @@ def _described(text: str, masked: str) -> dict[str, Any]:
     return {"characters": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest(), "masked": masked[:MASKED_LENGTH]}
 
 
-def _day(request: Request) -> date:
-    return datetime.fromisoformat(request["at"]).date()
+def _place(request: Request) -> tuple[str, date]:
+    """Whose file its line goes into: the chain's, of a day."""
+    return request["chain"], datetime.fromisoformat(request["at"]).date()
 
 
 def follow(recorder: Recorder, backlog: Backlog) -> Iterator[tuple[Report, float | None]]:

@@ -74,6 +74,9 @@ class Spool(End):
         """Append whole lines without zeros, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
         start = self.position - self._begun
         if start + len(data) > len(self._segment):
+            if not start:  # the next one needs a name of its own
+                self._segment[:1] = b"\n"
+                self.position += 1
             following = self._begin(self.folder, max(SEGMENT, len(data)))
             self._segment.close()
             self._segment, self._begun, start = following, self.position, 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ def everything(backlog: Backlog, most: int = 100) -> list[bytes]:
     return found
 
 
-@given(st.lists(st.binary(max_size=300).map(lambda data: b"+" + data.replace(b"\n", b"")), max_size=60), st.integers(1, 400), st.data())
+@given(
+    st.lists(st.binary(max_size=300).map(lambda data: b"+" + data.replace(b"\n", b"").replace(b"\0", b"")), max_size=60),
+    st.integers(1, 400),
+    st.data(),
+)
 def test_what_is_appended_is_read_in_order_whatever_the_pieces(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], most: int, data: st.DataObject
 ) -> None:
@@ -61,24 +66,51 @@ def test_a_piece_cut_off_is_passed_over(tmp_path: Path) -> None:
     assert everything(Backlog(writer.folder)) == [b"whole"]
 
 
-def test_a_full_memory_takes_all_of_a_piece_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_stored_but_for_its_end_is_no_line_yet(tmp_path: Path) -> None:
     writer = Spool(tmp_path / "logs")
     writer.append(b"1\n")
-    file = writer._segment
+    reader = Backlog(writer.folder)
+    assert everything(reader) == [b"1"]
+    writer._segment[2:5] = b"2 i"  # as far as it has come
+    assert reader.read(100) == []
+    writer._segment[2:5] = b"\0\0\n"  # stored in another order
+    assert reader.read(100) == []
+    writer.append(b"2 is there\n")
+    assert everything(reader) == [b"2 is there"] and reader.position == writer.position
 
-    class Full:
-        def write(self, data: bytes) -> int:
-            return file.write(data[:1])
 
-        def truncate(self, size: int) -> int:
-            return file.truncate(size)
+def test_a_line_longer_than_a_segment_has_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT", 8)
+    writer = Spool(tmp_path / "logs")
+    reader, lines = Backlog(writer.folder), [b"1" * 100, b"2", b"3" * 100, b"4"]
+    for line in lines:
+        writer.append(line + b"\n")
+    assert everything(reader, 10) == lines and reader.position == writer.position
 
-    monkeypatch.setattr(writer, "_segment", Full())
-    with pytest.raises(SpoolError, match="full"):
-        writer.append(b"2\n")
-    monkeypatch.setattr(writer, "_segment", file)
-    writer.append(b"3\n")
-    assert everything(Backlog(writer.folder)) == [b"1", b"3"] and writer.position == 4
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small memory: needs Linux and root")
+def test_a_full_memory_takes_all_of_a_piece_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT", 8192)
+    (tmp_path / "logs").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path / "logs")], check=False).returncode:
+        pytest.skip("this system lets nobody mount memory")
+    try:
+        writer, taken = Spool(tmp_path / "logs"), list[bytes]()
+        with pytest.raises(SpoolError, match="free memory"):
+            for number in range(100):
+                writer.append(line := b"%d" % number + b" " * 3000 + b"\n")
+                taken.append(line[:-1])
+        assert taken and not list(writer.folder.glob("*.new"))
+        writer.append(b"a short one\n")  # the segment had room for it
+        reader = Backlog(writer.folder)
+        assert everything(reader) == [*taken, b"a short one"]
+        reader.forget()
+        writer.append(line)
+        assert everything(reader) == [line[:-1]] and reader.position == writer.position
+        for end in (writer, reader):
+            end.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path / "logs")], check=True)
 
 
 def test_only_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
