@@ -22,8 +22,9 @@ ENDS = "no gateway is near its peak any more: runs go on as before"
 class Hold:
     """Stops descendants of some processes that compute, in three looks of four, while it is wanted; those that hardly do are let be.
 
-    So schedules and alerts, which take hundredths of a second, go on beside a training that takes all it gets. What was stopped goes on
-    with the next round, and with ``release``; where this process is killed, ``guard.py`` has it go on before it ends it.
+    Whoever computes a hundredth of a second in the first look is stopped for the others. So schedules and alerts go on beside a training
+    that takes all it gets. What was stopped goes on with the next round, and with ``release``; where this process is killed,
+    ``guard.py`` has it go on before it ends it.
     """
 
     def __init__(self, roots: Sequence[int], tell: Callable[[str], None] = lambda text: None, wanted: Callable[[], bool] = is_near) -> None:
@@ -41,7 +42,7 @@ class Hold:
             self._seconds = dict(self._computed()) if self._active else {}
         elif self._looks == FREE and self._active:
             for process, seconds in self._computed():
-                if seconds > self._seconds.get(process, 0.0):  # by the hundredth, as the kernel tells it
+                if seconds > self._seconds.get(process, 0.0):  # which the kernel tells by the hundredth
                     self._held.append(process)
                     with suppress(psutil.Error):  # it has just ended
                         process.suspend()
@@ -62,7 +63,7 @@ class Hold:
     def _computed(self) -> Iterator[tuple[psutil.Process, float]]:
         """Of each descendant the seconds that it has computed since it began."""
         for root in self._roots:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error, OSError):  # it has just ended, or this system tells nothing of it
                 for process in psutil.Process(root).children(recursive=True):
                     with suppress(psutil.Error):
                         times = process.cpu_times()

@@ -11,10 +11,10 @@ from pathlib import Path
 from llm_assets.serving.cores import Cores
 from llm_assets.serving.memory import own_folder
 
-NEAR = 0.63  # share of the cores' time; on two cores of 2026 engines computed .60 of it at half of a gateway's peak, .75 at four fifths, .77 at it
+NEAR = 0.65  # share of the cores' time; on two cores of 2026 engines computed .60 of it at half of a gateway's peak, .75 at four fifths, .77 at it
 LOOK = 0.5  # seconds between two looks at it
 WEIGHT = 0.3  # of the last look in the moving average
-LASTS = 10.0  # seconds for which a gateway counts as near its peak after it was
+LASTS = 30.0  # seconds for which a gateway counts as near its peak after it was
 
 
 def mark() -> Path:
@@ -47,7 +47,7 @@ class PeakWatch:
     def look(self) -> None:
         """Look once."""
         computed, at = self._cores.computed, self._clock()
-        share = (computed - self._computed) / (at - self._at) / self._cores.count
+        share = min(1.0, (computed - self._computed) / (at - self._at) / self._cores.count)  # what took long counts where it ends
         self._computed, self._at = computed, at
         self._share += WEIGHT * (share - self._share)
         if self._share >= NEAR:

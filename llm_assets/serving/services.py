@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_assets.serving.supervisor import Service
 from llm_assets.store.home import project_root
+from llm_assets.store.priority import niceness
 
 HOST = "127.0.0.1"
 YIELDING = (sys.executable, "-m", "llm_assets.store.priority")  # before a command: at a lower priority
@@ -29,7 +30,8 @@ def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 50
     """Everything ``llm-assets up`` runs, on this machine's loopback; Dagster reads the workspace of the project root.
 
     Dagster's services run in the data root: in a folder with a ``.env`` they would let that file overrule the environment. They,
-    and so the runs that they start, yield to the gateway; runs are held in addition while it is near its peak.
+    and so the runs that they start, yield to the gateway; what computes in runs is held in addition while it is near its peak. Raises
+    ``ValueError`` where the environment says nonsense about yielding.
     """
     workspace = str(project_root() / "workspace.yaml")
     mlflow = home / "mlflow"
@@ -44,7 +46,7 @@ def default_services(home: Path, dagster_port: int = 3000, mlflow_port: int = 50
             url=f"http://{HOST}:{dagster_port}",
             directory=home,
         ),
-        Service(name="daemon", command=[*YIELDING, _tool("dagster-daemon"), "run", "-w", workspace], directory=home, may_wait=True),
+        Service(name="daemon", command=[*YIELDING, _tool("dagster-daemon"), "run", "-w", workspace], directory=home, may_wait=niceness() > 0),
         Service(
             name="mlflow",
             command=[

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from llm_assets.serving.memory import own_folder
 
-SEGMENT = 1 << 20  # bytes from which another segment is begun; what has been read is removed by whole segments
+SEGMENT = 1 << 20  # bytes of a segment, more where a line is longer; what has been read is removed by whole segments
 LOCK = "lock"
 
 
@@ -38,11 +38,9 @@ class End:
 
     folder: Path
     _lock: BinaryIO
-    _segment: BinaryIO | mmap.mmap
 
     def close(self) -> None:
         """Let the spool go; what is left in it stays for whoever reads."""
-        self._segment.close()
         self._lock.close()
 
     def remove(self) -> None:
@@ -58,53 +56,61 @@ class Spool(End):
     for half a millisecond. That took most of what the log cost the gateway.
     """
 
-    _segment: mmap.mmap
-
     def __init__(self, parent: Path) -> None:
         self.folder = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
         self.position = 0  # bytes appended so far
         self._begun = 0  # the position at the beginning of the segment
+        self._memory: mmap.mmap | None = None  # of the segment
+        self._size = 0
         made = parent / f"new-{self.folder.name}"
         made.mkdir(mode=0o700, parents=True)
-        self._lock = hold(made)
-        self._segment = self._begin(made, SEGMENT)
-        made.rename(self.folder)  # nobody takes it for abandoned before it is held
+        self._lock = locked(made)
+        (made / _name(0)).touch()  # without memory: where none is left a new gateway must still come to write what filled it
+        made.rename(self.folder)  # nobody takes it for abandoned before it is locked
 
     def append(self, data: bytes) -> None:
         """Append whole lines without zeros, all or none of them. Raises ``SpoolError`` where the memory does not take them."""
         start = self.position - self._begun
-        if start + len(data) > len(self._segment):
-            if not start:  # the next one needs a name of its own
-                self._segment[:1] = b"\n"
-                self.position += 1
-            following = self._begin(self.folder, max(SEGMENT, len(data)))
-            self._segment.close()
-            self._segment, self._begun, start = following, self.position, 0
+        if self._memory is None or start + len(data) > self._size:
+            self._go_on(max(SEGMENT, len(data)))
+            start = 0
+        assert self._memory is not None
         end = start + len(data)
-        self._segment[start : end - 1] = data[:-1]
-        self._segment[end - 1 : end] = data[-1:]  # now whoever reads sees a line
+        self._memory[start : end - 1] = data[:-1]
+        self._memory[end - 1 : end] = data[-1:]  # now whoever reads sees a line
         self.position += len(data)
 
-    def _begin(self, folder: Path, size: int) -> mmap.mmap:
+    def close(self) -> None:
+        """Let the spool go; what is left in it stays for whoever reads."""
+        if self._memory is not None:
+            self._memory.close()
+        super().close()
+
+    def _go_on(self, size: int) -> None:
+        """Begin another segment, named otherwise than one in which nothing stands."""
+        begun = max(self.position, self._begun + 1)
+        memory = self._begin(self.folder / _name(begun), size)
+        if self._memory is not None:
+            self._memory.close()
+        self._memory, self._size, self._begun, self.position = memory, size, begun, begun
+
+    def _begin(self, path: Path, size: int) -> mmap.mmap:
         """A segment whose memory is there before anything is stored in it: memory that turns out to be full would end the process."""
-        path = folder / _name(self.position)
         made = path.with_suffix(".new")
         try:
             with made.open("w+b") as file:
                 file.write(bytes(size))
                 file.flush()
-                segment = mmap.mmap(file.fileno(), size)
+                memory = mmap.mmap(file.fileno(), size)
             made.rename(path)
         except OSError as error:
             made.unlink(missing_ok=True)
-            raise SpoolError(f"{folder} takes no more ({error}): free memory") from error
-        return segment
+            raise SpoolError(f"{self.folder} takes no more ({error}): free memory") from error
+        return memory
 
 
 class Backlog(End):
     """Reads the lines of a spool, also while they are appended. For one thread."""
-
-    _segment: BinaryIO
 
     def __init__(self, folder: Path, lock: BinaryIO | None = None) -> None:
         """``lock`` is the spool's, where the caller has it alone."""
@@ -112,7 +118,12 @@ class Backlog(End):
         self.position = min(self._segments(), default=0)  # bytes before what is read next
         self._begun = self.position  # the position at the beginning of the segment that is read
         self._blank = self.position  # the position up to which it was let go of
-        self._lock, self._segment = lock or hold(folder), self._open()
+        self._lock, self._segment = lock or locked(folder), self._open()
+
+    def close(self) -> None:
+        """Let the spool go; what is left in it stays for whoever reads."""
+        self._segment.close()
+        super().close()
 
     def read(self, most: int) -> list[bytes]:
         """The next whole lines, of ``most`` bytes together or one that is longer; none where there is none yet.
@@ -163,7 +174,7 @@ class Backlog(End):
         return self._path(self._begun).open("r+b", buffering=0)
 
 
-def hold(folder: Path) -> BinaryIO:
+def locked(folder: Path) -> BinaryIO:
     """The lock of a spool, held with whoever else writes or reads it until it is closed."""
     lock = (folder / LOCK).open("ab")
     fcntl.flock(lock, fcntl.LOCK_SH)

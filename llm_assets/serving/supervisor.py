@@ -11,7 +11,7 @@ import time
 import urllib.error
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -145,9 +145,9 @@ def supervise(services: Sequence[Service], logs: Path, terminal: TextIO = sys.st
     anything starts, ``ServiceError`` naming the service that ended by itself; nothing of any service lives after either.
     """
     check_ports(services)
-    stop = threading.Event()
+    stop, asleep = threading.Event(), threading.Event()
     width = max(len(service.name) for service in services)
-    with _stopped_by_signals(stop), ExitStack() as stack:
+    with _set_by_signals(stop, signal.SIGINT, signal.SIGTERM), _set_by_signals(asleep, signal.SIGTSTP), ExitStack() as stack:
         running: list[Running] = []
         for index, service in enumerate(services):
             prefix = _prefix(service.name, width, index, terminal.isatty())
@@ -157,11 +157,14 @@ def supervise(services: Sequence[Service], logs: Path, terminal: TextIO = sys.st
         for service in services:
             if service.url and not stop.is_set():
                 print(f"{service.name:<{width}}   {service.url}", file=terminal, flush=True)
-        waiting = [each.pid for each in running if each.service.may_wait]
-        hold = stack.enter_context(holding(waiting, lambda text: print(text, file=terminal, flush=True)))
+        hold = stack.enter_context(holding([each.pid for each in running if each.service.may_wait], lambda text: _tell(text, terminal)))
         while not stop.wait(INTERVAL):
             for each in running:
                 each.check_alive()
+            if asleep.is_set():  # nobody would let anything go on that is held now
+                hold.release()
+                asleep.clear()
+                os.kill(os.getpid(), signal.SIGSTOP)
             hold.step()
 
 
@@ -194,17 +197,26 @@ def _wait_ready(running: Sequence[Running], stop: threading.Event, seconds: floa
 
 
 @contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+def _set_by_signals(event: threading.Event, *numbers: signal.Signals) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        event.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
     before: list[Any] = [signal.signal(number, handle) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _tell(text: str, terminal: TextIO) -> None:
+    """Print it from a thread: a terminal that was closed or paused must end and stop nothing here."""
+
+    def told() -> None:
+        with suppress(OSError, ValueError):
+            print(text, file=terminal, flush=True)
+
+    threading.Thread(target=told, daemon=True).start()
 
 
 def _prefix(name: str, width: int, index: int, colour: bool) -> str:

@@ -235,7 +235,7 @@ def test_what_was_answered_before_now_is_in_its_file_once_it_is_settled(tmp_path
     dead.append(json.dumps(request(1)).encode() + b"\n")
     dead.close()
     living.append(json.dumps(request(2)).encode() + b"\n")
-    assert settle(tmp_path, 0.1) == [living.folder / "0000000000000000.jsonl"]  # nobody reads it
+    assert settle(tmp_path, 0.1) == [living.folder / "0000000000000001.jsonl"]  # nobody reads it
     assert [line["id"] for line in lines(tmp_path)] == ["classify-1"] and not dead.folder.exists()
     reader = Backlog(living.folder)
     reader.read(1000)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -117,6 +118,26 @@ def test_what_a_gateway_left_that_died_with_its_recorder_is_written_by_the_next(
     run(tmp_path, scenario)
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir())[0] == "2026-03-01.jsonl"
     assert ids(tmp_path) == ["classify-1", "classify-2", "classify-3"] and not spool.place(tmp_path).exists()
+
+
+def test_a_memory_that_a_dead_gateway_filled_is_emptied_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = spool.Spool(spool.place(tmp_path))
+    left.append(json.dumps(request(1, at="2026-03-01T12:00:00+00:00")).encode() + b"\n")
+    left.close()
+    begin = spool.Spool._begin
+
+    def begun(self: spool.Spool, path: Path, size: int) -> mmap.mmap:
+        if left.folder.exists():
+            raise spool.SpoolError("no space")
+        return begin(self, path, size)
+
+    monkeypatch.setattr(spool.Spool, "_begin", begun)
+
+    async def scenario(log: RequestLog) -> None:
+        log.write(request(2))
+
+    run(tmp_path, scenario)
+    assert ids(tmp_path) == ["classify-1", "classify-2"]
 
 
 def test_the_log_of_a_living_gateway_is_its_own(tmp_path: Path) -> None:

@@ -182,6 +182,35 @@ def test_what_may_wait_is_held_near_a_gateways_peak_and_ends_all_the_same(tmp_pa
     assert not any(alive(int((tmp_path / name).read_text())) for name in ("run", "serve"))
 
 
+def test_a_supervisor_that_a_terminal_stops_holds_nobody(tmp_path: Path) -> None:
+    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\nwhile True: pass"
+    script = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from llm_assets.serving import memory, peak
+        from llm_assets.serving.supervisor import Service, supervise
+        memory.MEMORY, peak.LASTS = Path({str(tmp_path)!r}), 1000
+        peak.mark().touch()
+        supervise([Service("run", [sys.executable, "-c", {code!r}, {str(tmp_path / "pid")!r}], may_wait=True)], Path({str(tmp_path / "logs")!r}))
+    """)
+    supervisor = psutil.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    try:
+        run = psutil.Process(int(str(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))))
+        for _ in range(3):
+            eventually(lambda: run.status() == psutil.STATUS_STOPPED)
+            supervisor.send_signal(signal.SIGTSTP)
+            eventually(lambda: supervisor.status() == psutil.STATUS_STOPPED)
+            enough = run.cpu_times().user + 0.05
+            eventually(lambda enough=enough: run.cpu_times().user > enough)  # type: ignore[misc]
+            assert run.status() != psutil.STATUS_STOPPED
+            supervisor.send_signal(signal.SIGCONT)
+    finally:
+        supervisor.send_signal(signal.SIGCONT)
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
+    assert not alive(run.pid)
+
+
 def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
     services = default_services(tmp_path, 1, 2, 3)
     assert [(service.name, service.port, service.port_option) for service in services] == [
@@ -193,6 +222,9 @@ def test_every_default_service_is_told_its_port(tmp_path: Path) -> None:
         assert service.port is None or str(service.port) in service.command
 
 
-def test_what_stands_beside_the_gateway_yields_to_it(tmp_path: Path) -> None:
+def test_what_stands_beside_the_gateway_yields_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {service.name for service in default_services(tmp_path) if "llm_assets.store.priority" in service.command} == {"dagster", "daemon"}
+    monkeypatch.delenv("LLM_ASSETS_NICE")
     assert [service.name for service in default_services(tmp_path) if service.may_wait] == ["daemon"]
+    monkeypatch.setenv("LLM_ASSETS_NICE", "0")
+    assert not any(service.may_wait for service in default_services(tmp_path))
