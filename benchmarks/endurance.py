@@ -12,9 +12,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.gateways import CHAIN, chain_of, gateway, release, until
 from benchmarks.result import Result
@@ -60,39 +59,41 @@ def endurance(preset: str, home: Path, seconds: float = BUSY) -> Result:
             rounds = [_asked(url, bodies, PEAK_SECONDS) for _ in range(PEAK_ROUNDS)]
             peak = statistics.median(figures["rate"] for figures in rounds)
             print(f"peak {peak:.0f} requests/s at {CONNECTIONS} connections")
-            ratios, loads, retrainings = list[float](), rounds, list[int]()
+            ratios, loads, codes = list[float](), rounds, list[int]()
             for share, length in zip(SHARES, (seconds, seconds / 2), strict=True):
-                quiet, busy, ended = _weathered(operator, bodies, length, share * peak, Path(temporary) / f"{share:g}")
-                _told(share, quiet, busy)
+                quiet, busy, retraining = _weathered(operator, bodies, length, share * peak, Path(temporary) / f"{share:g}")
+                _told(share, quiet, busy, retraining)
                 ratios.append(busy["p99_ms"] / quiet["p99_ms"])
-                loads, retrainings = [*loads, quiet, busy], [*retrainings, *ended]
+                loads, codes = [*loads, quiet, busy], [*codes, *retraining.codes]
         logged = Counter(_logged(root))
-    print(f"done by the operator: {dict(operator.done)}; retrainings ended: {len(retrainings)}, codes {sorted(set(retrainings))}")
+    print(f"done by the operator: {dict(operator.done)}; retrainings ended: {len(codes)}, codes {sorted(set(codes))}")
     heard, failed = (sum(figures[name] for figures in loads) for name in ("answered", "failed"))
     print(f"{heard} requests answered; by the request log {logged.total()}, of {len(logged)} releases")
     whole = heard <= logged.total() <= heard + CONNECTIONS * len(loads)  # each load ends with some on their way
     target = (
         f"<= {TIMES:g} (at {SHARES[1]:.0%} of the peak {ratios[1]:.1f}), no request failed ({failed}), "
-        f"each in the log ({whole}), no retraining failed ({sum(map(bool, retrainings))})"
+        f"each in the log ({whole}), no retraining failed ({sum(map(bool, codes))})"
     )
-    holds = ratios[0] <= TIMES and not failed and whole and not any(retrainings)
+    holds = ratios[0] <= TIMES and not failed and whole and not any(codes)
     return Result("endurance", round(ratios[0], 2), "times the quiet p99", target, holds)
 
 
-def _weathered(operator: Operator, bodies: str, seconds: float, rate: float, scratch: Path) -> tuple[Figures, Figures, list[int]]:
-    """A quiet time, a busy one, and the exit codes of the retrainings that ended in it."""
+def _weathered(operator: Operator, bodies: str, seconds: float, rate: float, scratch: Path) -> tuple[Figures, Figures, Retraining]:
+    """A quiet time, a busy one, and the retraining beside it."""
     quiet = _asked(operator.url, bodies, min(QUIET, seconds / 4), rate)
     load = _asking(operator.url, bodies, seconds, rate)
-    with _retraining(scratch) as ended:
+    with Retraining(scratch) as retraining:
         operator.work(lambda: load.poll() is None)
-    return quiet, json.loads(load.communicate()[0]), ended
+    return quiet, json.loads(load.communicate()[0]), retraining
 
 
-def _told(share: float, quiet: Figures, busy: Figures) -> None:
+def _told(share: float, quiet: Figures, busy: Figures, retraining: Retraining) -> None:
     for name, figures in (("quiet", quiet), ("busy", busy)):
         rate, half, most, failures = (figures[key] for key in ("rate", "p50_ms", "p99_ms", "failed"))
         print(f"at {share:.0%} of it, {name:<6}{rate:>8.0f} requests/s   p50 {half:>7.1f} ms   p99 {most:>7.1f} ms   {failures} failed")
-    print(f"p99 of each 10 s: {', '.join(f'{each:.0f}' for each in busy['slices_p99_ms'])} ms", flush=True)
+    print(f"p99 of each 10 s: {', '.join(f'{each:.0f}' for each in busy['slices_p99_ms'])} ms")
+    held = retraining.held / max(1, retraining.looks)
+    print(f"retrainings beside it made {retraining.links()} links, and were held for {held:.0%} of the time", flush=True)
 
 
 class Operator:
@@ -162,30 +163,40 @@ class Operator:
         return made
 
 
-@contextmanager
-def _retraining(scratch: Path) -> Iterator[list[int]]:
-    """Runs of the chain, one after another, in a thread, held as ``up`` does it; the exit codes of those that ended before the block did."""
-    codes, over = list[int](), threading.Event()
+class Retraining:
+    """Runs of the chain, one after another, in a thread, held as ``up`` does it, while the block lasts."""
 
-    def train() -> None:
-        while not over.is_set():
-            variables = {**os.environ, "LLM_ASSETS_HOME": str(scratch / f"retraining{len(codes)}")}
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._train)
+        self.codes: list[int] = []  # exit codes of those that ended
+        self.looks, self.held = 0, 0  # in all, and those at which they were
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def links(self) -> int:
+        """How many were made in all."""
+        return len(list(self._scratch.glob("*/artifacts/*/*/manifest.json")))
+
+    def _train(self) -> None:
+        while not self._over.is_set():
+            variables = {**os.environ, "LLM_ASSETS_HOME": str(self._scratch / f"retraining{len(self.codes)}")}
             command = [sys.executable, guard.__file__, *YIELDING, sys.executable, "-m", "llm_assets.cli", "run", CHAIN, "--preset", "tiny"]
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, process_group=0, **quiet) as process, holding([process.pid]) as hold:
-                while process.poll() is None and not over.wait(INTERVAL):
+                while process.poll() is None and not self._over.wait(INTERVAL):
                     hold.step()
+                    self.looks, self.held = self.looks + 1, self.held + hold.active
                 hold.release()  # then leaving the block cuts the guard's lifeline
-            if not over.is_set():
-                codes.append(process.returncode)
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        yield codes
-    finally:
-        over.set()
-        thread.join()
+            if not self._over.is_set():
+                self.codes.append(process.returncode)
 
 
 def _asked(url: str, bodies: str, seconds: float, rate: float | None = None) -> Figures:

@@ -27,7 +27,7 @@ class Cores:
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or _cores()
-        self.computed = 0.0  # seconds, of all threads together
+        self.computed = 0.0  # seconds of processor time, of all threads together
         self._threads: Executor = self._started()
 
     async def run(self, compute: Callable[[], T]) -> T:
@@ -43,19 +43,20 @@ class Cores:
 
     async def _watched(self, threads: Executor, compute: Callable[[], T]) -> T:
         """What it returns; the threads are given up where that takes longer than ``HANGS`` from its beginning."""
-        loop, times = asyncio.get_running_loop(), list[float]()  # its beginning and its end
+        loop, began, spent = asyncio.get_running_loop(), list[float](), list[float]()
         watch = loop.call_later(HANGS, lambda: look())
 
         def timed() -> T:
-            times.append(time.monotonic())
+            began.append(time.monotonic())
+            before = time.thread_time()
             try:
                 return compute()
             finally:
-                times.append(time.monotonic())
+                spent.append(time.thread_time() - before)
 
         def look() -> None:
             nonlocal watch
-            left = times[0] + HANGS - time.monotonic() if times else HANGS
+            left = began[0] + HANGS - time.monotonic() if began else HANGS
             if left > 0:
                 watch = loop.call_later(left, look)
             else:
@@ -65,7 +66,7 @@ class Cores:
             return await loop.run_in_executor(threads, timed)
         finally:
             watch.cancel()
-            self.computed += times[-1] - times[0] if times else 0.0
+            self.computed += sum(spent)
 
     def close(self) -> None:
         """End the threads."""

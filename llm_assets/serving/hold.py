@@ -30,7 +30,7 @@ class Hold:
     def __init__(self, roots: Sequence[int], tell: Callable[[str], None] = lambda text: None, wanted: Callable[[], bool] = is_near) -> None:
         self._roots, self._tell, self._wanted = roots, tell, wanted
         self._looks = 0
-        self._active = False
+        self.active = False  # whether it is wanted in this round
         self._seconds: dict[psutil.Process, float] = {}  # that each had computed when the round began
         self._held: list[psutil.Process] = []
 
@@ -39,8 +39,8 @@ class Hold:
         if self._looks == 0:
             self.release()
             self._decide()
-            self._seconds = dict(self._computed()) if self._active else {}
-        elif self._looks == FREE and self._active:
+            self._seconds = dict(self._computed()) if self.active else {}
+        elif self._looks == FREE and self.active:
             for process, seconds in self._computed():
                 if seconds > self._seconds.get(process, 0.0):  # which the kernel tells by the hundredth
                     self._held.append(process)
@@ -56,9 +56,9 @@ class Hold:
         self._held = []
 
     def _decide(self) -> None:
-        before, self._active = self._active, self._wanted()
-        if before != self._active:
-            self._tell(BEGINS if self._active else ENDS)
+        before, self.active = self.active, self._wanted()
+        if before != self.active:
+            self._tell(BEGINS if self.active else ENDS)
 
     def _computed(self) -> Iterator[tuple[psutil.Process, float]]:
         """Of each descendant the seconds that it has computed since it began."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from llm_assets.serving.cores import Cores
 from llm_assets.serving.memory import own_folder
 
-NEAR = 0.65  # share of the cores' time; on two cores of 2026 engines computed .60 of it at half of a gateway's peak, .75 at four fifths, .77 at it
+# Share of the cores' time. On two cores of 2026 engines computed .56 of it at a gateway's peak, .49 to .52 at four fifths and .39 to .43 at half of it,
+# with and without a training and canaries beside, which change the time by the clock far more.
+NEAR = 0.47
 LOOK = 0.5  # seconds between two looks at it
 WEIGHT = 0.3  # of the last look in the moving average
-LASTS = 30.0  # seconds for which a gateway counts as near its peak after it was
+LASTS = 15.0  # seconds for which a gateway counts as near its peak after it was
 
 
 def mark() -> Path:
