@@ -2,7 +2,7 @@
 
 The scheduler's idle class (``store/priority.py``) has such work give way as soon as somebody wakes, but whoever wakes finds the caches
 full of its numbers, and Linux moves nobody who waits to a core on which it runs before that core's next tick. Near the peak of a
-gateway on two cores that was two to three times its p99; a quarter of the time leaves 1.3 times (``benchmarks endurance``).
+gateway on two cores that was two to three times its p99; a quarter of the time leaves half as much again (``benchmarks endurance``).
 """
 
 from __future__ import annotations

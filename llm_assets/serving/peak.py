@@ -11,8 +11,8 @@ from pathlib import Path
 from llm_assets.serving.cores import Cores
 from llm_assets.serving.memory import own_folder
 
-# Share of the cores' time. On two cores of 2026 engines computed .56 of it at a gateway's peak, .49 to .52 at four fifths and .39 to .43 at half of it,
-# with and without a training and canaries beside, which change the time by the clock far more.
+# Share of the cores' time: two cores of 2026 are near at four fifths of a gateway's peak and not at half of it (`benchmarks endurance` prints how long
+# runs were held at both). By processor time, since a training and a canary beside change the time by the clock far more.
 NEAR = 0.47
 LOOK = 0.5  # seconds between two looks at it
 WEIGHT = 0.3  # of the last look in the moving average
