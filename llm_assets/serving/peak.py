@@ -11,8 +11,8 @@ from pathlib import Path
 from llm_assets.serving.cores import Cores
 from llm_assets.serving.memory import own_folder
 
-# Share of the cores' time: two cores of 2026 are near at four fifths of a gateway's peak and not at half of it (`benchmarks endurance` prints how long
-# runs were held at both). By processor time, since a training and a canary beside change the time by the clock far more.
+# Share of the cores' time: two cores of 2026 are near at four fifths of a gateway's peak, not at half of it (`benchmarks endurance` prints it).
+# By processor time, since a training and a canary beside change the time by the clock far more.
 NEAR = 0.47
 LOOK = 0.5  # seconds between two looks at it
 WEIGHT = 0.3  # of the last look in the moving average
