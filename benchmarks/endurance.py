@@ -41,8 +41,9 @@ def endurance(preset: str, home: Path, seconds: float = BUSY) -> Result:
     never pause. The quiet p99 is that of the minute (or the tenth, where fewer seconds are asked for) before anything happens. Then, in
     turn: a release of the model in --home goes live at once; another one through a canary of 5% and 25%; a third, with its labels
     turned around, into a canary that goes back by itself; and a rollback by hand. Beside that `llm-assets run reviews --preset tiny`
-    makes the whole chain with its training processes, again and again, each time in a new data root. What was answered is held
-    against the request log. The same for half as long at 50% of the peak says what a machine with room to spare makes of it.
+    makes the whole chain with its training processes, again and again, each time in a new data root, held near the peak as `up` holds
+    its runs. What was answered is held against the request log. The same for half as long at 50% of the peak says what a machine with
+    room to spare makes of it.
     """
     os.environ["LLM_ASSETS_HOME"] = str(home)
     import llm_assets

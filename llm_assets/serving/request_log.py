@@ -20,9 +20,7 @@ from llm_assets.serving.dated_files import dated_files, last_lines
 from llm_assets.serving.spool import Spool, place
 
 MASKED_LENGTH = 2000  # characters of a masked text that are kept
-CAPACITY = (
-    64 << 20
-)  # bytes of requests that may wait to be written: more than a minute of 2,000 short ones a second; large ones take up to twice that memory
+CAPACITY = 64 << 20  # bytes of requests that may wait to be written, a minute of 2,000 short ones a second; large ones take up to twice the memory
 REPORT = 1 << 24  # bytes of a report at most: it names each chain that fails
 PAUSE = 0.5  # seconds after which a recorder that ended has a successor
 SPEAKERS = {"system", "user", "assistant"}  # labels of the turns before an answer that was generated

@@ -53,7 +53,7 @@ class Spool(End):
     """Appends lines. For one thread.
 
     A line is stored as memory, not by a call of the system: each of those lets go of the interpreter's lock, which an engine then has
-    for half a millisecond. That took most of what the log cost the gateway.
+    for up to half a millisecond (``server.SWITCH``).
     """
 
     def __init__(self, parent: Path) -> None:
